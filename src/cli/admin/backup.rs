@@ -25,17 +25,17 @@ use crate::model::Clock;
 /// Arguments of `backup`.
 #[derive(clap::Args)]
 pub struct BackupCommand {
-    /// The archive to write, which must not be there yet; - for stdout.
+    /// The archive to write, a file that does not exist; - for stdout.
     file: PathBuf,
 }
 
 /// Arguments of `restore`.
 #[derive(clap::Args)]
 pub struct RestoreCommand {
-    /// The archive to make a broker of, in an empty state directory.
+    /// The archive to restore, into an empty state directory.
     #[arg(required_unless_present = "confirm")]
     file: Option<PathBuf>,
-    /// Say of the broker that runs, and was restored, that it is the right one: credentials are resolved again.
+    /// Confirm that the running broker was restored from the right backup: it resolves credentials again.
     #[arg(long, conflicts_with = "file")]
     confirm: bool,
     #[command(flatten)]
@@ -60,7 +60,7 @@ impl BackupCommand {
     }
 }
 
-/// Hands on what comes, and says how many bytes it was.
+/// Hands on the backup in pieces, and returns its length in bytes.
 async fn receive(
     channel: Channel,
     mut take: impl FnMut(&[u8]) -> Result<(), Failure>,
@@ -76,7 +76,7 @@ async fn receive(
     Ok(bytes)
 }
 
-/// An archive that is there when it is whole, and not before.
+/// An archive that gets its name only when it is complete.
 struct ArchiveFile {
     file: File,
     path: PathBuf,
@@ -94,7 +94,7 @@ impl ArchiveFile {
         let mut unfinished = path.as_os_str().to_owned();
         unfinished.push(".part");
         let unfinished = PathBuf::from(unfinished);
-        // Of an earlier attempt. What cannot be removed is somebody else's, and is not written to.
+        // Left over from an earlier attempt. A file that cannot be removed is another user's, and is not written to.
         let _ = std::fs::remove_file(&unfinished);
         let mut options = OpenOptions::new();
         let file = options.write(true).create_new(true).mode(0o600).open(&unfinished);
@@ -120,7 +120,7 @@ impl ArchiveFile {
 
 impl Drop for ArchiveFile {
     fn drop(&mut self) {
-        // It is there only if it was not finished.
+        // Fails if the archive was finished.
         let _ = std::fs::remove_file(&self.unfinished);
     }
 }
@@ -169,8 +169,8 @@ fn restore_from(common: &Common, archive: PathBuf, args: BrokerArgs) -> Result<(
     print(common.output, &answer, table, || state.clone())?;
     let given = serve_flags(has_runtime, &options.runtime, broker.kek.as_ref());
     say(&format!(
-        "the operator admin and the local executor have new keys; every step is closed, and nothing is resolved \
-         until you have looked and say so:\n  keyhatch serve --state {state}{given}\n  keyhatch restore --confirm --state {state}"
+        "the operator admin and the local executor have new keys. Every step is closed, and nothing is resolved until \
+         you have checked the broker and confirm it:\n  keyhatch serve --state {state}{given}\n  keyhatch restore --confirm --state {state}"
     ));
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! The files of a new operator's or executor's identity. Its key is made where it is used, and only a request for its
-//! certificate goes to whoever registers it.
+//! The files of a new operator's or executor's identity. The key is made where it is used, and only a request for the
+//! certificate goes to the administrator.
 
 use std::fs::Permissions;
 use std::io;
@@ -24,16 +24,16 @@ const MAX_CSR_BYTES: usize = 64 * 1024;
 const KEY: &str = "tls.key";
 const REQUEST: &str = "tls.csr";
 
-/// Where the key is.
+/// The place of the new key.
 #[derive(clap::Args)]
 #[group(required = true, multiple = true)]
 pub struct IdentityArgs {
-    /// Make this directory, which is then the new identity: name it in KEYHATCH_DIR. Its key is made here, too, unless
-    /// --csr brings a request for one. In another user's directory it is that user's.
+    /// Make this directory, which is then the new identity: name it in KEYHATCH_DIR. A key is made in it, too, unless there is
+    /// --csr. In another user's directory it belongs to that user.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// The key was made elsewhere: take it from this certificate signing request. The answer to one that operator
-    /// request or executor request made goes beside it, and the identity is whole; to others it is printed.
+    /// The certificate signing request of a key that was made elsewhere. If operator request or executor request made it, the
+    /// certificate goes beside it and completes the identity. For other requests it is printed.
     #[arg(long, value_name = "FILE")]
     csr: Option<PathBuf>,
 }
@@ -41,11 +41,10 @@ pub struct IdentityArgs {
 /// Arguments of `operator request` and `executor request`.
 #[derive(clap::Args)]
 pub struct IdentityRequest {
-    /// The name to be registered under.
+    /// The name for the registration.
     #[arg(long)]
     name: String,
-    /// The directory to make; without it keyhatch in the user's configuration directory, where commands look by
-    /// themselves.
+    /// The directory to make; by default keyhatch in the user's configuration directory, which commands read by default.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }
@@ -71,7 +70,7 @@ impl IdentityRequest {
             _ => "--role viewer|operator|administrator",
         };
         say(&format!(
-            "an administrator makes it an identity with:\n  keyhatch {} add {} {more} --csr {}",
+            "an administrator completes it with:\n  keyhatch {} add {} {more} --csr {}",
             caller.word(),
             shell_words::quote(&self.name),
             shell_words::quote(&csr.to_string_lossy())
@@ -87,28 +86,25 @@ impl IdentityRequest {
     }
 }
 
-/// A key that waits for its certificate.
+/// A key without its certificate.
 pub struct PreparedIdentity {
-    /// The identity's directory, if this process can write to it. It is held open, so that its user cannot have the
-    /// certificate written elsewhere.
+    /// The directory of the identity. None if this process cannot write to it. It is held open, so that its user cannot
+    /// redirect the certificate.
     directory: Option<Directory>,
-    /// Whether the directory is of this process's making, and the key in it.
+    /// Whether this process made the directory, and the key in it.
     is_made: bool,
     is_key_made: bool,
     pub(crate) request: Vec<u8>,
 }
 
-/// What the broker answered.
+/// The certificates of a new identity.
 pub struct IssuedIdentity {
     pub(crate) chain: String,
     pub(crate) ca: String,
 }
 
 impl IdentityArgs {
-    /// Makes the key, or reads the request for one that was made elsewhere.
-    ///
-    /// # Errors
-    /// If the request cannot be read, or the directory not made.
+    /// Makes a key, or reads the request of a key that was made elsewhere.
     pub(crate) fn prepare(self) -> Result<PreparedIdentity, Failure> {
         let Some(csr) = self.csr else {
             let directory = self.out.ok_or_else(|| Failure::usage("--out or --csr is needed"))?;
@@ -136,23 +132,23 @@ impl IdentityArgs {
     }
 }
 
-/// The directory of a request, if its key lies beside it and this user may complete it.
+/// The directory of a request. None if the key is not beside it, or this user may not complete it.
 fn waiting_beside(csr: &Path) -> Option<Directory> {
     let csr = std::path::absolute(csr).ok()?;
     let parent = csr.parent().filter(|_| csr.file_name().is_some_and(|name| name == REQUEST))?;
     let us = geteuid();
-    let told = |failure: &Failure| {
+    let explain = |failure: &Failure| {
         if us.is_root() && parent.join(KEY).exists() {
             say(&failure.message);
         }
     };
-    let directory = open(parent).inspect_err(told).ok().filter(|found| found.has(KEY))?;
+    let directory = open(parent).inspect_err(explain).ok().filter(|found| found.has(KEY))?;
     let owner = fstat(&directory).ok()?.st_uid;
     (us.is_root() || owner == us.as_raw()).then_some(directory)
 }
 
 impl PreparedIdentity {
-    /// Removes what was made for an identity that will not be.
+    /// Removes what was made for an identity that was refused.
     pub(super) fn undo(&self) {
         let Some(directory) = self.directory.as_ref().filter(|_| self.is_made) else { return };
         let _ = as_owner(directory, || {
@@ -163,10 +159,7 @@ impl PreparedIdentity {
         });
     }
 
-    /// Writes the identity, or prints it where it belongs elsewhere.
-    ///
-    /// # Errors
-    /// If it cannot be written.
+    /// Writes the certificates into the directory of the identity, or prints them if it is elsewhere.
     pub(crate) fn finish(
         &self,
         common: &Common,
@@ -207,14 +200,14 @@ fn new_key() -> Result<(zeroize::Zeroizing<String>, String), Failure> {
     new_request().map_err(|error| Failure::new("KEY", error.to_string(), exit::FAILED))
 }
 
-/// Opens a directory as its owner, if root does it.
+/// Opens a directory. Root does so as its owner.
 fn open(path: &Path) -> Result<Directory, Failure> {
     let trust = trusted_parents(path);
     as_owner_of(path, || Directory::open(path, &Trust::of_process(&trust)))?
         .map_err(|error| unfit(&error))
 }
 
-/// The same of a directory that may be to be made: as the owner of what is above it.
+/// Opens a directory, or makes it. Root does so as the owner of the directory above.
 fn make(path: &Path) -> Result<Directory, Failure> {
     let there = path.ancestors().find(|above| above.exists()).unwrap_or(path);
     let trust = trusted_parents(there);
@@ -222,8 +215,8 @@ fn make(path: &Path) -> Result<Directory, Failure> {
     made.map_err(|error| unfit(&error))
 }
 
-/// Nobody can lead a user to where that user may not write. Root can be led anywhere, so it works below directories of
-/// root and of the owner only, which nobody else can write to.
+/// The directories above a path that this process may trust. A user cannot be led to a place where that user may not write, so
+/// a user trusts all. Root can be led anywhere, so root trusts none but its own and the owner's.
 fn trusted_parents(path: &Path) -> Vec<PathBuf> {
     match path.canonicalize() {
         Ok(path) if !geteuid().is_root() => path.ancestors().map(Path::to_owned).collect(),
@@ -231,7 +224,7 @@ fn trusted_parents(path: &Path) -> Vec<PathBuf> {
     }
 }
 
-/// Makes a directory that is not there yet.
+/// Makes a directory that does not exist.
 fn create(path: &Path) -> Result<Directory, Failure> {
     let refused = |kind: io::ErrorKind| {
         let (path, error) = (path.display(), io::Error::from(kind));
@@ -247,7 +240,7 @@ fn create(path: &Path) -> Result<Directory, Failure> {
     let made = make(&path)?;
     match made.names().map_err(io::Error::from)?.next() {
         None => Ok(made),
-        // Somebody was quicker.
+        // Another process was faster.
         Some(_) => Err(refused(io::ErrorKind::AlreadyExists)),
     }
 }
@@ -263,12 +256,12 @@ fn there_is_a_key(directory: &Path) -> Failure {
     ))
 }
 
-/// Writes a file in place of the one of its name.
+/// Writes a file, in place of an existing one.
 fn write(directory: &Directory, name: &str, mode: u32, content: &[u8]) -> Result<(), Failure> {
     let written = directory
         .remove(name)
         .and_then(|()| directory.create(name, mode, content))
-        // The process's umask may have taken from the mode.
+        // The umask may have removed bits of the mode.
         .and_then(|file| file.set_permissions(Permissions::from_mode(mode)));
     written.map_err(|error| {
         let path = directory.path().join(name);

@@ -1,4 +1,4 @@
-//! Where the KEK comes from, on the command line. Nothing secret stands there, nor in the environment.
+//! Options for the source of the KEK. Neither the command line nor the environment holds a secret.
 
 use std::io::{IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
@@ -14,71 +14,77 @@ use crate::sys::Trust;
 
 /// The environment variable that names the KEK's file.
 const KEK_FILE: &str = "KEYHATCH_KEK_FILE";
-/// The environment variable that says which command prints the KEK.
+/// The environment variable with the command that prints the KEK.
 const KEK_COMMAND: &str = "KEYHATCH_KEK_COMMAND";
-/// The environment variable that names a file with the passphrase.
+/// The environment variable that names the file of the passphrase.
 const PASSPHRASE_FILE: &str = "KEYHATCH_KEK_PASSPHRASE_FILE";
-/// More is no passphrase.
+/// The longest passphrase.
 const MAX_PASSPHRASE_BYTES: u64 = 4096;
 
-/// Where the KEK comes from. The state directory does not say it.
+/// The source of the KEK, which the state directory does not hold.
 #[derive(clap::Args)]
 #[group(multiple = false)]
 pub struct KekArgs {
-    /// The file that holds the key that wraps all others (KEK); by default kek in the state directory.
+    /// The file of the key that wraps all other keys (KEK); by default kek in the state directory.
     #[arg(long, env = KEK_FILE, value_name = "FILE")]
     kek_file: Option<PathBuf>,
-    /// The command that prints the KEK, 64 hexadecimal digits or 32 bytes: in words as a shell has them, but run without
-    /// a shell.
+    /// The command that prints the KEK, 64 hexadecimal digits or 32 bytes. Its words are quoted as for a shell, and no shell
+    /// runs it.
     #[arg(long, env = KEK_COMMAND, value_name = "COMMAND")]
     kek_command: Option<String>,
-    /// Make the KEK of a passphrase, which is asked for without echo.
+    /// Derive the KEK from a passphrase, which is asked for without echo.
     #[arg(long)]
     kek_passphrase: bool,
-    /// Make the KEK of the passphrase in this file, or - for stdin.
+    /// Derive the KEK from the passphrase in this file, or - for stdin.
     #[arg(long, env = PASSPHRASE_FILE, value_name = "FILE")]
     kek_passphrase_file: Option<PathBuf>,
 }
 
-/// Where the KEK is to come from, of a broker that has another.
+/// The new source of the KEK, for a broker that has another.
 #[derive(clap::Args)]
 #[group(multiple = false)]
 pub struct NewKekArgs {
-    /// Take the KEK from this file from now on; it is made unless it is there.
+    /// Take the KEK from this file from now on. The file is made if it does not exist.
     #[arg(long, value_name = "FILE")]
     kek_file: Option<PathBuf>,
-    /// Take the KEK from what this command prints, 64 hexadecimal digits or 32 bytes: in words as a shell has them, but
-    /// run without a shell, at every start.
+    /// Take the KEK from this command at every start. It prints 64 hexadecimal digits or 32 bytes. Its words are quoted as
+    /// for a shell, and no shell runs it.
     #[arg(long, value_name = "COMMAND")]
     kek_command: Option<String>,
-    /// Take the KEK from a passphrase, which every start will need; asked for without echo.
+    /// Derive the KEK from a passphrase, which every start will need. It is asked for without echo.
     #[arg(long)]
     kek_passphrase: bool,
-    /// Take the KEK from the passphrase in this file, or - for stdin.
+    /// Derive the KEK from the passphrase in this file, or - for stdin.
     #[arg(long, value_name = "FILE")]
     kek_passphrase_file: Option<PathBuf>,
 }
 
-/// Where the KEK comes from that is in use, of a broker that gets another.
+/// The source of the KEK in use, for a broker that gets another.
 #[derive(clap::Args)]
 #[group(multiple = false)]
 pub struct OldKekArgs {
-    /// Offline: the file of the KEK that is in use.
+    /// Offline: the file of the KEK in use.
     #[arg(long, env = KEK_FILE, value_name = "FILE")]
     old_kek_file: Option<PathBuf>,
-    /// Offline: the command that prints the KEK that is in use.
+    /// Offline: the command that prints the KEK in use.
     #[arg(long, env = KEK_COMMAND, value_name = "COMMAND")]
     old_kek_command: Option<String>,
-    /// Offline: ask for the passphrase that is in use.
+    /// Offline: ask for the passphrase in use.
     #[arg(long)]
     old_kek_passphrase: bool,
-    /// Offline: a file that holds the passphrase that is in use, or - for stdin.
+    /// Offline: the file of the passphrase in use, or - for stdin.
     #[arg(long, env = PASSPHRASE_FILE, value_name = "FILE")]
     old_kek_passphrase_file: Option<PathBuf>,
 }
 
 impl OldKekArgs {
-    /// Whether a flag says it, and not only the environment, which may be meant for the daemon.
+    /// The source that the options name. None if they name none.
+    pub(super) fn choice(self) -> Result<Option<KekChoice>, Failure> {
+        let (file, command) = (self.old_kek_file, self.old_kek_command);
+        choice(file, command, self.old_kek_passphrase, self.old_kek_passphrase_file)
+    }
+
+    /// Whether a flag names a source. The environment may be meant for the daemon.
     pub(super) fn is_by_flag(&self) -> bool {
         let is_by_flag =
             |given: bool, variable: &str| given && std::env::var_os(variable).is_none();
@@ -89,9 +95,9 @@ impl OldKekArgs {
     }
 }
 
-/// What is said of where the KEK comes from, if anything is.
+/// The source of a KEK, by options or by the configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum SaidKek {
+pub(crate) enum KekChoice {
     Command(Vec<String>),
     File(PathBuf),
     Passphrase,
@@ -99,67 +105,55 @@ pub(crate) enum SaidKek {
 }
 
 impl KekArgs {
-    /// What is said: here, or else in the configuration.
-    ///
-    /// # Errors
-    /// If the command is not in words, or there is no working directory.
-    pub(crate) fn said(self, table: Option<&KekTable>) -> Result<Option<SaidKek>, Failure> {
+    /// The source that the options name, or else the configuration file. None if neither names a source.
+    pub(crate) fn choice(self, table: Option<&KekTable>) -> Result<Option<KekChoice>, Failure> {
         let Self { kek_file, kek_command, kek_passphrase, kek_passphrase_file } = self;
-        let here = said(kek_file, kek_command, kek_passphrase, kek_passphrase_file)?;
-        let Some(KekTable { file, command, passphrase_file }) = table.filter(|_| here.is_none())
-        else {
-            return Ok(here);
-        };
-        Ok(match command {
-            Some(words) => Some(SaidKek::Command(words.clone())),
-            None => said(file.clone(), None, false, passphrase_file.clone())?,
-        })
+        let by_options = choice(kek_file, kek_command, kek_passphrase, kek_passphrase_file)?;
+        match (by_options, table) {
+            (None, Some(KekTable { command: Some(words), .. })) => {
+                Ok(Some(KekChoice::Command(words.clone())))
+            }
+            (None, Some(KekTable { file, passphrase_file, .. })) => {
+                choice(file.clone(), None, false, passphrase_file.clone())
+            }
+            (by_options, _) => Ok(by_options),
+        }
     }
 }
 
-impl TryFrom<NewKekArgs> for Option<SaidKek> {
-    type Error = Failure;
-
-    fn try_from(new: NewKekArgs) -> Result<Self, Failure> {
-        said(new.kek_file, new.kek_command, new.kek_passphrase, new.kek_passphrase_file)
+impl NewKekArgs {
+    /// The source that the options name. None if they name none.
+    pub(super) fn choice(self) -> Result<Option<KekChoice>, Failure> {
+        choice(self.kek_file, self.kek_command, self.kek_passphrase, self.kek_passphrase_file)
     }
 }
 
-impl TryFrom<OldKekArgs> for Option<SaidKek> {
-    type Error = Failure;
-
-    fn try_from(old: OldKekArgs) -> Result<Self, Failure> {
-        let (file, command) = (old.old_kek_file, old.old_kek_command);
-        said(file, command, old.old_kek_passphrase, old.old_kek_passphrase_file)
-    }
-}
-
-fn said(
+fn choice(
     file: Option<PathBuf>,
     command: Option<String>,
     passphrase: bool,
     passphrase_file: Option<PathBuf>,
-) -> Result<Option<SaidKek>, Failure> {
+) -> Result<Option<KekChoice>, Failure> {
     if let Some(command) = command {
         let words = shell_words::split(&command)
             .map_err(|error| Failure::usage(format!("the KEK command: {error}")))?;
         return match words.is_empty() {
             true => Err(Failure::usage("the KEK command: write a program and its arguments")),
-            false => Ok(Some(SaidKek::Command(words))),
+            false => Ok(Some(KekChoice::Command(words))),
         };
     }
-    let file = file.map(std::path::absolute).transpose()?.map(SaidKek::File);
-    let passphrase = passphrase.then_some(SaidKek::Passphrase);
-    Ok(file.or(passphrase_file.map(SaidKek::PassphraseFile)).or(passphrase))
+    let file = file.map(std::path::absolute).transpose()?.map(KekChoice::File);
+    let passphrase = passphrase.then_some(KekChoice::Passphrase);
+    Ok(file.or(passphrase_file.map(KekChoice::PassphraseFile)).or(passphrase))
 }
 
-impl SaidKek {
-    /// Whether it is read from stdin.
+impl KekChoice {
+    /// Whether the passphrase is read from stdin.
     pub(super) fn is_stdin(&self) -> bool {
         *self == Self::PassphraseFile(PathBuf::from("-"))
     }
 
-    /// As the flags of a command say it.
+    /// The option that names this source.
     pub(crate) fn flag(&self) -> String {
         let quoted = |path: &Path| shell_words::quote(&path.to_string_lossy()).into_owned();
         match self {
@@ -180,10 +174,7 @@ impl SaidKek {
         }
     }
 
-    /// What the KEK is to be.
-    ///
-    /// # Errors
-    /// If the passphrase cannot be read or is too short.
+    /// The new KEK. Fails if a passphrase cannot be read or is too short.
     pub(crate) fn into_new(self, trust: &Trust) -> Result<NewKek, Failure> {
         let passphrase = match self {
             Self::Command(words) => return Ok(NewKek::Command(words)),
@@ -196,11 +187,10 @@ impl SaidKek {
     }
 }
 
-/// What is said of the KEK, by files that are trusted so. Nobody is asked before it is needed; where nobody
-/// can be, `flag` names the way to give a passphrase.
-pub(crate) fn unlock(said: Option<&SaidKek>, trust: &Trust, flag: &'static str) -> Unlock {
-    let file = match said {
-        Some(SaidKek::PassphraseFile(file)) => Some(file.clone()),
+/// The way to a KEK. A passphrase is asked for only when it is needed. If stdin is not a terminal, the error names `flag`.
+pub(crate) fn unlock(choice: Option<&KekChoice>, trust: &Trust, flag: &'static str) -> Unlock {
+    let file = match choice {
+        Some(KekChoice::PassphraseFile(file)) => Some(file.clone()),
         _ => None,
     };
     let trust = trust.clone();
@@ -209,7 +199,7 @@ pub(crate) fn unlock(said: Option<&SaidKek>, trust: &Trust, flag: &'static str) 
         None if !std::io::stdin().is_terminal() => Err(KekError::PassphraseNotGiven(flag)),
         None => prompt("passphrase of the KEK: "),
     });
-    Unlock { source: said.map(SaidKek::source), passphrase: Some(ask) }
+    Unlock { source: choice.map(KekChoice::source), passphrase: Some(ask) }
 }
 
 fn ask_twice() -> Result<Passphrase, KekError> {
@@ -234,7 +224,7 @@ fn read(file: &Path, trust: &Trust) -> Result<Passphrase, KekError> {
     let unreadable = |error: std::io::Error| {
         KekError::PassphraseUnreadable(format!("{}: {error}", file.display()))
     };
-    // Sized beforehand: a buffer that grows would leave copies behind.
+    // A buffer that grows would leave copies behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(2 * 4096));
     let source: Box<dyn std::io::Read> = match file == Path::new("-") {
         true => Box::new(std::io::stdin()),

@@ -7,7 +7,7 @@ use clap::Subcommand;
 use serde_json::json;
 use tonic::transport::Channel;
 
-use super::kek::{NewKekArgs, OldKekArgs, SaidKek, unlock};
+use super::kek::{KekChoice, NewKekArgs, OldKekArgs, unlock};
 use crate::cli::daemon::broker_args::SharedParents;
 use crate::cli::io::failure::Failure;
 use crate::cli::io::output::{print, say, show};
@@ -22,8 +22,8 @@ use crate::grpc::pb::system_service_client::SystemServiceClient;
 use crate::model::Clock;
 use crate::sys::Trust;
 
-/// How often it is asked how far the broker is.
-const LOOK: Duration = Duration::from_millis(200);
+/// The pause between two requests for the progress.
+const POLL_PAUSE: Duration = Duration::from_millis(200);
 
 /// `keyhatch key …`
 #[derive(Subcommand)]
@@ -31,21 +31,21 @@ pub enum KeyCommand {
     /// Show the KEK, and the keys (DEKs) that records are sealed under
     #[command(alias = "ls")]
     List,
-    /// Put a new key in place of the KEK, which wraps the others; with --data, of the one that seals records
+    /// Replace the KEK, which wraps the other keys; with --data, the key that seals records
     Rotate(KeyRotate),
 }
 
 /// Arguments of `key rotate`.
 #[derive(clap::Args)]
 pub struct KeyRotate {
-    /// Rotate the key that records are sealed under, and wait until all are sealed again. That goes on when
-    /// this is interrupted.
+    /// Rotate the key that records are sealed under, and wait until all records are sealed again. The broker goes on if this
+    /// is interrupted.
     #[arg(long, conflicts_with = "NewKekArgs")]
     data: bool,
     /// With --data: do not wait.
     #[arg(long, requires = "data", conflicts_with = "offline")]
     no_wait: bool,
-    /// Rotate on this host while no daemon runs. What says where the new KEK comes from does, too.
+    /// Rotate on this host while no daemon runs. The options for a new source of the KEK imply this.
     #[arg(long)]
     offline: bool,
     #[command(flatten)]
@@ -68,15 +68,12 @@ impl KeyCommand {
 impl KeyRotate {
     fn run(self, common: &Common) -> Result<(), Failure> {
         let Self { data, no_wait, offline, parents, new, old } = self;
-        let is_old_said = old.is_by_flag();
-        let (new, old): (Option<SaidKek>, Option<SaidKek>) = (new.try_into()?, old.try_into()?);
-        if [&new, &old].into_iter().flatten().all(SaidKek::is_stdin)
-            && new.is_some()
-            && old.is_some()
-        {
+        let names_old = old.is_by_flag();
+        let (new, old) = (new.choice()?, old.choice()?);
+        if [&new, &old].iter().all(|kek| kek.as_ref().is_some_and(KekChoice::is_stdin)) {
             return Err(Failure::usage("only one passphrase can be read from stdin"));
         }
-        if is_old_said && !offline && new.is_none() {
+        if names_old && !offline && new.is_none() {
             return Err(Failure::usage(
                 "the daemon knows its KEK itself: leave out --old-kek-…, or stop it and add --offline",
             ));
@@ -91,12 +88,12 @@ impl KeyRotate {
     }
 }
 
-/// Rotates where no daemon runs.
+/// Rotates while no daemon runs.
 fn rotate_stopped(
     common: &Common,
     shared_parents: Vec<PathBuf>,
-    new: Option<SaidKek>,
-    old: Option<&SaidKek>,
+    new: Option<KekChoice>,
+    old: Option<&KekChoice>,
     is_dek: bool,
 ) -> Result<(), Failure> {
     let given = Given { state: common.state.clone(), shared_parents, ..Given::default() };
@@ -104,7 +101,7 @@ fn rotate_stopped(
     let shared_parents = config.shared_parents;
     let state = std::path::absolute(config.state)?;
     let trust = Trust::of_owner(&state, &shared_parents);
-    let flag = new.as_ref().map(SaidKek::flag);
+    let flag = new.as_ref().map(KekChoice::flag);
     let what = match new {
         Some(new) => OfflineRotation::KekFrom(new.into_new(&trust)?),
         None if is_dek => OfflineRotation::Dek,
@@ -188,7 +185,7 @@ async fn rotate_dek(common: &Common, no_wait: bool) -> Result<(), Failure> {
             ),
             ..failure
         })?;
-        // Those before it are dropped when nothing is left under them.
+        // The broker drops an older key once no record is sealed under it.
         let older = listed.deks.iter().take_while(|one| one.id != dek).map(|one| one.records);
         let is_done = listed.deks.first().is_none_or(|first| first.id == dek);
         let count = |records: i64| u64::try_from(records).unwrap_or(0);
@@ -198,7 +195,7 @@ async fn rotate_dek(common: &Common, no_wait: bool) -> Result<(), Failure> {
             break;
         }
         progress.show(total.saturating_sub(left), total);
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_PAUSE).await;
     }
     drop(progress);
     print_dek(common, &dek)

@@ -1,4 +1,4 @@
-//! The commands of an administrator.
+//! The commands of administrators.
 
 pub(super) mod backup;
 pub(super) mod enrolment;

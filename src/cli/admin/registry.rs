@@ -1,4 +1,4 @@
-//! `keyhatch operator` and `keyhatch executor`: who may operate the broker, and who may open steps.
+//! `keyhatch operator` and `keyhatch executor`: the registry of operators and executors.
 
 use clap::{Subcommand, ValueEnum};
 use serde_json::json;
@@ -6,12 +6,11 @@ use tonic::Status;
 use tonic::transport::Channel;
 
 use super::enrolment::{IdentityArgs, IdentityRequest, IssuedIdentity};
+use super::renew::renew_own;
 use crate::cli::Common;
 use crate::cli::identity::endpoint::{Caller, Endpoint};
-use crate::cli::identity::renewal::renew_now;
-use crate::cli::identity::retry::{RETRY_TIME, RetryDeadline};
 use crate::cli::io::failure::Failure;
-use crate::cli::io::output::{list, print, say};
+use crate::cli::io::output::{list, say};
 use crate::cli::io::pages;
 use crate::cli::io::prompt::confirm;
 use crate::cli::io::text::last_part;
@@ -19,36 +18,35 @@ use crate::cli::io::time::moment;
 use crate::grpc::pb;
 use crate::grpc::pb::executor_registry_service_client::ExecutorRegistryServiceClient;
 use crate::grpc::pb::operator_service_client::OperatorServiceClient;
-use crate::model::SpiffeId;
 
 /// `keyhatch operator …`
 #[derive(Subcommand)]
 pub enum OperatorCommand {
-    /// Register an operator: make its key here, and have its certificate issued
+    /// Register an operator: make a key here, and have a certificate issued
     Add {
         /// Its name.
         name: String,
-        /// What it may do. Each includes the ones before it.
+        /// The rights of the operator. Each role includes the ones before it.
         #[arg(long, value_enum)]
         role: OperatorRole,
         #[command(flatten)]
         identity: IdentityArgs,
     },
-    /// Make a key here, for an operator who is not registered yet, and a request that an administrator answers with add
+    /// Make a key and a request for a certificate here, for an operator that an administrator then adds
     Request(IdentityRequest),
     /// List the operators
     #[command(alias = "ls")]
     List,
     /// Remove an operator; its certificates are refused at once
     Remove(RemoveArgs),
-    /// Renew this operator's own certificate now (every command does when two thirds of its life are over)
+    /// Renew this operator's certificate now (every command does so once two thirds of its lifetime have passed)
     Renew,
 }
 
 /// `keyhatch executor …`
 #[derive(Subcommand)]
 pub enum ExecutorCommand {
-    /// Register an executor: make its key here, and have its certificate issued
+    /// Register an executor: make a key here, and have a certificate issued
     Add {
         /// Its name.
         name: String,
@@ -62,14 +60,14 @@ pub enum ExecutorCommand {
         #[command(flatten)]
         identity: IdentityArgs,
     },
-    /// Make a key here, for an executor who is not registered yet, and a request that an administrator answers with add
+    /// Make a key and a request for a certificate here, for an executor that an administrator then adds
     Request(IdentityRequest),
     /// List the executors
     #[command(alias = "ls")]
     List,
     /// Remove an executor; its certificates are refused at once, and its steps closed
     Remove(RemoveArgs),
-    /// Renew this executor's own certificate now (every command does when two thirds of its life are over)
+    /// Renew this executor's certificate now (every command does so once two thirds of its lifetime have passed)
     Renew,
 }
 
@@ -83,7 +81,7 @@ pub struct RemoveArgs {
     yes: bool,
 }
 
-/// What an operator may do.
+/// The rights of an operator.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum OperatorRole {
     /// See all metadata.
@@ -98,7 +96,7 @@ impl OperatorCommand {
     pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
         match self {
             Self::Request(request) => request.run(common, Caller::Operator),
-            Self::Renew => renew(common, Caller::Operator).await,
+            Self::Renew => renew_own(common, Caller::Operator).await,
             Self::Add { name, role, identity } => {
                 let role = match role {
                     OperatorRole::Viewer => pb::Role::Viewer,
@@ -121,13 +119,12 @@ impl OperatorCommand {
             }
             Self::List => list_operators(common).await,
             Self::Remove(RemoveArgs { name, yes }) => {
-                confirm(
-                    yes,
-                    &format!("Remove operator {name}? Its certificates are refused then."),
-                )?;
+                let question =
+                    format!("Remove operator {name}? Its certificates are refused then.");
+                confirm(yes, &question)?;
                 let name_of = format!("operators/{name}");
                 let request = pb::DeleteOperatorRequest { name: name_of, ..Default::default() };
-                let (_, channel) = operator(common).await?;
+                let channel = common.operator().await?;
                 OperatorServiceClient::new(channel).delete_operator(request).await?;
                 say(&format!("operator {name} removed"));
                 Ok(())
@@ -140,7 +137,7 @@ impl ExecutorCommand {
     pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
         match self {
             Self::Request(request) => request.run(common, Caller::Executor),
-            Self::Renew => renew(common, Caller::Executor).await,
+            Self::Renew => renew_own(common, Caller::Executor).await,
             Self::Add { name, workflow, run_as, identity } => {
                 let executor = pb::Executor {
                     name: format!("executors/{name}"),
@@ -165,7 +162,7 @@ impl ExecutorCommand {
                 confirm(yes, &question)?;
                 let name_of = format!("executors/{name}");
                 let request = pb::DeleteExecutorRequest { name: name_of, ..Default::default() };
-                let (_, channel) = operator(common).await?;
+                let channel = common.operator().await?;
                 ExecutorRegistryServiceClient::new(channel).delete_executor(request).await?;
                 say(&format!("executor {name} removed"));
                 Ok(())
@@ -174,45 +171,22 @@ impl ExecutorCommand {
     }
 }
 
-/// Has `create` register an identity, and completes its directory. A refusal leaves nothing behind.
+/// Registers an identity by `create`, and completes its directory. A refusal leaves nothing behind.
 async fn enroll(
     common: &Common,
     identity: IdentityArgs,
     who: &str,
     create: impl AsyncFnOnce(Channel, Vec<u8>) -> Result<IssuedIdentity, Status>,
 ) -> Result<(), Failure> {
-    let (endpoint, channel) = operator(common).await?;
+    let endpoint = Endpoint::find(Caller::Operator, common.state.as_deref())?;
+    let channel = endpoint.connect().await?;
     let prepared = identity.prepare()?;
     let issued = create(channel, prepared.request.clone()).await;
     let issued = issued.inspect_err(|_| prepared.undo())?;
     prepared.finish(common, &endpoint, who, &issued)
 }
 
-/// Connects as an operator.
-async fn operator(common: &Common) -> Result<(Endpoint, Channel), Failure> {
-    let endpoint = Endpoint::find(Caller::Operator, common.state.as_deref())?;
-    let channel = endpoint.connect().await?;
-    Ok((endpoint, channel))
-}
-
-async fn renew(common: &Common, caller: Caller) -> Result<(), Failure> {
-    let endpoint = Endpoint::find(caller, common.state.as_deref())?;
-    // It is renewed here, and not on the way, too.
-    let channel = endpoint.reach_within(&mut RetryDeadline::after(RETRY_TIME)).await?;
-    let who = match (endpoint.identity()?, caller) {
-        (SpiffeId::Operator(name), Caller::Operator) => format!("operator {name}"),
-        (SpiffeId::Executor(name), Caller::Executor) => format!("executor {name}"),
-        _ => {
-            let text = format!("KEYHATCH_DIR is not the identity of an {}", caller.word());
-            return Err(Failure::usage(text));
-        }
-    };
-    let svid = renew_now(&endpoint.files, &channel).await?;
-    let until = svid.not_after.to_string();
-    let answer = json!({ "name": who, "certificate_expire_time": until });
-    print(common.output, &answer, || format!("{who}: certificate until {until}"), || who.clone())
-}
-
+/// The end of the certificate that lasts longest. Empty if there is none.
 fn expiry(certificates: &[pb::ClientCertificate]) -> String {
     let last = certificates.iter().map(|one| moment(one.expire_time.as_ref())).max();
     last.unwrap_or_default()

@@ -1,4 +1,4 @@
-//! `keyhatch renew`: certificates of operators and executors, for timers.
+//! `keyhatch renew`: renews certificates of operators and executors, for timers.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -6,26 +6,26 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::cli::Common;
-use crate::cli::identity::endpoint::Endpoint;
+use crate::cli::identity::endpoint::{Caller, Endpoint};
 use crate::cli::identity::renewal::{is_due, renew_now};
 use crate::cli::identity::retry::{RETRY_TIME, RetryDeadline};
 use crate::cli::io::failure::{Failure, exit};
 use crate::cli::io::output::{print, say};
 use crate::config::default_state;
 use crate::daemon::{EXECUTOR_DIRECTORY, OPERATOR_DIRECTORY};
+use crate::identity::Svid;
 use crate::model::{Clock, SpiffeId};
 
-/// The longest that a renewal takes, with the time for a broker that restarts: the next does not wait for a broker that
-/// hangs.
-const MOST_TIME: Duration = Duration::from_secs(30);
+/// The longest that one renewal takes, so that a broker that hangs does not stop the others.
+const RENEWAL_LIMIT: Duration = Duration::from_secs(30);
 
 /// Arguments of `renew`.
 #[derive(clap::Args)]
 pub struct Renew {
-    /// The directory of an identity; without it the one that KEYHATCH_DIR names, or those in the state directory.
+    /// The directory of an identity; by default the one in KEYHATCH_DIR, or those in the state directory.
     #[arg(value_name = "DIR")]
     directories: Vec<PathBuf>,
-    /// Leave a certificate that has more than a third of its life before it.
+    /// Leave a certificate with more than a third of its lifetime left.
     #[arg(long)]
     if_due: bool,
 }
@@ -38,10 +38,9 @@ impl Renew {
         };
         let (mut renewed, mut failures) = (Vec::new(), Vec::new());
         for directory in directories {
-            let outcome = tokio::time::timeout(MOST_TIME, renew(&directory, self.if_due)).await;
+            let outcome = tokio::time::timeout(RENEWAL_LIMIT, renew(&directory, self.if_due)).await;
             match outcome.unwrap_or_else(|_| Err(has_hung())) {
                 Ok((who, until)) => renewed.push((directory, who, until)),
-                // The others do not wait for it.
                 Err(failure) => {
                     let message = format!("{}: {}", directory.display(), failure.message);
                     failures.push(Failure { message, ..failure });
@@ -52,13 +51,11 @@ impl Renew {
             json!({ "directory": directory, "name": who, "certificate_expire_time": until })
         });
         let answer: Vec<_> = answer.collect();
-        let joined = |line: &dyn Fn(&(PathBuf, String, String)) -> String| {
-            renewed.iter().map(line).collect::<Vec<_>>().join("\n")
-        };
-        let line = || joined(&|(_, who, until)| format!("{who}: certificate until {until}"));
-        let name = || joined(&|(directory, ..)| directory.display().to_string());
+        let lines = || renewed.iter().map(|(_, who, until)| line(who, until)).collect::<Vec<_>>();
+        let names = || renewed.iter().map(|(directory, ..)| directory.display().to_string());
         if !renewed.is_empty() {
-            print(common.output, &answer, line, name)?;
+            let name = || names().collect::<Vec<_>>().join("\n");
+            print(common.output, &answer, || lines().join("\n"), name)?;
         }
         let last = failures.pop();
         failures.iter().for_each(|failure| say(&failure.to_string()));
@@ -66,28 +63,55 @@ impl Renew {
     }
 }
 
-/// Renews an identity's certificate, or leaves it. Says whose it is, and until when it is good.
+/// Renews the certificate in a directory, or only a certificate that is due. Returns its owner and its end.
 async fn renew(directory: &Path, if_due: bool) -> Result<(String, String), Failure> {
     let endpoint = Endpoint::in_directory(directory)?;
     let mut svid = endpoint.files.svid()?;
-    let who = match &svid.id {
-        SpiffeId::Operator(name) => format!("operator {name}"),
-        SpiffeId::Executor(name) => format!("executor {name}"),
-        _ => {
-            return Err(Failure::usage(
-                "this is no operator's or executor's identity; a step's is renewed by the broker",
-            ));
-        }
-    };
+    let who = name_of(&svid.id).ok_or_else(|| {
+        Failure::usage(
+            "this is no operator's or executor's identity; a step's is renewed by the broker",
+        )
+    })?;
     if !if_due || is_due(&svid, Clock::system().now()) {
-        let channel = endpoint.reach_within(&mut RetryDeadline::after(RETRY_TIME)).await?;
-        svid = renew_now(&endpoint.files, &channel).await?;
+        svid = renew_at(&endpoint).await?;
     }
     Ok((who, svid.not_after.to_string()))
 }
 
+/// `operator renew` and `executor renew`.
+pub(super) async fn renew_own(common: &Common, caller: Caller) -> Result<(), Failure> {
+    let endpoint = Endpoint::find(caller, common.state.as_deref())?;
+    let who = name_of(&endpoint.identity()?).filter(|who| who.starts_with(caller.word()));
+    let who = who.ok_or_else(|| {
+        Failure::usage(format!("KEYHATCH_DIR is not the identity of an {}", caller.word()))
+    })?;
+    let until = renew_at(&endpoint).await?.not_after.to_string();
+    let answer = json!({ "name": who, "certificate_expire_time": until });
+    print(common.output, &answer, || line(&who, &until), || who.clone())
+}
+
+/// Renews a certificate now.
+async fn renew_at(endpoint: &Endpoint) -> Result<Svid, Failure> {
+    // The connection must not renew it before.
+    let channel = endpoint.reach_within(&mut RetryDeadline::after(RETRY_TIME)).await?;
+    renew_now(&endpoint.files, &channel).await
+}
+
+/// "operator NAME" or "executor NAME". None for other identities.
+fn name_of(id: &SpiffeId) -> Option<String> {
+    match id {
+        SpiffeId::Operator(name) => Some(format!("operator {name}")),
+        SpiffeId::Executor(name) => Some(format!("executor {name}")),
+        _ => None,
+    }
+}
+
+fn line(who: &str, until: &str) -> String {
+    format!("{who}: certificate until {until}")
+}
+
 fn has_hung() -> Failure {
-    let text = format!("the broker has not answered for {} seconds", MOST_TIME.as_secs());
+    let text = format!("the broker has not answered for {} seconds", RENEWAL_LIMIT.as_secs());
     Failure::new("UNREACHABLE", text, exit::UNREACHABLE)
 }
 
@@ -97,7 +121,7 @@ fn own_directories(common: &Common) -> Result<Vec<PathBuf>, Failure> {
     }
     let state = common.state.clone().unwrap_or_else(default_state);
     let identities = [OPERATOR_DIRECTORY, EXECUTOR_DIRECTORY].map(|name| state.join(name));
-    // They may have been moved elsewhere.
+    // An identity may have been moved elsewhere.
     let there: Vec<_> =
         identities.into_iter().filter(|path| path.join("tls.crt").exists()).collect();
     match there.is_empty() {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::cli::Common;
-use crate::cli::admin::kek::{KekArgs, SaidKek, unlock};
+use crate::cli::admin::kek::{KekArgs, KekChoice, unlock};
 use crate::cli::io::failure::Failure;
 use crate::config::{Config, ConfigError, Given};
 use crate::seal::Unlock;
@@ -41,7 +41,7 @@ pub struct LocalBroker {
     /// Its state and runtime directories are absolute: clients get these paths, and may run elsewhere.
     pub config: Config,
     /// The source of the KEK, as options or the configuration file name it.
-    pub kek: Option<SaidKek>,
+    pub kek: Option<KekChoice>,
     /// What a process that works in the state directory may trust.
     pub trust: Trust,
 }
@@ -67,7 +67,7 @@ impl BrokerArgs {
     pub fn broker(self, mut config: Config) -> Result<LocalBroker, Failure> {
         config.state = std::path::absolute(config.state)?;
         config.runtime = std::path::absolute(config.runtime)?;
-        let kek = self.kek.said(config.kek.as_ref())?;
+        let kek = self.kek.choice(config.kek.as_ref())?;
         let trust = Trust::of_owner(&config.state, &config.shared_parents);
         Ok(LocalBroker { config, kek, trust })
     }

@@ -1,4 +1,4 @@
-//! `keyhatch config`: what the daemon can be told, from the code that reads it, and a unit that starts it.
+//! `keyhatch config`: a reference of the daemon's options, from the code that reads them, and units that start it.
 
 use std::fmt::Write as _;
 
@@ -16,7 +16,7 @@ use crate::model::Limits;
 pub enum Configuration {
     /// Print every flag, variable, key of the configuration file and limit of serve, in Markdown
     Reference,
-    /// Print a unit that has systemd start this program, with as few rights as it needs
+    /// Print a systemd unit that starts this program with as few rights as it needs
     SystemdUnit(SystemdUnit),
 }
 
@@ -40,7 +40,6 @@ fn reference() -> String {
         `--config`), and that before the default.\n\n\
         | flag | variable | key | value | default | meaning |\n|---|---|---|---|---|---|\n"
         .to_owned();
-    // The form of answers, and help: not of the daemon.
     let is_of_daemon =
         |arg: &&&Arg| !["output", "help", "version"].contains(&arg.get_id().as_str());
     for argument in arguments.iter().filter(is_of_daemon) {
@@ -62,7 +61,7 @@ fn reference() -> String {
     text.trim_end().to_owned()
 }
 
-/// Whether a key says the same as the argument of this id: `kek.file` as `kek_file`.
+/// Whether a key of the file belongs to the argument of this id: `kek.file` to `kek_file`.
 fn is_of(key: &str, id: &str) -> bool {
     key.replace('.', "_") == id
 }
@@ -97,7 +96,7 @@ fn code(text: &str) -> String {
     format!("`{text}`")
 }
 
-/// A text that does not end the cell it stands in.
+/// A text as one cell of a table.
 fn cell(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|")
 }

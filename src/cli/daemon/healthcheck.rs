@@ -1,4 +1,4 @@
-//! `keyhatch healthcheck`: for probes of containers, which want an exit code, one line and no waiting.
+//! `keyhatch healthcheck`: an exit code and one line without waiting, for probes of containers.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use crate::cli::identity::retry::RetryDeadline;
 use crate::cli::io::failure::{Failure, exit};
 use crate::cli::io::output::line;
 
-/// How long a daemon may take to say that it serves.
+/// The time limit for the answer of a daemon.
 pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
 pub(crate) async fn run(common: &Common) -> Result<(), Failure> {
     let asked = async {
-        // Not only reached: where nothing but probes uses the identity, they are who renews its certificate.
+        // Connects with renewal: if only probes use the identity, they must renew its certificate.
         let endpoint = Endpoint::find_any(common.state.as_deref())?;
         let channel = endpoint.connect_within(&mut RetryDeadline::after(Duration::ZERO)).await?;
         is_serving(channel).await
@@ -33,15 +33,12 @@ pub(crate) async fn run(common: &Common) -> Result<(), Failure> {
     }
 }
 
-/// What is said of a daemon that says nothing.
+/// The text about a daemon that does not answer.
 pub(crate) fn silence() -> String {
     format!("the broker does not answer within {} seconds", ANSWER_LIMIT.as_secs())
 }
 
-/// Whether the whole server says that it serves.
-///
-/// # Errors
-/// If it does not answer.
+/// Whether the whole server reports that it serves.
 pub(super) async fn is_serving(channel: Channel) -> Result<bool, Failure> {
     let answer = HealthClient::new(channel).check(HealthCheckRequest::default()).await?;
     Ok(answer.into_inner().status() == ServingStatus::Serving)

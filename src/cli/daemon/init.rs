@@ -6,7 +6,7 @@ use rustix::fs::{Access, access};
 
 use super::broker_args::{BrokerArgs, LocalBroker};
 use crate::cli::Common;
-use crate::cli::admin::kek::SaidKek;
+use crate::cli::admin::kek::KekChoice;
 use crate::cli::io::failure::Failure;
 use crate::cli::io::output;
 use crate::cli::io::output::say;
@@ -72,7 +72,7 @@ impl Init {
 }
 
 /// The flags that serve needs for this broker, each after a space. Warns if the default runtime directory cannot be made.
-pub(crate) fn serve_flags(has_runtime: bool, runtime: &Path, kek: Option<&SaidKek>) -> String {
+pub(crate) fn serve_flags(has_runtime: bool, runtime: &Path, kek: Option<&KekChoice>) -> String {
     let shown = runtime.display();
     let runtime = match (has_runtime, can_be_made(runtime)) {
         (true, _) => format!(" --runtime {shown}"),

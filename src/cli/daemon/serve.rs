@@ -22,20 +22,19 @@ use crate::sys::notify;
 pub struct Serve {
     #[command(flatten)]
     broker: BrokerArgs,
-    /// A group, by name or id, whose members may connect to the admin socket, beside this user; who they are
-    /// is still for their certificates to say.
+    /// A group, by name or id, whose members may connect to the admin socket, too. Their certificates still say who they are.
     #[arg(long, env = "KEYHATCH_ADMIN_GROUP", value_name = "GROUP")]
     admin_group: Option<String>,
-    /// When an answer to a step is as good as journaled: synced, when the disk has the line, or written, when
-    /// the operating system has it.
+    /// When an answer to a step counts as journaled: synced, when the disk has the line, or written, when the operating
+    /// system has it.
     #[arg(long, env = "KEYHATCH_JOURNAL", value_name = "MODE", value_parser = journal_mode)]
     journal: Option<JournalMode>,
-    /// Tell metrics to Prometheus at http://ADDRESS/metrics: a loopback address and a port, such as
-    /// 127.0.0.1:9464; with port 0 the log says which was taken.
+    /// Serve metrics for Prometheus at http://ADDRESS/metrics: a loopback address and a port, such as 127.0.0.1:9464. With
+    /// port 0 the log has the port.
     #[arg(long, env = "KEYHATCH_METRICS", value_name = "ADDRESS")]
     metrics: Option<String>,
-    /// Refuse to start if the store has fewer changes than this, as "last change" of status has said: then it
-    /// was replaced by an older copy.
+    /// Refuse to start if the store has fewer changes than this number, which status shows as "last change": then an older
+    /// copy has replaced the store.
     #[arg(long, value_name = "CHANGE")]
     expect_head: Option<u64>,
     /// The configuration file: state, runtime, shared_parent, admin_group, journal, metrics, and the tables kek and
@@ -77,7 +76,7 @@ impl Serve {
         let signals = hangup.catch_termination()?;
         let daemon = loaded.serve()?;
         if let Err(error) = notify::ready() {
-            tracing::warn!(%error, "the service manager could not be told that this serves");
+            tracing::warn!(%error, "could not report readiness to the service manager");
         }
         signals.wait(|| {
             daemon.reload();
@@ -101,10 +100,10 @@ pub(super) fn start_log(format: LogFormat, filter: &str) -> Result<(), Failure> 
     let targets: Targets =
         filter.parse().map_err(|error| Failure::usage(format!("--log {filter}: {error}")))?;
     let filtered = tracing_subscriber::registry().with(targets);
-    // Where the log cannot be written, saying so on stderr would panic.
+    // If the log cannot be written, a report of that on stderr would panic.
     let lines =
         tracing_subscriber::fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
-    // A second start, as in a test process, leaves the first log in place.
+    // A second start, as in a process of tests, keeps the first log.
     let _ = match format {
         LogFormat::Json => filtered.with(lines.json().flatten_event(true)).try_init(),
         LogFormat::Text => {

@@ -15,7 +15,7 @@ use crate::grpc::pb;
 use crate::grpc::pb::system_service_client::SystemServiceClient;
 
 pub(crate) async fn run(common: &Common) -> Result<(), Failure> {
-    // How it is now, and not when it is back.
+    // Without retries: the status is that of this moment.
     let endpoint = Endpoint::find(Caller::Operator, common.state.as_deref())?;
     let channel = endpoint.connect_within(&mut RetryDeadline::after(Duration::ZERO)).await?;
     let status = SystemServiceClient::new(channel).get_status(pb::GetStatusRequest {}).await?;
@@ -23,7 +23,7 @@ pub(crate) async fn run(common: &Common) -> Result<(), Failure> {
     print(common.output, &answer(&status), || table(&status), || status.state.clone())
 }
 
-/// For programs.
+/// The status for programs.
 fn answer(status: &pb::Status) -> Json {
     json!({
         "state": status.state,
@@ -62,7 +62,7 @@ fn answer(status: &pb::Status) -> Json {
     })
 }
 
-/// For people.
+/// The status for people.
 fn table(status: &pb::Status) -> String {
     properties(&[
         ("state", status.state.clone()),
@@ -126,7 +126,7 @@ fn data_keys(status: &pb::Status) -> String {
     }
 }
 
-/// What this version uses nothing of.
+/// Records of a newer version, which this version does not use.
 fn newer(status: &pb::Status) -> String {
     match status.newer.is_empty() {
         true => "nothing".to_owned(),

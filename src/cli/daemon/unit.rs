@@ -1,4 +1,4 @@
-//! `keyhatch config systemd-unit`: units of systemd, for the program that prints them.
+//! `keyhatch config systemd-unit`: systemd units for this program.
 
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
@@ -12,24 +12,24 @@ use crate::config::metrics_address;
 const UNIT: &str = include_str!("packaging/keyhatch.service");
 const RENEWAL: &str = include_str!("packaging/keyhatch-renew.service");
 const TIMER: &str = include_str!("packaging/keyhatch-renew.timer");
-/// What the units start, as they are shipped.
+/// The program in the packaged units.
 const PROGRAM: &str = "/usr/local/bin/keyhatch";
-/// Where they keep the state.
+/// The state directory in the packaged units.
 const STATE: &str = "/var/lib/keyhatch";
-/// Below it systemd makes state directories by itself.
+/// The directory in which systemd makes state directories.
 const STATES: &str = "/var/lib";
 const STATE_DIRECTORY: &str = "StateDirectory=keyhatch\nStateDirectoryMode=0700\n";
 const NO_NETWORK: &str = "PrivateNetwork=yes\nRestrictAddressFamilies=AF_UNIX\n";
 const NETWORK: &str = "PrivateNetwork=no\nRestrictAddressFamilies=AF_UNIX AF_INET AF_INET6\n";
 const LOOPBACK: &str = "IPAddressDeny=any\nIPAddressAllow=localhost\n";
-/// What ProtectHome and PrivateTmp hide from the daemon.
+/// The directories that ProtectHome and PrivateTmp hide from the daemon.
 const HIDDEN: [&str; 5] = ["/home", "/root", "/run/user", "/tmp", "/var/tmp"];
 
 /// Arguments of `config systemd-unit`.
 #[derive(clap::Args)]
 pub struct SystemdUnit {
-    /// Have the daemon tell metrics at this loopback address, such as 127.0.0.1:9464; it gets this host's loopback and
-    /// no other network.
+    /// Have the daemon serve metrics at this loopback address, such as 127.0.0.1:9464. It gets this host's loopback and no
+    /// other network.
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<String>,
     /// Give the daemon the network, for a KEK command that asks a KMS.
@@ -49,8 +49,8 @@ impl SystemdUnit {
     pub(crate) fn run(&self, state: Option<&Path>) -> Result<(), Failure> {
         let program = std::env::current_exe()?;
         let state = plain(state.unwrap_or(Path::new(STATE)))?;
-        warn_of(&program, Path::new(&state));
-        // What systemd would read otherwise is for somebody who knows its quoting.
+        warn_about(&program, Path::new(&state));
+        // A path that systemd would read differently is left to the user.
         let program = plain(&program).unwrap_or_else(|_| PROGRAM.to_owned());
         let metrics = self.metrics.as_deref().map(metrics_address).transpose();
         let metrics = metrics.map_err(|error| Failure::usage(error.to_string()))?;
@@ -88,11 +88,11 @@ fn daemon(program: &str, state: &str, metrics: Option<SocketAddr>, has_network: 
         (false, Some(_)) => format!("{NETWORK}{LOOPBACK}"),
         (false, None) => NO_NETWORK.to_owned(),
     };
-    let told = metrics.map(|address| format!(" --metrics {address}")).unwrap_or_default();
+    let option = metrics.map(|address| format!(" --metrics {address}")).unwrap_or_default();
     let begin = format!("ExecStart={PROGRAM} serve");
     UNIT.replace(STATE_DIRECTORY, &directory)
         .replace(NO_NETWORK, &network)
-        .replace(&begin, &format!("{begin}{told}"))
+        .replace(&begin, &format!("{begin}{option}"))
         .replace(STATE, state)
         .replace(PROGRAM, program)
 }
@@ -112,7 +112,7 @@ fn renewal(program: &str, state: &str, others: &[String]) -> String {
     text.replace(STATE, state).replace(PROGRAM, program)
 }
 
-/// An absolute path that means the same to systemd.
+/// An absolute path that systemd reads as it is.
 fn plain(path: &Path) -> Result<String, Failure> {
     let absolute = std::path::absolute(path)?;
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
@@ -125,8 +125,8 @@ fn plain(path: &Path) -> Result<String, Failure> {
     }
 }
 
-/// Says what the unit's daemon will not find.
-fn warn_of(program: &Path, state: &Path) {
+/// Warns about paths that the daemon of the unit cannot use.
+fn warn_about(program: &Path, state: &Path) {
     let install = format!("install -m 755 {} {PROGRAM}", program.display());
     if let Some(above) = hiding(program) {
         say(&format!(
@@ -153,7 +153,7 @@ fn hiding(path: &Path) -> Option<&'static str> {
     HIDDEN.into_iter().find(|above| path.starts_with(above))
 }
 
-/// What keeps other users from executing a program: its own mode, or that of a directory above it.
+/// The program itself or a directory above it, if its mode keeps other users from executing the program.
 fn closed_to_others(program: &Path) -> Option<&Path> {
     let is_closed = |path: &&Path| {
         std::fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o001 == 0)
@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_that_the_unit_hides_is_told_from_others() {
+    fn a_program_that_the_unit_hides_is_found() {
         for path in ["/root/.cargo/bin/keyhatch", "/home/al/keyhatch", "/tmp/k", "/run/user/0/k"] {
             assert!(hiding(Path::new(path)).is_some(), "{path}");
         }

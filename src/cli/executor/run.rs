@@ -1,4 +1,4 @@
-//! `keyhatch run`: what a run has received, and its end.
+//! `keyhatch run`: what a run has received, and closing all its steps.
 
 use std::collections::BTreeSet;
 
@@ -20,21 +20,21 @@ use crate::model::{Reference, ResourceName};
 /// `keyhatch run …`
 #[derive(Subcommand)]
 pub enum RunCommand {
-    /// List the runs that there were, as an operator
+    /// List past and current runs, as an operator
     #[command(alias = "ls")]
     List(RunList),
-    /// Show every step of a run, open or closed, and each credential it was given
+    /// Show every step of a run, open or closed, and each credential that it received
     Show(RunArgument),
     /// Close every open step of a run, as the executor that opened them
     Close(RunArgument),
 }
 
-/// Which run.
+/// The run that a command is about.
 #[derive(clap::Args)]
 pub struct RunArgument {
     /// The run.
     run: String,
-    /// Its workflow; needed only where several have a run of this name.
+    /// Its workflow; needed only if several workflows have a run of this name.
     #[arg(long, value_name = "NAME")]
     workflow: Option<String>,
 }
@@ -50,7 +50,7 @@ impl RunCommand {
 }
 
 impl RunArgument {
-    /// Shows it; to an operator every executor's of the name.
+    /// Shows the run. An operator sees the runs of this name of every executor.
     async fn show(&self, common: &Common) -> Result<(), Failure> {
         let channel = Endpoint::find_any(common.state.as_deref())?.connect().await?;
         let run = self.find(channel).await?;
@@ -82,16 +82,19 @@ impl RunArgument {
         let request = pb::CloseRunRequest { workflow, run: self.run.clone() };
         let mut client = ExecutorServiceClient::new(channel.clone());
         let closed = client.close_run(request).await?.into_inner();
-        // Steps that are closed already are fine, and a run that never was is a slip of the pen.
+        // Closed steps are fine. A run that never existed is an error of the user.
         if closed.closed_steps == 0
             && let Err(failure) = self.find(channel).await
         {
             return Err(self.not_own(failure, common, &endpoint).await);
         }
-        print_closed(common, &self.run, closed.closed_steps, closed.revoked_leases)
+        let (steps, leases) = (closed.closed_steps, closed.revoked_leases);
+        let answer = json!({ "closed_steps": steps, "revoked_leases": leases });
+        let text = || format!("{steps} step(s) closed, {leases} lease(s) revoked");
+        print(common.output, &answer, text, || self.run.clone())
     }
 
-    /// A run that this executor does not have, with whose it is if there is an operator's identity to ask with.
+    /// Explains that this executor has no such run, and names its executors if there is an operator's identity to ask with.
     async fn not_own(&self, failure: Failure, common: &Common, own: &Endpoint) -> Failure {
         if failure.reason != "RUN_NOT_FOUND" {
             return failure;
@@ -113,7 +116,7 @@ impl RunArgument {
     }
 }
 
-/// The workflow of a run, if its name is of one workflow only.
+/// The workflow of a run. Fails if several workflows have a run of this name.
 fn only_workflow(run: &pb::Run) -> Result<String, Failure> {
     let workflows: BTreeSet<_> = run.steps.iter().map(|step| step.workflow.as_str()).collect();
     let workflows: Vec<_> = workflows.into_iter().collect();
@@ -129,16 +132,10 @@ fn only_workflow(run: &pb::Run) -> Result<String, Failure> {
     }
 }
 
-fn print_closed(common: &Common, run: &str, steps: i32, leases: i32) -> Result<(), Failure> {
-    let answer = json!({ "closed_steps": steps, "revoked_leases": leases });
-    let text = || format!("{steps} step(s) closed, {leases} lease(s) revoked");
-    print(common.output, &answer, text, || run.to_owned())
-}
-
 fn short(name: &str) -> String {
     match name.parse() {
         Ok(ResourceName::Connection(connection)) => connection.to_string(),
-        // A secret is named by its workflow, which is the run's own.
+        // The workflow of a secret is that of the run.
         Ok(ResourceName::Secret(secret)) => Reference::Secret(secret.name).to_text(),
         _ => name.to_owned(),
     }
@@ -153,23 +150,17 @@ fn state(received: &pb::ReceivedCredential) -> String {
     }
 }
 
-/// A run of one workflow, as one executor opened it: its steps, and below them what they received.
+/// The runs of this name, one for each workflow and executor: the steps, and below them what they received.
 fn describe(run: &pb::Run) -> String {
-    let mut groups: Vec<Vec<&pb::RunStep>> = Vec::new();
+    let key = |step: &pb::RunStep| (step.workflow.clone(), step.executor.clone());
+    let mut groups: Vec<((String, String), Vec<&pb::RunStep>)> = Vec::new();
     for step in &run.steps {
-        let of_same = |group: &&mut Vec<&pb::RunStep>| {
-            group.first().is_some_and(|first| whose(first) == whose(step))
-        };
-        match groups.iter_mut().find(of_same) {
-            Some(group) => group.push(step),
-            None => groups.push(vec![step]),
+        match groups.iter_mut().find(|(other, _)| *other == key(step)) {
+            Some((_, group)) => group.push(step),
+            None => groups.push((key(step), vec![step])),
         }
     }
-    groups.iter().map(|steps| describe_steps(steps)).collect::<Vec<_>>().join("\n\n")
-}
-
-fn whose(step: &pb::RunStep) -> (&str, &str) {
-    (&step.workflow, &step.executor)
+    groups.iter().map(|(_, steps)| describe_steps(steps)).collect::<Vec<_>>().join("\n\n")
 }
 
 fn describe_steps(steps: &[&pb::RunStep]) -> String {
@@ -190,22 +181,14 @@ fn describe_steps(steps: &[&pb::RunStep]) -> String {
     }
     let received = steps.iter().flat_map(|step| step.received.iter().map(move |one| (step, one)));
     let received = received.map(|(step, one)| {
-        let mut name = short(&one.name);
-        if !one.target.is_empty() {
-            name = format!("{name} by {}", one.target);
-        }
+        let name = match one.target.as_str() {
+            "" => short(&one.name),
+            target => format!("{} by {target}", short(&one.name)),
+        };
         let (attempt, version) = (step.attempt.to_string(), one.version.to_string());
         let (first, times) = (second(one.first_time.as_ref()), one.times.to_string());
-        vec![
-            step.step.clone(),
-            attempt,
-            name,
-            version,
-            one.fields.join(", "),
-            first,
-            times,
-            state(one),
-        ]
+        let (step, fields) = (step.step.clone(), one.fields.join(", "));
+        vec![step, attempt, name, version, fields, first, times, state(one)]
     });
     let received: Vec<_> = received.collect();
     let title = steps.first().map_or_else(String::new, |first| {

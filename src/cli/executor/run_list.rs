@@ -1,4 +1,4 @@
-//! `keyhatch run list`: which runs there were, by the journal's lines of openings.
+//! `keyhatch run list`: the runs, by the lines of the journal about opened steps.
 
 use std::collections::BTreeMap;
 
@@ -23,8 +23,7 @@ pub struct RunList {
     /// Only runs of this workflow.
     #[arg(long, value_name = "NAME")]
     workflow: Option<String>,
-    /// Runs that opened a step since then: 2026-01-31T12:00:00Z, or so long ago. Those with open steps are listed
-    /// however old they are.
+    /// Runs that opened a step since then: 2026-01-31T12:00:00Z, or a duration ago. Runs with open steps are always listed.
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = time::since)]
     since: Timestamp,
 }
@@ -32,14 +31,14 @@ pub struct RunList {
 /// Workflow, run and executor.
 type RunName = [String; 3];
 
-/// One life of a step.
+/// One opening of a step.
 struct JournaledOpening {
-    of: RunName,
+    run: RunName,
     time: Option<Timestamp>,
     is_open: bool,
 }
 
-/// What is known of a run.
+/// The openings of a run.
 #[derive(Default)]
 struct RunSummary {
     steps: usize,
@@ -55,8 +54,8 @@ impl RunList {
         let opened = self.opened(&channel).await;
         let mut openings = opened.map_err(|failure| for_operators(failure, &endpoint))?;
         for step in pages::steps(&channel, self.workflow.as_deref()).await? {
-            let (of, time) = ([step.workflow, step.run, step.executor], step.open_time);
-            openings.insert(step.name, JournaledOpening { of, time, is_open: true });
+            let (run, time) = ([step.workflow, step.run, step.executor], step.open_time);
+            openings.insert(step.name, JournaledOpening { run, time, is_open: true });
         }
         let runs = by_run(openings.into_values());
         let answer: Vec<_> = runs.iter().map(to_json).collect();
@@ -69,7 +68,7 @@ impl RunList {
         print(common.output, &answer, rows, names)
     }
 
-    /// Every opening since then, by its name.
+    /// The openings since then, by name.
     async fn opened(
         &self,
         channel: &Channel,
@@ -84,24 +83,24 @@ impl RunList {
             };
             let mut client = SystemServiceClient::new(channel.clone());
             let (mut lines, mut end) = (client.tail_journal(request).await?.into_inner(), None);
-            while let Some(told) = lines.message().await? {
-                if told.stopped {
-                    end = Some(told);
-                } else if let Some((name, opening)) = parse(&told) {
+            while let Some(line) = lines.message().await? {
+                if line.stopped {
+                    end = Some(line);
+                } else if let Some((name, opening)) = parse(&line) {
                     openings.insert(name, opening);
                 }
             }
-            // As much was looked through as one call may.
+            // A call that has read as much as it may names the time to go on from.
             match end {
                 None => return Ok(openings),
                 Some(pb::JournalLine { time: Some(time), .. }) if time != since => since = time,
-                Some(told) => stopped(&told, true)?,
+                Some(line) => stopped(&line, true)?,
             }
         }
     }
 }
 
-/// An executor learns who may ask, and what it may ask itself.
+/// Adds what an executor can do, which may not ask this.
 fn for_operators(failure: Failure, asked: &Endpoint) -> Failure {
     let executor = asked.executor().filter(|_| failure.reason == "ROLE_REQUIRED");
     let Some(executor) = executor else { return failure };
@@ -113,20 +112,20 @@ fn for_operators(failure: Failure, asked: &Endpoint) -> Failure {
     Failure { message, ..failure }
 }
 
-fn parse(told: &pb::JournalLine) -> Option<(String, JournaledOpening)> {
-    let body: Value = serde_json::from_str(&told.json).ok()?;
+fn parse(line: &pb::JournalLine) -> Option<(String, JournaledOpening)> {
+    let body: Value = serde_json::from_str(&line.json).ok()?;
     let text = |name: &str| Some(body.get(name)?.as_str()?.to_owned());
-    let of = [text("workflow")?, text("run")?, text("executor")?];
-    let opening = JournaledOpening { of, time: told.time, is_open: false };
+    let run = [text("workflow")?, text("run")?, text("executor")?];
+    let opening = JournaledOpening { run, time: line.time, is_open: false };
     Some((format!("openings/{}", text("id")?), opening))
 }
 
-/// Runs with what is known of them, by when they began.
+/// The runs of these openings, in the order of their beginning.
 fn by_run(openings: impl Iterator<Item = JournaledOpening>) -> Vec<(RunName, RunSummary)> {
     let moment = |time: &Option<Timestamp>| time.map(|time| (time.seconds, time.nanos));
     let mut runs = BTreeMap::<RunName, RunSummary>::new();
-    for JournaledOpening { of, time, is_open } in openings {
-        let run = runs.entry(of).or_default();
+    for JournaledOpening { run, time, is_open } in openings {
+        let run = runs.entry(run).or_default();
         run.steps += 1;
         run.open += usize::from(is_open);
         if run.first.is_none() || moment(&time) < moment(&run.first) {

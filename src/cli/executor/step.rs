@@ -31,7 +31,7 @@ pub enum StepCommand {
     /// List open steps
     #[command(alias = "ls")]
     List(StepList),
-    /// Open a step, run a command as it, close it whatever happens
+    /// Open a step, run a command as the step, and close the step in any case
     Run(StepRun),
 }
 
@@ -69,7 +69,7 @@ pub struct StepArgument {
 }
 
 impl StepArgument {
-    /// The opening's name, or empty; workflow, run and step, or empty.
+    /// The opening or else an empty text, and workflow, run and step or else empty texts.
     fn names(self) -> Result<(String, [String; 3]), Failure> {
         if self.opening.is_none() && self.workflow.is_none() {
             return Err(Failure::usage("name the opening, or say --workflow, --run and --step"));
@@ -82,6 +82,39 @@ impl StepArgument {
         let names = [self.workflow, self.run, self.step].map(Option::unwrap_or_default);
         Ok((opening.unwrap_or_default(), names))
     }
+
+    async fn renew(
+        self,
+        common: &Common,
+        endpoint: Result<Endpoint, Failure>,
+    ) -> Result<(), Failure> {
+        let (name, [workflow, run, step]) = self.names()?;
+        let request = pb::RenewStepRequest { name, workflow, run, step };
+        let renew = async |channel| {
+            Ok(ExecutorServiceClient::new(channel).renew_step(request.clone()).await?.into_inner())
+        };
+        let renewed = endpoint?.with_retries(RETRY_TIME, renew).await?;
+        let until = moment(renewed.expire_time.as_ref());
+        let answer = json!({ "opening": request.name, "expire_time": until });
+        print(common.output, &answer, || format!("open until {until}"), || request.name.clone())
+    }
+
+    async fn close(
+        self,
+        common: &Common,
+        endpoint: Result<Endpoint, Failure>,
+    ) -> Result<(), Failure> {
+        let (name, [workflow, run, step]) = self.names()?;
+        let request = pb::CloseStepRequest { name, workflow, run, step };
+        let close = async |channel| close(channel, request.clone()).await;
+        let closed = endpoint?.with_retries(RETRY_TIME, close).await?;
+        let answer = json!({ "closed": closed.closed, "revoked_leases": closed.revoked_leases });
+        let text = match closed.closed {
+            true => format!("closed; {} lease(s) revoked", closed.revoked_leases),
+            false => "nothing to close: no such step is open".to_owned(),
+        };
+        print(common.output, &answer, || text.clone(), || text.clone())
+    }
 }
 
 impl StepCommand {
@@ -89,8 +122,8 @@ impl StepCommand {
         let endpoint = Endpoint::find(Caller::Executor, common.state.as_deref());
         match self {
             Self::Open(open) => open.run(common, &endpoint?).await.map(|()| 0),
-            Self::Close(step) => close_selected(common, step, endpoint).await.map(|()| 0),
-            Self::Renew(step) => renew_selected(common, step, endpoint).await.map(|()| 0),
+            Self::Close(step) => step.close(common, endpoint).await.map(|()| 0),
+            Self::Renew(step) => step.renew(common, endpoint).await.map(|()| 0),
             Self::List(list) => list.run(common).await.map(|()| 0),
             Self::Run(run) => match endpoint {
                 Ok(endpoint) => run.run(&endpoint).await,
@@ -108,12 +141,12 @@ impl StepOpen {
             ..self.step.request(self.mount_path, endpoint)
         };
         let opened = open(endpoint.connect().await?, request).await?;
-        let expire_time = moment(opened.expire_time.as_ref());
+        let until = moment(opened.expire_time.as_ref());
         let answer = json!({
             "directory": opened.directory,
             "spiffe_id": opened.spiffe_id,
             "env": opened.env,
-            "expire_time": expire_time,
+            "expire_time": until,
             "opening": opened.name,
             "attempt": opened.attempt,
             "mount_path": opened.mount_path,
@@ -126,45 +159,11 @@ impl StepOpen {
                 ("mount at", opened.mount_path.clone()),
                 ("SPIFFE ID", opened.spiffe_id.clone()),
                 ("attempt", opened.attempt.to_string()),
-                ("until", expire_time.clone()),
+                ("until", until.clone()),
             ];
             rows.extend(opened.env.iter().map(|(name, value)| ("env", format!("{name}={value}"))));
             properties(&rows)
         };
         print(common.output, &answer, table, || opened.name.clone())
     }
-}
-
-async fn renew_selected(
-    common: &Common,
-    step: StepArgument,
-    endpoint: Result<Endpoint, Failure>,
-) -> Result<(), Failure> {
-    let (name, [workflow, run, step]) = step.names()?;
-    let request = pb::RenewStepRequest { name, workflow, run, step };
-    let renew = async |channel| {
-        Ok(ExecutorServiceClient::new(channel).renew_step(request.clone()).await?.into_inner())
-    };
-    let renewed = endpoint?.with_retries(RETRY_TIME, renew).await?;
-    let until = moment(renewed.expire_time.as_ref());
-    let answer = json!({ "opening": request.name, "expire_time": until });
-    print(common.output, &answer, || format!("open until {until}"), || request.name.clone())
-}
-
-async fn close_selected(
-    common: &Common,
-    step: StepArgument,
-    endpoint: Result<Endpoint, Failure>,
-) -> Result<(), Failure> {
-    let (name, [workflow, run, step]) = step.names()?;
-    let request = pb::CloseStepRequest { name, workflow, run, step };
-    let close = async |channel| close(channel, request.clone()).await;
-    let closed = endpoint?.with_retries(RETRY_TIME, close).await?;
-    let answer = json!({ "closed": closed.closed, "revoked_leases": closed.revoked_leases });
-    let text = if closed.closed {
-        format!("closed; {} lease(s) revoked", closed.revoked_leases)
-    } else {
-        "nothing to close: no such step is open".to_owned()
-    };
-    print(common.output, &answer, || text.clone(), || text.clone())
 }

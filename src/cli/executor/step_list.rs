@@ -1,18 +1,14 @@
 //! `keyhatch step list`
 
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 use crate::cli::Common;
 use crate::cli::identity::endpoint::Endpoint;
 use crate::cli::io::failure::Failure;
-use crate::cli::io::output::print;
+use crate::cli::io::output::list;
 use crate::cli::io::pages;
-use crate::cli::io::text::table;
 use crate::cli::io::time::moment;
 use crate::grpc::pb;
-
-/// The column of executors in the list.
-const EXECUTOR: usize = 3;
 
 /// Arguments of `step list`.
 #[derive(clap::Args)]
@@ -24,48 +20,33 @@ pub struct StepList {
 
 impl StepList {
     pub(super) async fn run(self, common: &Common) -> Result<(), Failure> {
-        // Operators see every executor's.
+        // An operator sees the steps of every executor.
         let endpoint = Endpoint::find_any(common.state.as_deref())?;
         let mut steps = pages::steps(&endpoint.connect().await?, self.workflow.as_deref()).await?;
         let by_name =
             |step: &pb::Step| (step.workflow.clone(), step.run.clone(), step.step.clone());
         steps.sort_by_cached_key(by_name);
-        let answer: Vec<_> = steps.iter().map(to_json).collect();
-        let rows = || {
-            let rows = steps.iter().map(|step| {
-                vec![
-                    step.workflow.clone(),
-                    step.run.clone(),
-                    step.step.clone(),
-                    step.executor.clone(),
-                    step.attempt.to_string(),
-                    step.live_leases.to_string(),
-                    moment(step.expire_time.as_ref()),
-                    step.name.clone(),
-                ]
-            });
-            let mut header = vec![
-                "workflow", "run", "step", "executor", "attempt", "leases", "until", "opening",
-            ];
-            let mut rows: Vec<Vec<String>> = rows.collect();
-            match (steps.is_empty(), endpoint.executor()) {
-                (true, Some(executor)) => format!("no open steps of {executor}"),
-                (true, None) => "no open steps".to_owned(),
-                (false, None) => table(&header, rows),
-                (false, Some(_)) => {
-                    // All are its own.
-                    header.remove(EXECUTOR);
-                    rows.iter_mut().for_each(|row| drop(row.remove(EXECUTOR)));
-                    table(&header, rows)
-                }
-            }
-        };
-        let names = || steps.iter().map(|step| step.name.clone()).collect::<Vec<_>>().join("\n");
-        print(common.output, &answer, rows, names)
+        let rows: Vec<_> = steps.iter().map(row).collect();
+        let executor = endpoint.executor();
+        let columns = [
+            ("workflow", "workflow"),
+            ("run", "run"),
+            ("step", "step"),
+            ("executor", "executor"),
+            ("attempt", "attempt"),
+            ("leases", "live_leases"),
+            ("until", "expire_time"),
+            ("opening", "opening"),
+        ];
+        let is_shown =
+            |column: &(&str, &str)| executor.is_none() || *column != ("executor", "executor");
+        let columns: Vec<_> = columns.into_iter().filter(is_shown).collect();
+        let of = executor.map(|name| format!(" of {name}")).unwrap_or_default();
+        list(common.output, &rows, "opening", &columns, &format!("no open steps{of}"))
     }
 }
 
-fn to_json(step: &pb::Step) -> serde_json::Value {
+fn row(step: &pb::Step) -> Json {
     json!({
         "opening": step.name,
         "spiffe_id": step.spiffe_id,

@@ -1,4 +1,4 @@
-//! `keyhatch step run`: a step opened, run and closed.
+//! `keyhatch step run`: opens a step, runs a command as the step, and closes it.
 
 use std::ffi::OsString;
 use std::process::Command;
@@ -25,13 +25,13 @@ use crate::sys::OtherUser;
 pub struct StepRun {
     #[command(flatten)]
     step: NewStep,
-    /// Become the user of --uid, with that user's groups and environment, to run the command. Takes root. The command
-    /// shares this terminal, and may type into it where the kernel still allows that (TIOCSTI): give a command of
-    /// another user no terminal of root's, by `setsid -w keyhatch step run …` or from a service.
+    /// Run the command as the user of --uid, with that user's groups and environment. Takes root. The command shares this
+    /// terminal, and may type into it if the kernel still allows that (TIOCSTI): keep root's terminal from the command of
+    /// another user, by `setsid -w keyhatch step run …` or from a service.
     #[arg(long, requires = "uid")]
     switch: bool,
-    /// With --switch, a variable that the command has from here; may be given more than once. Others are kept only if
-    /// they are TERM, COLORTERM, LANG, LANGUAGE, LC_*, TZ, CI or KEYHATCH_HELPER_*.
+    /// With --switch, a variable that the command inherits; may be given more than once. Other variables are inherited only
+    /// if they are TERM, COLORTERM, LANG, LANGUAGE, LC_*, TZ, CI or KEYHATCH_HELPER_*.
     #[arg(long, requires = "switch", value_name = "NAME")]
     preserve_env: Vec<OsString>,
     /// The command. {mount} in it becomes DIRECTORY:/run/keyhatch:ro, for `docker run -v {mount}`, and
@@ -40,7 +40,7 @@ pub struct StepRun {
     command: Vec<OsString>,
 }
 
-/// How often `step run` says that its step still runs.
+/// The time between two reports that the step still runs.
 const HEARTBEAT: Duration = Duration::from_secs(60);
 
 impl StepRun {
@@ -57,15 +57,15 @@ impl StepRun {
         let user = user.as_ref().map(|user| (user, self.preserve_env.as_slice()));
         let ran = tokio::select! {
             ran = run_as(&opened, user, &self.command) => ran,
-            never = beat(channel, opened.name.clone()) => match never {},
+            never = send_heartbeats(channel, opened.name.clone()) => match never {},
         };
         let request = pb::CloseStepRequest { name: opened.name.clone(), ..Default::default() };
         let close = async |channel| close(channel, request.clone()).await;
-        // The command's end is what matters; a step that cannot be closed ends by itself in time.
+        // The exit code of the command matters more. A step that cannot be closed ends by itself.
         match endpoint.with_retries(RETRY_TIME, close).await {
             Ok(closed) if closed.closed => {}
             Ok(_) => say(
-                "warning: the step had ended before its command did: its ttl was over, or it was closed",
+                "warning: the step ended before its command did: its ttl was over, or it was closed",
             ),
             Err(failure) => say(&format!(
                 "warning: {} could not be closed, and stays open until {}: {}: {}",
@@ -78,7 +78,7 @@ impl StepRun {
         ran
     }
 
-    /// Whom the command is run as, if it is somebody else.
+    /// The user for the command. None if it is the user of this process.
     fn user(&self) -> Result<Option<OtherUser>, Failure> {
         match (self.switch, self.step.uid) {
             (false, _) => Ok(None),
@@ -93,7 +93,7 @@ impl StepRun {
     }
 }
 
-/// Runs a command as an open step, and as another user if one is given, with the variables that user has from here.
+/// Runs a command as an open step, and as another user if one is given, who inherits the named variables.
 pub(crate) async fn run_as(
     opened: &pb::OpenedStep,
     user: Option<(&OtherUser, &[OsString])>,
@@ -120,9 +120,8 @@ pub(crate) async fn run_as(
     signals.pass_on(Pid::from_child(&child)).await
 }
 
-/// Says again and again that the step still runs. A daemon that is away is tried again: its downtime does
-/// not count.
-async fn beat(channel: Channel, opening: String) -> std::convert::Infallible {
+/// Reports repeatedly that the step still runs. Failures are ignored, because the downtime of a daemon does not count.
+async fn send_heartbeats(channel: Channel, opening: String) -> std::convert::Infallible {
     loop {
         tokio::time::sleep(HEARTBEAT).await;
         let request = pb::RenewStepRequest { name: opening.clone(), ..Default::default() };
