@@ -129,6 +129,6 @@ fn a_broker_that_hangs_keeps_no_other_from_renewal() {
     let out = text(&renewed.stdout);
     let told = text(&renewed.stderr);
     assert!(out.starts_with("executor local: certificate until "), "{out}");
-    assert!(told.contains("UNREACHABLE") && told.contains("says nothing"), "{told}");
+    assert!(told.contains("UNREACHABLE") && told.contains("does not answer"), "{told}");
     assert!(!renewed.status.success());
 }

@@ -32,8 +32,7 @@ const SPACE: Unclear =
     "there is white space behind the =, where a shell ends the value; write NAME=VALUE";
 const SPECIAL: Unclear = "the value has # or a sign of shells in it, which readers take differently; put the value in \
                           single quotes";
-const THREE_QUOTES: Unclear =
-    "the value is in three quotes, which few readers know; put it in one";
+const THREE_QUOTES: Unclear = "the value is in three quotes, which few readers know; put it in one";
 
 /// An assignment of the text.
 struct Assignment<'a> {
