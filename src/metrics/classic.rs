@@ -1,6 +1,6 @@
-//! The text of OpenMetrics in the older text format of Prometheus, 0.0.4, for whoever reads that one only.
+//! The older text format of Prometheus, 0.0.4, for clients that do not read OpenMetrics.
 
-/// What the older format calls a type, and what its families have at the end of their names, as their samples do.
+/// The older format's name of a type, and the suffix of its families, which their samples have, too.
 fn older(kind: &str) -> (&str, &str) {
     match kind {
         "counter" => ("counter", "_total"),
@@ -9,7 +9,7 @@ fn older(kind: &str) -> (&str, &str) {
     }
 }
 
-/// The same metrics. Units stand in their names, and a text has no mark at its end.
+/// Converts a text of OpenMetrics. Units are only in the names, and there is no mark at the end.
 pub fn classic(open_metrics: &str) -> String {
     let (mut text, mut help) = (String::with_capacity(open_metrics.len()), "");
     for line in open_metrics.lines() {

@@ -1,4 +1,4 @@
-//! What is counted at one door.
+//! The counters of one door.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use super::label_counters::LabelCounters;
 
-/// What a request that was served in full is counted as.
+/// The label of a request that was answered without a refusal.
 const OK: &str = "OK";
-/// The method of requests for what is none: what clients write there would be labels without end.
+/// The label of requests for unknown methods: clients could otherwise make labels without end.
 const OTHER: &str = "other";
 
-/// The upper ends of the buckets, in microseconds. A Resolve takes some tens of them, what waits for the disk some
-/// thousands; what is in the last buckets has met a disk that hangs, or a deadline.
+/// The upper ends of the buckets, in microseconds. A Resolve takes tens of them, a request that waits for the disk
+/// thousands. Requests in the last buckets have met a hanging disk or a deadline.
 const BUCKETS: [u64; 14] = [
     50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 500_000, 2_500_000,
     10_000_000,
@@ -38,7 +38,7 @@ pub struct Method {
     pub(super) durations: Durations,
 }
 
-/// How long something took: how often up to each bucket's end and beyond the last, and all together.
+/// A histogram of durations: a count per bucket, a count beyond the last, and the sum.
 #[derive(Debug, Default)]
 pub(super) struct Durations {
     buckets: [AtomicU64; BUCKETS.len()],
@@ -59,7 +59,7 @@ impl EndpointMetrics {
         }
     }
 
-    /// The method that a request's path names.
+    /// The counters of the method that a request's path names.
     pub fn method(&self, path: &str) -> Arc<Method> {
         let found = path.strip_prefix('/').and_then(|path| self.methods.get(path));
         Arc::clone(found.unwrap_or(&self.other))
@@ -82,17 +82,17 @@ impl Method {
         }
     }
 
-    /// Has these reasons told before a request is refused by them.
+    /// Lists these reasons with a count of zero.
     pub fn expect_reasons(&self, reasons: &[&'static str]) {
         self.answers.expect(reasons);
     }
 
-    /// Has these codes told before a stream ends with them.
+    /// Lists these codes with a count of zero.
     pub fn expect_ends(&self, codes: &[&'static str]) {
         self.stream_ends.expect(codes);
     }
 
-    /// Counts a request that is answered; a stream, when it begins.
+    /// Counts an answered request; a stream is counted when it begins.
     pub fn answer(&self, reason: Option<&'static str>) {
         self.answers.count(reason.unwrap_or(OK));
     }
@@ -102,7 +102,7 @@ impl Method {
         self.stream_ends.count(code);
     }
 
-    /// Counts how long an answer took.
+    /// Counts the duration of a request.
     pub fn took(&self, duration: Duration) {
         self.durations.count(duration);
     }
@@ -119,7 +119,7 @@ impl Durations {
         self.nanos.fetch_add(nanos, Ordering::Relaxed);
     }
 
-    /// All together in seconds, and how many up to each end, in seconds, from the end before.
+    /// The sum in seconds, and the count of each bucket with its upper end in seconds.
     pub(super) fn read(&self) -> (f64, Vec<(f64, u64)>) {
         let counted = |bucket: &AtomicU64| bucket.load(Ordering::Relaxed);
         let seconds = |micros: u64| Duration::from_micros(micros).as_secs_f64();
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_method_of_the_door_is_counted_as_other() {
+    fn an_unknown_method_is_counted_as_other() {
         let door = EndpointMetrics::new("steps", vec!["p.S/M".to_owned()]);
         assert_eq!(door.method("/p.S/M").name, "p.S/M");
         for path in ["p.S/M", "/p.S/N", "/", "*", ""] {

@@ -1,58 +1,59 @@
-//! How often each of a few words has come.
+//! Counters by a label with few values.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// So many words are told apart: more than any method has reasons to refuse.
+/// How many words have a counter of their own: more than any method has reasons.
 const MAX_WORDS: usize = 64;
-/// Stands for all words beyond that.
+/// The label of all further words.
 const OTHER: &str = "OTHER";
 
-/// Counts by words that stand in the program's own text, and so are few and nobody's secret. A word has its place
-/// from the first time that it comes: there is no table that could lack one.
+/// Counts words of the program's own text, which are few and not secret. A word gets its counter when it is first seen, so no
+/// table can lack a word.
 #[derive(Debug)]
 pub struct LabelCounters {
-    places: [Place; MAX_WORDS],
+    counters: [LabelCounter; MAX_WORDS],
     other: AtomicU64,
 }
 
 #[derive(Debug)]
-struct Place {
+struct LabelCounter {
     word: OnceLock<&'static str>,
     count: AtomicU64,
 }
 
 impl Default for LabelCounters {
     fn default() -> Self {
-        let place = |_| Place { word: OnceLock::new(), count: AtomicU64::new(0) };
-        Self { places: std::array::from_fn(place), other: AtomicU64::new(0) }
+        let counter = |_| LabelCounter { word: OnceLock::new(), count: AtomicU64::new(0) };
+        Self { counters: std::array::from_fn(counter), other: AtomicU64::new(0) }
     }
 }
 
 impl LabelCounters {
-    /// Has words told before they are counted: an alert on their increase then sees the first of them.
+    /// Lists words with a count of zero: an alert on their increase then sees the first occurrence.
     pub fn expect(&self, words: &[&'static str]) {
         for word in words {
-            self.place(word);
+            self.counter(word);
         }
     }
 
-    /// Counts a word once more.
+    /// Counts a word once.
     pub fn count(&self, word: &'static str) {
-        self.place(word).fetch_add(1, Ordering::Relaxed);
+        self.counter(word).fetch_add(1, Ordering::Relaxed);
     }
 
-    fn place(&self, word: &'static str) -> &AtomicU64 {
-        // Of two who come at once with words of their own the later one goes on to the next place.
-        let is_its = |place: &&Place| *place.word.get_or_init(|| word) == word;
-        self.places.iter().find(is_its).map_or(&self.other, |place| &place.count)
+    fn counter(&self, word: &'static str) -> &AtomicU64 {
+        // If two threads race for a free counter, the loser takes the next.
+        let is_its = |counter: &&LabelCounter| *counter.word.get_or_init(|| word) == word;
+        self.counters.iter().find(is_its).map_or(&self.other, |counter| &counter.count)
     }
 
-    /// Every word that has come, with how often.
+    /// Every word that was listed or counted, with its count.
     pub fn counts(&self) -> Vec<(&'static str, u64)> {
-        let counted =
-            |place: &Place| Some((*place.word.get()?, place.count.load(Ordering::Relaxed)));
-        let mut counts: Vec<_> = self.places.iter().map_while(counted).collect();
+        let counted = |counter: &LabelCounter| {
+            Some((*counter.word.get()?, counter.count.load(Ordering::Relaxed)))
+        };
+        let mut counts: Vec<_> = self.counters.iter().map_while(counted).collect();
         let other = self.other.load(Ordering::Relaxed);
         counts.extend((other > 0).then_some((OTHER, other)));
         counts
@@ -64,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_word_is_counted_from_however_many_threads_it_comes() {
+    fn words_are_counted_from_any_number_of_threads() {
         let counters = LabelCounters::default();
         counters.expect(&["OK"]);
         std::thread::scope(|scope| {
@@ -83,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn words_beyond_the_places_are_counted_together() {
+    fn words_beyond_the_last_counter_are_counted_together() {
         let counters = LabelCounters::default();
         for n in 0..MAX_WORDS + 10 {
             counters.count(Box::leak(n.to_string().into_boxed_str()));

@@ -1,13 +1,13 @@
-//! What is counted while the daemon serves, and how it is told: the text format of OpenMetrics, which Prometheus
-//! reads. The only room that knows prometheus_client.
+//! Counters of the daemon, and their text in the format of OpenMetrics, which Prometheus reads. The only room that knows
+//! prometheus_client.
 //!
 //! ```text
 //! a request ends ─ a few relaxed additions, no lock, no heap block        `Method`
-//! a scrape       ─ reads the counters, adds what is so just now, encodes  `text`
+//! a scrape       ─ reads the counters, adds the gauges, encodes           `text`
 //! ```
 //!
-//! No label is a stranger's word, and none can take on more and more values: methods are those of the protos,
-//! reasons are words of the program ([`LabelCounters`]). Connections, groups, workflows, runs and steps are in no label.
+//! No client can choose the value of a label, and the number of values is bounded: methods are those of the protos, reasons
+//! are words of the program ([`LabelCounters`]). Connections, groups, workflows, runs and steps are in no label.
 
 mod classic;
 mod endpoint;
@@ -24,9 +24,9 @@ pub use text::{Gauge, Unit, text};
 /// Everything that is counted.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    /// The step door: all sockets of steps together.
+    /// The counters of the step door: all sockets of steps together.
     pub steps: Arc<EndpointMetrics>,
-    /// The admin door.
+    /// The counters of the admin door.
     pub admin: Arc<EndpointMetrics>,
 }
 

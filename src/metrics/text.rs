@@ -1,4 +1,4 @@
-//! The counters, and what is so just now, as text.
+//! Counters and gauges as text.
 
 use std::{fmt, slice};
 
@@ -8,35 +8,35 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-/// What a number counts; the end of its metric's name.
+/// A unit, which is the suffix of a metric's name.
 pub use prometheus_client::registry::Unit;
 
 use super::endpoint::{EndpointMetrics, Method};
 use super::{LabelCounters, Metrics};
 
-/// What every name begins with.
+/// The prefix of every name.
 const PREFIX: &str = "keyhatch";
 
-/// Something that is so just now.
+/// A present value, or several with a label.
 #[derive(Debug)]
 pub struct Gauge {
-    /// Its name, without prefix and unit.
+    /// The name, without prefix and unit.
     pub name: &'static str,
-    /// What it is, in a sentence.
+    /// The description, a sentence.
     pub help: &'static str,
-    /// Its unit, if it has one.
+    /// The unit, if there is one.
     pub unit: Option<Unit>,
-    /// Its values, each with a label if there are several.
+    /// The values, each with a label if there are several.
     pub values: Vec<(Option<(&'static str, String)>, i64)>,
 }
 
 impl Gauge {
-    /// One number.
+    /// A gauge with one value.
     pub fn of(name: &'static str, help: &'static str, value: i64) -> Self {
         Self { name, help, unit: None, values: vec![(None, value)] }
     }
 
-    /// One for each value of a label. There must be few, and no more as time goes by.
+    /// A gauge with one value per label. The number of labels must be small and bounded.
     pub fn by(
         name: &'static str,
         help: &'static str,
@@ -47,16 +47,16 @@ impl Gauge {
         Self { name, help, unit: None, values: values.collect() }
     }
 
-    /// The same, in this unit.
+    /// The gauge with a unit.
     pub fn in_unit(self, unit: Unit) -> Self {
         Self { unit: Some(unit), ..self }
     }
 }
 
-/// Everything as text, in the format of OpenMetrics 1.0.
+/// All metrics as text, in the format of OpenMetrics 1.0.
 ///
 /// # Errors
-/// If it cannot be written, which a string always can.
+/// If they cannot be written, which does not happen with a string.
 pub fn text(metrics: &Metrics, gauges: Vec<Gauge>) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix(PREFIX);
     registry.register_collector(Box::new(Scrape { metrics: metrics.clone(), gauges }));
@@ -85,7 +85,7 @@ impl Collector for Scrape {
 }
 
 impl Scrape {
-    /// Every method of each door.
+    /// Every method of both doors.
     fn methods(&self) -> impl Iterator<Item = (&EndpointMetrics, &Method)> {
         let doors = self.metrics.doors().into_iter();
         doors.flat_map(|door| door.methods().map(move |method| (door, method)))

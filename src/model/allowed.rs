@@ -1,4 +1,4 @@
-//! What an executor lets a step ask for, beside what access allows.
+//! The targets that an executor allows a step to ask for. Access must allow them, too.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,7 +9,7 @@ use super::names::name::{GroupName, IntegrationName, Invalid};
 use super::names::reference::Reference;
 use super::text::read_from_text;
 
-/// One thing, or a kind of things, that a step may ask for.
+/// A target, or a kind of targets, that a step may ask for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(into = "String")]
 pub enum AllowedTarget {
@@ -19,13 +19,13 @@ pub enum AllowedTarget {
     AnySecret,
     /// `group:NAME`: every member of a group.
     Group(GroupName),
-    /// Exactly this, as it is asked for.
+    /// This reference alone.
     Only(Reference),
 }
 
 impl AllowedTarget {
-    /// Whether a step may ask for this. What counts is the question: a connection that is allowed may not
-    /// be asked for through a group that is not.
+    /// True if a step may ask for this reference. The reference counts, not its answer: an allowed connection may not be
+    /// asked for through a group that is not allowed.
     pub fn admits(&self, target: &Reference) -> bool {
         match (self, target) {
             (Self::AnyOf(integration), Reference::Connection(name)) => {

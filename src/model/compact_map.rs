@@ -1,7 +1,7 @@
-//! Sorted maps that take no more memory than what is in them.
+//! Sorted maps that take no more memory than their entries.
 //!
-//! A leaf of the standard library's B-tree has room for eleven entries. Of a hundred thousand connections with
-//! two fields and a tag each, 300 MB were such room.
+//! A leaf of the standard library's B-tree has room for eleven entries. With a hundred thousand connections of two fields
+//! and a tag each, unused room took 300 MB.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -10,7 +10,7 @@ use litemap::LiteMap;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A sorted map of few entries: looking up, adding and removing take as long as it is.
+/// A sorted map of few entries. Adding and removing take time in proportion to their number.
 pub type CompactMap<K, V> = LiteMap<K, V>;
 
 /// Writes it as a map.
@@ -26,7 +26,7 @@ where
     to.collect_map(map.iter())
 }
 
-/// Reads a map in any order, and keeps no room for more.
+/// Reads a map in any order, and keeps no unused room.
 ///
 /// # Errors
 /// As the deserializer.
@@ -42,7 +42,7 @@ where
     Ok(LiteMap::from_sorted_store_unchecked(sorted))
 }
 
-/// The entries of a map as they come.
+/// The entries of a map in their order.
 struct Entries<K, V>(PhantomData<(K, V)>);
 
 impl<'de, K: Deserialize<'de>, V: Deserialize<'de>> Visitor<'de> for Entries<K, V> {

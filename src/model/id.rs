@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 
 use super::text::{HexDigits, read_from_text};
 
-/// 128 random bits, written as 32 lower-case hexadecimal digits. Two are never equal by accident.
+/// 128 random bits, written as 32 lower-case hexadecimal digits. Two ids are never equal by chance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Id([u8; Self::BYTES]);
 
@@ -15,17 +15,17 @@ impl Id {
     /// Its length in bytes.
     pub const BYTES: usize = 16;
 
-    /// An identifier from these bytes; the caller says where randomness comes from.
+    /// An identifier of these bytes, which the caller has from a random source.
     pub const fn from_bytes(bytes: [u8; Self::BYTES]) -> Self {
         Self(bytes)
     }
 
-    /// The bytes, as keys and associated data use them.
+    /// The bytes, as store keys and associated data use them.
     pub const fn as_bytes(&self) -> &[u8; Self::BYTES] {
         &self.0
     }
 
-    /// Its digits.
+    /// The hexadecimal digits.
     pub fn digits(&self) -> HexDigits<{ 2 * Self::BYTES }> {
         HexDigits::of(&self.0)
     }

@@ -1,48 +1,48 @@
-//! Every limit of the broker, in one table.
+//! Limits.
 //!
-//! What depends on the deployment is a field of [`Limits`], set in the configuration file's `[limits]`;
-//! what the protocol and the storage formats rest on is a constant.
+//! A limit that depends on the deployment is a field of [`Limits`], set in the configuration file's `[limits]`. The
+//! constants here are limits of the protocol and of the storage formats that several files share. A limit that one file
+//! alone enforces is a constant of that file.
 
 use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// The longest path of a Unix socket, in bytes: `sockaddr_un.sun_path` holds 108 with the final zero
-/// (unix(7)).
+/// The longest path of a Unix socket, in bytes: `sockaddr_un.sun_path` holds 108 with the final zero (unix(7)).
 pub const MAX_SOCKET_PATH_BYTES: usize = 107;
 /// The longest path of a file, in bytes (PATH_MAX of limits.h, with its final zero).
 pub const MAX_PATH_BYTES: usize = 4095;
 /// The most fields of one connection.
 pub const MAX_FIELDS: usize = 128;
-/// A page of a list ends at this many bytes, so that any client can take it (gRPC's usual limit is 4 MiB).
+/// A page of a list ends at this many bytes, so that every client can receive it: gRPC's usual limit is 4 MiB.
 pub const MAX_PAGE_BYTES: usize = 1024 * 1024;
-/// A run whose steps have received more than an answer of so many bytes holds is not told in one: likewise.
+/// The largest response about one run, in bytes, for the same reason.
 pub const MAX_RUN_BYTES: usize = 3 * 1024 * 1024;
-/// A line of the journal counts as one more for so many bytes that its caller has chosen.
+/// The bytes that a caller has chosen count as a further line of the journal each time there are so many.
 pub const LINE_BYTES: usize = 1024;
-/// A step counts as one more to open for so many bytes that its executor has chosen.
+/// The bytes that an executor has chosen count as a further step to open each time there are so many.
 pub const OPENED_LINE_BYTES: usize = 4096;
 /// The longest value of one field, in bytes.
 pub const MAX_VALUE_BYTES: usize = 64 * 1024;
-/// All values of one connection, in bytes.
+/// The most that all values of one connection take, in bytes.
 pub const MAX_CONNECTION_BYTES: usize = 256 * 1024;
-/// The largest request message on the step door: names and a few numbers.
+/// The largest request message on the step door, in bytes: names and a few numbers.
 pub const MAX_STEP_REQUEST_BYTES: usize = 64 * 1024;
-/// The largest request message on the admin door: a whole connection and its access.
+/// The largest request message on the admin door, in bytes: a whole connection and its access.
 pub const MAX_ADMIN_REQUEST_BYTES: usize = 512 * 1024;
-/// The largest message of an Apply or Plan: a group with all of its members.
+/// The largest message of an Apply or Plan, in bytes: a group with all of its members.
 pub const MAX_DOCUMENT_BYTES: usize = 16 * 1024 * 1024;
 /// The most requests in one BatchResolve.
 pub const MAX_BATCH: usize = 32;
-/// A BatchResolve stops opening more when its reply is this long; one more credential still leaves it
+/// A BatchResolve opens no further credential once its reply has this many bytes. One more credential still leaves it
 /// below gRPC's usual limit of 4 MiB.
 pub const MAX_BATCH_REPLY_BYTES: usize = 3 * 1024 * 1024 - MAX_CONNECTION_BYTES - 64 * 1024;
 /// The most documents in one Apply.
 pub const MAX_APPLY_DOCUMENTS: usize = 10_000;
 /// The largest Apply, all documents together, in bytes.
 pub const MAX_APPLY_BYTES: usize = 64 * 1024 * 1024;
-/// How often a minute an operator may have stored values compared with documents: it can be used to guess.
+/// How often a minute an operator may have stored values compared with documents, which can be used to guess them.
 pub const PLANS_PER_MINUTE: u32 = 10;
 /// The most fields that one Resolve may name.
 pub const MAX_REQUESTED_FIELDS: usize = 64;
@@ -52,19 +52,19 @@ pub const MAX_PRINCIPALS: usize = 100;
 pub const MIN_TTL: Duration = Duration::from_secs(1);
 /// The longest TTL that may be asked for.
 pub const MAX_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
-/// A certificate of a step lasts at most this long; it is renewed before.
+/// The longest life of a step's certificate, which is renewed before its end.
 pub const MAX_STEP_CERTIFICATE_LIFE: Duration = Duration::from_secs(24 * 3600);
 /// The most Watches of one opening at a time.
 pub const MAX_WATCHES: usize = 64;
-/// What runs have used so recently is deleted only by force.
+/// A resource that runs have used so recently is deleted only by force.
 pub const RECENTLY_USED: Duration = Duration::from_secs(30 * 24 * 3600);
-/// The most targets that a step is allowed to ask for, if any are named.
+/// The most allowed targets that an executor names for a step.
 pub const MAX_ALLOWED_TARGETS: usize = 100;
 /// The longest time between two heartbeats of a step.
 pub const MAX_HEARTBEAT: Duration = Duration::from_secs(3600);
-/// How long certificates of operators, executors and the daemon last.
+/// The life of certificates of operators, executors and the daemon.
 pub const CLIENT_CERTIFICATE_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
-/// How many certificates an operator or executor has at once, the newest first to stay.
+/// How many certificates an operator or executor has at once; the oldest goes first.
 pub const MAX_CLIENT_CERTIFICATES: usize = 8;
 /// If at start the wall clock is this far behind the journal, all openings and leases are closed.
 pub const MAX_CLOCK_STEP_BACK: Duration = Duration::from_secs(5 * 60);
@@ -72,20 +72,20 @@ pub const MAX_CLOCK_STEP_BACK: Duration = Duration::from_secs(5 * 60);
 pub const JOURNAL_DEADLINE: Duration = Duration::from_secs(2);
 /// How often the journal is signed, if anything was written.
 pub const SIGNATURE_INTERVAL: Duration = Duration::from_secs(60);
-/// With less room than this on the disk, in bytes, only changes that take something away are taken: the store
-/// grows by half a MiB at a time, and must never find the disk full.
+/// With less room on the disk than this, in bytes, only changes that remove something are taken. The store grows by half a
+/// MiB at a time, and must never find the disk full.
 pub const MIN_FREE_BYTES: u64 = 4 * 1024 * 1024;
-/// How long a batch of the store or a sync of the journal may take. A batch that takes longer has failed: sled
-/// can wait for ever after a write that the disk refused. While a sync takes longer nothing is added.
+/// How long a batch of the store or a sync of the journal may take. A batch that takes longer has failed: sled can wait
+/// for ever after a write that the disk refused. While a sync takes longer, no line is added.
 pub const DISK_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a client may take for its TLS handshake.
 pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(3);
-/// How long open requests are given when the daemon drains: they take milliseconds, and a client that is
-/// silent in the middle of one must not hold up a restart.
+/// How long a drain waits for open requests. They take milliseconds; a client that goes silent in a request must not delay
+/// a restart.
 pub const DRAIN_DEADLINE: Duration = Duration::from_secs(2);
 
-/// Declares the limits: each with its default and what it bounds, written once for the code, the configuration
-/// file and the reference that is printed.
+/// Declares the limits, each with its default and a description: once for the code, the configuration file and the printed
+/// reference.
 macro_rules! limits {
     ($($(#[doc = $text:literal])+ $name:ident: $default:expr,)+) => {
         /// The limits that a deployment may change.
@@ -114,14 +114,14 @@ macro_rules! limits {
     };
 }
 
-/// One of the limits.
+/// One limit.
 #[derive(Clone, Copy, Debug)]
 pub struct Limit {
     /// Its key in the configuration file.
     pub name: &'static str,
-    /// What it is.
+    /// Its value.
     pub value: u32,
-    /// What it bounds, in a sentence or two.
+    /// Its description, in a sentence or two.
     pub bounds: &'static str,
 }
 
@@ -130,43 +130,41 @@ limits! {
     step_requests_per_second: 100,
     /// Requests of one opening at once, after a pause.
     step_request_burst: 400,
-    /// Refusals a second of one opening: each is a line of the journal, and whoever uses them up is
-    /// refused without one.
+    /// Refusals a second of one opening that are lines of the journal. Further requests are refused without a line.
     step_refusals_per_second: 2,
-    /// Refusals of one opening at once, after a pause.
+    /// Such refusals of one opening at once, after a pause.
     step_refusal_burst: 100,
-    /// Refusals a second of all openings of one executor together that are lines of the journal, and lines that count
-    /// the rest. It is the executor's, however often it opens; beyond it they are told as a count once a second.
+    /// Refusals a second of all openings of one executor together that are lines of the journal, with the lines that
+    /// count the others. Refusals beyond that are journaled as a count once a second.
     executor_refusals_per_second: 20,
     /// Such lines of one executor's openings at once, after a pause.
     executor_refusal_burst: 1000,
-    /// Decisions that give something, a second, of all openings of one executor together, beside each opening's own;
-    /// a quarter for a workflow's at most. Each is a line of the journal. It is the executor's, however often it opens;
-    /// beyond it a step is refused before the decision, and a Watch waits.
+    /// Decisions a second that grant something, of all openings of one executor together, beyond the own decisions of
+    /// each; one workflow has at most a quarter. Each is a line of the journal. Beyond that, a step is refused before the
+    /// decision, and a Watch waits.
     executor_decisions_per_second: 500,
-    /// Such decisions at once, after a pause; a quarter for a workflow's openings.
+    /// Such decisions at once, after a pause; one workflow has at most a quarter.
     executor_decision_burst: 40_000,
-    /// Such decisions a minute, all at once after a pause, that each opening has for itself, whatever others use up.
+    /// Such decisions a minute that each opening has for itself, all at once after a pause.
     own_decisions_per_minute: 8,
     /// Steps that one executor may open a second. Closing and renewing have no rate.
     executor_opens_per_second: 100,
     /// Steps that one executor may open at once, after a pause.
     executor_open_burst: 2000,
-    /// Requests a second of one operator or executor. What ends or renews something has no rate.
+    /// Requests a second of one operator or executor. Requests that end or renew something are not limited.
     admin_requests_per_second: 200,
     /// Such requests of one operator or executor at once, after a pause.
     admin_request_burst: 4000,
-    /// How much is read of one operator or executor, in KiB a second, and at once after a pause: as much as the
-    /// largest Apply. A refusal counts as a 256th of it, here and at a step's socket.
+    /// KiB a second that are read of one operator or executor, and as many at once after a pause: the size of the largest
+    /// Apply. A refusal counts as a 256th of that, here and at a step's socket.
     admin_read_kib_per_second: 64 * 1024,
     /// Connections of one opening at a time.
     step_connections: 16,
-    /// New connections a second to one opening's socket; beyond it the listener waits.
+    /// New connections a second to one opening's socket; further ones wait.
     step_new_connections_per_second: 20,
     /// New connections to one opening's socket at once, after a pause.
     step_new_connection_burst: 100,
-    /// How much is read from one opening's socket, in KiB a second, and at once after a pause; beyond it its
-    /// clients wait.
+    /// KiB a second that are read from one opening's socket, and as many at once after a pause; further bytes wait.
     step_read_kib_per_second: 1024,
     /// Unfinished handshakes on one opening's socket.
     step_pending_handshakes: 4,
@@ -178,24 +176,25 @@ limits! {
     admin_connections: 256,
     /// Unfinished handshakes on the admin socket.
     admin_pending_handshakes: 64,
-    /// New connections a second to the admin socket of each user who is neither root nor the daemon's own;
-    /// beyond it they are turned away.
+    /// New connections a second to the admin socket of each user other than root and the daemon's; further ones are
+    /// refused.
     admin_guest_connections_per_second: 50,
     /// New connections of such a user at once, after a pause.
     admin_guest_connection_burst: 200,
-    /// Connections that each opening, operator and executor has for itself, whatever others hold. What is above
-    /// that is shared: a quarter for one at most, a quarter for a workflow's openings, a half for an executor's.
+    /// Connections that each opening, operator and executor has for itself. Connections beyond that are shared: at most
+    /// a quarter for one of them, a quarter for a workflow, a half for an executor.
     own_connections: 2,
-    /// Requests in flight that each opening, operator and executor has for itself, likewise.
+    /// Requests in flight that each opening, operator and executor has for itself. Requests beyond that are shared in
+    /// the same way.
     own_requests_in_flight: 8,
-    /// Requests of one opening in flight at a time, until their replies are taken. Watches are counted
-    /// apart. Beyond it a request is answered RESOURCE_EXHAUSTED at once.
+    /// Requests of one opening in flight at a time, until the client has received their replies. Watches are counted
+    /// separately. A further request is refused with RESOURCE_EXHAUSTED at once.
     step_requests_in_flight: 128,
-    /// Requests of all openings together in flight at a time, beside each opening's own.
+    /// Requests of all openings together in flight at a time, beyond the own requests of each.
     all_steps_requests_in_flight: 4096,
-    /// Lines of the journal a second of one operator or executor that say of no change: refusals, tests of
-    /// connections, backups, changes that change nothing. Refusals beyond it are told as a count once a second; the
-    /// rest is refused.
+    /// Lines of the journal a second of one operator or executor that record no change: refusals, tests of connections,
+    /// backups, changes without effect. Refusals beyond that are journaled as a count once a second; other requests are
+    /// refused.
     admin_refusals_per_second: 2,
     /// Such lines of one operator or executor at once, after a pause.
     admin_refusal_burst: 100,
@@ -203,51 +202,50 @@ limits! {
     journal_readers: 32,
     /// Streams of journal lines to one operator at a time.
     journal_readers_of_one: 4,
-    /// How many bytes of the journal one TailJournal looks through for what was written before it says where it has
-    /// stopped.
+    /// Bytes of the journal that one TailJournal searches for earlier lines. Then it reports where it has stopped.
     tail_bytes: 256 * 1024 * 1024,
-    /// Requests on the admin socket in flight at a time, beside each operator's and executor's own.
+    /// Requests on the admin socket in flight at a time, beyond the own requests of each operator and executor.
     admin_requests_in_flight: 512,
-    /// What messages and unsent replies of all openings together take, in KiB: an eighth for one at most, a
-    /// quarter for a workflow's, a half for an executor's. What is below 4 KiB is not counted.
+    /// KiB that messages and unsent replies of all openings take together: at most an eighth for one opening, a quarter
+    /// for a workflow, a half for an executor. Messages below 4 KiB are not counted.
     all_steps_message_kib: 64 * 1024,
-    /// The same of operators and executors: an eighth for each. An Apply that is larger waits for its turn.
+    /// KiB that messages and unsent replies of operators and executors take together: at most an eighth for each. A
+    /// larger Apply waits for its turn.
     admin_message_kib: 64 * 1024,
-    /// How long the message of a request may take to come, in seconds. It takes no place before it is whole.
+    /// How long the message of a request may take to arrive, in seconds. The request is in flight once it has arrived.
     arrival_seconds: 5,
-    /// How long one request of a step may take, its message included, in seconds.
+    /// How long one request of a step may take with its message, in seconds.
     step_request_seconds: 10,
-    /// How long one request of an operator or executor may take, in seconds; only an Apply of very many
-    /// documents needs more than a moment.
+    /// How long one request of an operator or executor may take, in seconds. Only an Apply of very many documents takes
+    /// long.
     admin_request_seconds: 60,
-    /// How long a client may take, after its handshake, to say the HTTP/2 preface, in seconds.
+    /// How long a client may take to send the HTTP/2 preface after its handshake, in seconds.
     preface_seconds: 5,
-    /// How long a connection lasts on which no request is open, in seconds. A Watch is an open request.
+    /// How long a connection without an open request lasts, in seconds. A Watch is an open request.
     idle_seconds: 300,
-    /// How long a client may take nothing of what it is sent, in seconds.
+    /// How long a client may receive nothing of what is sent to it, in seconds.
     stall_seconds: 30,
-    /// How often the server asks whether a client is still there, and how long it waits for the answer, in
-    /// seconds.
+    /// The interval of HTTP/2 keepalive pings to a client, and how long to wait for the answer, in seconds.
     keepalive_seconds: 20,
-    /// The lease a step gets that asks for no TTL, in seconds. Shorter ones make AWS SDKs fetch at every
-    /// use (botocore refreshes 15 minutes before the end).
+    /// The TTL of a lease for which the step asks no TTL, in seconds. Shorter leases make AWS SDKs fetch at every use:
+    /// botocore refreshes 15 minutes before the end.
     default_lease_seconds: 3600,
     /// The longest lease, in seconds.
     max_lease_seconds: 24 * 3600,
-    /// How long a step lives whose executor says nothing, in seconds.
+    /// The life of a step for which the executor gives no TTL, in seconds.
     default_step_seconds: 6 * 3600,
     /// The longest life of a step, in seconds.
     max_step_seconds: 7 * 24 * 3600,
-    /// A file of the journal of so many bytes is followed by the next. Nothing is deleted.
+    /// The size of a file of the journal, in bytes, after which the next file begins. No file is deleted.
     journal_file_bytes: 64 * 1024 * 1024,
 }
 
-/// So many a second, and so many at once after a pause.
+/// A rate, and a burst that is allowed after a pause.
 #[derive(Clone, Copy, Debug)]
 pub struct Allowance {
-    /// A second.
+    /// How many a second.
     pub per_second: u32,
-    /// At once.
+    /// How many at once.
     pub burst: u32,
 }
 
@@ -265,7 +263,7 @@ impl Limits {
         }
     }
 
-    /// How many decisions that give something the openings of one executor may have together.
+    /// How many decisions that grant something the openings of one executor may have together.
     pub fn executor_decisions(&self) -> Allowance {
         Allowance {
             per_second: self.executor_decisions_per_second,
@@ -273,7 +271,7 @@ impl Limits {
         }
     }
 
-    /// How many of them the openings of one workflow may have.
+    /// How many such decisions the openings of one workflow may have together.
     pub fn workflow_decisions(&self) -> Allowance {
         let Allowance { per_second, burst } = self.executor_decisions();
         Allowance { per_second: (per_second / 4).max(1), burst: (burst / 4).max(1) }
@@ -289,25 +287,25 @@ impl Limits {
         Allowance { per_second: self.admin_requests_per_second, burst: self.admin_request_burst }
     }
 
-    /// How many lines that say of no change an operator or executor may have.
+    /// How many lines that record no change an operator or executor may have.
     pub fn admin_lines(&self) -> Allowance {
         Allowance { per_second: self.admin_refusals_per_second, burst: self.admin_refusal_burst }
     }
 
-    /// The names of the limits that are zero: nothing could be done under such a limit.
+    /// The names of the limits that are zero, which would forbid everything.
     pub fn zeros(&self) -> Vec<&'static str> {
         let zeros = self.all().into_iter().filter(|limit| limit.value == 0);
         zeros.map(|limit| limit.name).collect()
     }
 }
 
-/// When a decision on the step door is as good as written: the answer waits for it.
+/// What the answer to a decision on the step door waits for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JournalMode {
-    /// When the disk has it: a power cut loses no line of what was handed out.
+    /// The line is on disk: a power cut loses no line of a credential that was handed out.
     Synced,
-    /// When the operating system has it: the daemon may be killed, but a power cut may lose the last lines.
+    /// The line is with the operating system: a kill of the daemon loses no line, but a power cut may lose the last.
     #[default]
     Written,
 }
@@ -321,8 +319,7 @@ impl fmt::Display for JournalMode {
     }
 }
 
-/// A rate with a burst (GCRA, the generic cell rate algorithm of ITU-T I.371), as a pure function of
-/// the time passed in.
+/// A rate limit with a burst (GCRA, the generic cell rate algorithm of ITU-T I.371), as a pure function of the time.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rate {
     /// When the next request would be exactly on time, in microseconds of the caller's clock.
@@ -330,7 +327,7 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// Whether at this time nothing is left to wait for: it is as if nothing had ever been taken.
+    /// True if the whole burst is available at this time.
     pub fn is_rested(&self, now_millis: i64) -> bool {
         self.due <= now_millis.saturating_mul(1000)
     }
@@ -346,19 +343,17 @@ impl Rate {
         Ok(())
     }
 
-    /// Takes so many of an allowance of `per_second` whether they are there or not: what was taken too much is waited
-    /// for.
+    /// Takes `count` of an allowance of `per_second`, even if fewer are left. Later calls wait until the debt is paid.
     pub fn owe(&mut self, now_millis: i64, per_second: u32, count: u32) {
         let next = self.due.max(now_millis.saturating_mul(1000));
         let interval = Self::interval(per_second).saturating_mul(i64::from(count));
         self.due = next.saturating_add(interval);
     }
 
-    /// Takes so many of an allowance of `per_second`, one at least, if there is one: what was taken too much is waited
-    /// for.
+    /// Takes `count` of an allowance, but at least one, if one is left. Later calls wait until the debt is paid.
     ///
     /// # Errors
-    /// How long to wait, if there is none left.
+    /// How long to wait, if none is left.
     pub fn take_some(
         &mut self,
         now_millis: i64,
@@ -370,10 +365,10 @@ impl Rate {
         Ok(())
     }
 
-    /// Takes so many of an allowance of `per_minute`, one at least, all of which come at once after a pause.
+    /// Takes `count` of an allowance of `per_minute`, but at least one, if one is left. The burst is a minute's allowance.
     ///
     /// # Errors
-    /// How long to wait, if there is none left.
+    /// How long to wait, if none is left.
     pub fn take_of_minute(
         &mut self,
         now_millis: i64,
@@ -381,20 +376,20 @@ impl Rate {
         count: u32,
     ) -> Result<(), Duration> {
         let allowance = Allowance { per_second: per_minute, burst: per_minute };
-        // On a clock that goes 60 times slower.
+        // Counted on a clock that is 60 times slower.
         self.take_some(now_millis / 60, allowance, count).map_err(|wait| wait * 60)
     }
 
-    /// Whether one could be taken, without taking it.
+    /// Checks that one is left, without taking it.
     ///
     /// # Errors
-    /// How long to wait, if not.
+    /// How long to wait, if none is left.
     pub fn check(&self, now_millis: i64, per_second: u32, burst: u32) -> Result<(), Duration> {
         let mut copy = *self;
         copy.advance(now_millis, per_second, burst)
     }
 
-    /// In microseconds.
+    /// The time between two, in microseconds.
     fn interval(per_second: u32) -> i64 {
         1_000_000 / i64::from(per_second.max(1))
     }
@@ -418,7 +413,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rate_gives_its_burst_at_once_and_then_its_pace() {
+    fn a_rate_allows_its_burst_at_once_and_then_its_rate() {
         let mut rate = Rate::default();
         assert_eq!((0..1000).filter(|_| rate.take(5_000, 100, 400).is_ok()).count(), 400);
         let wait = rate.take(5_000, 100, 400).unwrap_err();
@@ -427,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_too_much_is_waited_for() {
+    fn a_debt_is_waited_for() {
         let mut rate = Rate::default();
         rate.owe(5_000, 100, 500);
         assert_eq!(rate.check(5_000, 100, 400), Err(Duration::from_millis(1_010)));

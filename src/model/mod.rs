@@ -1,5 +1,5 @@
-//! The words of the broker, parsed and checked. A value of one of these types cannot be malformed, so
-//! nothing further in looks at it again. This room knows no other.
+//! The words of the broker, parsed and checked. A value of one of these types is never malformed, so no other room checks
+//! it again. This room uses no other.
 
 mod allowed;
 pub mod compact_map;

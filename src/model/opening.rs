@@ -13,13 +13,13 @@ use super::request::NamedRequest;
 use super::text::{base64_bytes, hex_bytes};
 use super::time::Timestamp;
 
-/// Which step: openings of one step share it. Steps are keyed by executor too, and by its registration: no
-/// executor can close another's, and another of the same name is another.
+/// The key of a step, which all its openings share. The executor and its registration are part of the key: no executor can
+/// close another's steps, and an executor that is registered again is another executor.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct StepKey {
-    /// Who opened it.
+    /// The executor that opened the step.
     pub executor: ExecutorName,
-    /// The registration of the executor.
+    /// The executor's registration.
     pub executor_uid: Id,
     /// Its workflow.
     pub workflow: WorkflowName,
@@ -30,7 +30,7 @@ pub struct StepKey {
 }
 
 impl StepKey {
-    /// Whom the step's certificate speaks for.
+    /// The SPIFFE ID of the step's certificate.
     pub fn spiffe_id(&self) -> SpiffeId {
         SpiffeId::Step {
             workflow: self.workflow.clone(),
@@ -39,7 +39,7 @@ impl StepKey {
         }
     }
 
-    /// Whether that is who this is.
+    /// True if this SPIFFE ID is the step's.
     pub fn is_of(&self, id: &SpiffeId) -> bool {
         let SpiffeId::Step { workflow, run, step } = id else { return false };
         (workflow, run, step) == (&self.workflow, &self.run, &self.step)
@@ -54,46 +54,46 @@ pub struct StepOwner {
     /// A group that may use the directory, too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gid: Option<u32>,
-    /// Whether the socket takes connections from this uid only.
+    /// True if the socket takes connections from this uid only.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub is_uid_checked: bool,
-    /// Whether all users may use the directory.
+    /// True if all users may use the directory.
     #[serde(default, skip_serializing_if = "is_no")]
     pub is_for_anybody: bool,
 }
 
-/// One life of a step between OpenStep and CloseStep, as the journal records it.
+/// One life of a step, between OpenStep and CloseStep, as the journal records it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Opening {
-    /// Random; names the directory, and what leases belong to.
+    /// A random id, which names the step's directory; leases belong to it.
     pub id: Id,
-    /// Which step.
+    /// The step.
     #[serde(flatten)]
     pub key: StepKey,
-    /// Which try at it, from 1.
+    /// The number of the attempt, from 1.
     pub attempt: i32,
-    /// On whose behalf it runs.
+    /// The principals on whose behalf the step runs.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub run_as: BTreeSet<RunAs>,
     /// The Unix users who may use its directory.
     #[serde(flatten)]
     pub owner: StepOwner,
-    /// How often its executor says that it still runs, in seconds.
+    /// The interval of the executor's heartbeats, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heartbeat_seconds: Option<u32>,
-    /// What it may ask for at most; everything if empty.
+    /// The targets that the step may ask for; every target if empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allowed_targets: Vec<AllowedTarget>,
-    /// The request that opened it, if its executor gave it an id.
+    /// The request that opened the step, if it had an id.
     #[serde(default, flatten)]
     pub request: Option<NamedRequest>,
     /// When it was opened.
     pub open_time: Timestamp,
     /// When it is closed at the latest.
     pub expire_time: Timestamp,
-    /// The step's public key (SubjectPublicKeyInfo, DER): certificates are renewed for it, and it is
-    /// never read back from a file that the step can write.
+    /// The step's public key (SubjectPublicKeyInfo, DER), for which certificates are renewed. It is never read back from a
+    /// file that the step can write.
     #[serde(with = "base64_bytes")]
     pub public_key: Vec<u8>,
     /// The certificates issued for it, oldest first.
@@ -102,7 +102,7 @@ pub struct Opening {
     pub mount_path: String,
 }
 
-// Lines say only what is out of the ordinary.
+// Lines of the journal omit the usual values.
 fn yes() -> bool {
     true
 }
@@ -117,7 +117,7 @@ fn is_no(it_is: &bool) -> bool {
     !*it_is
 }
 
-/// A certificate that is accepted because it was issued, by its fingerprint.
+/// A certificate that was issued, and is accepted by its fingerprint.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PinnedCertificate {
@@ -126,6 +126,6 @@ pub struct PinnedCertificate {
     pub sha256: [u8; 32],
     /// When it was issued.
     pub not_before: Timestamp,
-    /// Its end.
+    /// When it expires.
     pub not_after: Timestamp,
 }

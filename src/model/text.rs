@@ -1,5 +1,4 @@
-//! How bytes are written, as hexadecimal digits, and in JSON and TOML, for `#[serde(with = "…")]`; and how types
-//! are read that are written as text.
+//! Bytes as text, for `#[serde(with = "…")]` and elsewhere, and reading types that are written as text.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -7,14 +6,14 @@ use std::marker::PhantomData;
 use serde::Deserializer;
 use serde::de::{Error, Visitor};
 
-/// So many hexadecimal digits, lower-case, without a heap block.
+/// `N` lower-case hexadecimal digits, without a heap block.
 pub struct HexDigits<const N: usize>([u8; N]);
 
 impl<const N: usize> HexDigits<N> {
-    /// The digits of half as many bytes; zeros for any other number of them.
+    /// The digits of `N / 2` bytes; zeros for any other number of bytes.
     pub fn of(bytes: &[u8]) -> Self {
         let mut digits = [b'0'; N];
-        // It fails only where the lengths do not match, and writes nothing then.
+        // It fails only if the lengths do not match, and writes nothing then.
         let _ = hex::encode_to_slice(bytes, &mut digits);
         Self(digits)
     }
@@ -30,7 +29,7 @@ impl<const N: usize> HexDigits<N> {
     }
 }
 
-/// Reads a text and parses it where it stands, without a copy: a catalogue holds millions.
+/// Reads a text and parses it in place, without a copy: a catalogue holds millions of texts.
 ///
 /// # Errors
 /// As the deserializer or `parse`.
@@ -89,7 +88,7 @@ pub mod hex_bytes {
         to.serialize_str(&hex::encode(bytes))
     }
 
-    /// Reads digits of the right number.
+    /// Reads digits.
     ///
     /// # Errors
     /// If the text is not hexadecimal or has another length.

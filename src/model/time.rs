@@ -1,4 +1,4 @@
-//! Time, and the one place that reads clocks. Everything further in takes `now` as an argument.
+//! Time, and the only place that reads clocks. The other rooms take `now` as an argument.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,16 +13,16 @@ use time::format_description::well_known::Rfc3339;
 
 use super::text::read_from_text;
 
-/// Milliseconds since the Unix epoch. Written as RFC 3339 in UTC, with no zeros at the end of a fraction: `keyring.json`
-/// is tagged by such text, and what is read must be written as it was.
+/// Milliseconds since the Unix epoch, written as RFC 3339 in UTC without zeros at the end of the fraction. `keyring.json` is
+/// tagged over such texts, so a text that is read must be written again unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// The first and last moments that RFC 3339 can write.
+    /// The first and last times that RFC 3339 can write.
     const RANGE: std::ops::RangeInclusive<i64> = -62_167_219_200_000..=253_402_300_799_999;
 
-    /// A moment, brought into the range that RFC 3339 can write.
+    /// A time, limited to the range that RFC 3339 can write.
     pub fn from_millis(millis: i64) -> Self {
         Self(millis.clamp(*Self::RANGE.start(), *Self::RANGE.end()))
     }
@@ -47,35 +47,35 @@ impl Timestamp {
         Self::from_millis(self.0.saturating_add(999).div_euclid(1000).saturating_mul(1000))
     }
 
-    /// This much later; stops at the end of the year 9999.
+    /// The time after a duration; at most the end of the year 9999.
     pub fn after(self, duration: Duration) -> Self {
         let millis = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
         Self::from_millis(self.0.saturating_add(millis))
     }
 
-    /// This much earlier.
+    /// The time before a duration.
     pub fn before(self, duration: Duration) -> Self {
         let millis = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
         Self::from_millis(self.0.saturating_sub(millis))
     }
 
-    /// How long from `earlier` to here; zero if it is not earlier.
+    /// The duration since `earlier`; zero if that is not earlier.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
-    /// The moment at two thirds of the way from here to `end`: when to renew.
+    /// The time at two thirds of the way to `end`, when a renewal is due.
     pub fn two_thirds_to(self, end: Self) -> Self {
         self.after(end.since(self) * 2 / 3)
     }
 
-    /// The same moment for libraries that use the `time` crate.
+    /// The same time for libraries that use the `time` crate.
     pub fn to_offset(self) -> OffsetDateTime {
         OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000_000)
             .unwrap_or(OffsetDateTime::UNIX_EPOCH)
     }
 
-    /// As text, without a heap block: a line of the journal holds several, and the library takes several times as long.
+    /// Calls `then` with the text, without a heap block: lines of the journal hold several, and the library is slower.
     fn with_text<T>(self, then: impl FnOnce(&str) -> T) -> T {
         let seconds = OffsetDateTime::from_unix_timestamp(self.seconds());
         let seconds = seconds.unwrap_or(OffsetDateTime::UNIX_EPOCH);
@@ -136,11 +136,10 @@ impl FromStr for Timestamp {
 
 read_from_text!(Timestamp, str::parse);
 
-/// Where `now` comes from.
+/// The source of `now`.
 ///
-/// The system clock is read once, when the process starts; from then on the kernel's boot clock counts,
-/// which nobody can set and which goes on while the machine is suspended. So no lease is made longer
-/// or shorter by somebody setting the clock.
+/// The system clock is read once, when the process starts. From then on the kernel's boot clock counts, which nobody can
+/// set, and which goes on while the machine is suspended. So setting the clock makes no lease longer or shorter.
 #[derive(Clone, Debug)]
 pub struct Clock(ClockSource);
 
@@ -157,12 +156,12 @@ impl Clock {
         Self(ClockSource::Boot { wall_at_boot })
     }
 
-    /// A clock that stands at `start` until [`Clock::advance`] moves it, for tests.
+    /// A clock for tests that shows `start` until [`Clock::advance`] moves it.
     pub fn hand_set(start: Timestamp) -> Self {
         Self(ClockSource::HandSet(Arc::new(AtomicI64::new(start.millis()))))
     }
 
-    /// The present moment.
+    /// The present time.
     pub fn now(&self) -> Timestamp {
         Timestamp::from_millis(match &self.0 {
             ClockSource::Boot { wall_at_boot } => {
@@ -172,7 +171,7 @@ impl Clock {
         })
     }
 
-    /// Moves a hand-set clock on; a system clock takes no notice.
+    /// Advances a hand-set clock; has no effect on a system clock.
     pub fn advance(&self, by: Duration) {
         if let ClockSource::HandSet(millis) = &self.0 {
             let by = i64::try_from(by.as_millis()).unwrap_or(i64::MAX);

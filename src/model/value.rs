@@ -1,5 +1,5 @@
-//! Plaintext values. They are wiped when dropped and cannot be printed, compared or serialised by
-//! accident: there is no `Debug`, `Display`, `Serialize` or `PartialEq` here.
+//! Plaintext values. They are wiped on drop, and cannot be printed, compared or serialised by accident: they have no
+//! `Debug`, `Display`, `Serialize` or `PartialEq`.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use super::names::name::FieldName;
 pub struct Value(Zeroizing<Vec<u8>>);
 
 impl Value {
-    /// Takes the bytes over.
+    /// Takes ownership of the bytes.
     pub fn new(bytes: Vec<u8>) -> Self {
         Self(Zeroizing::new(bytes))
     }
@@ -21,7 +21,7 @@ impl Value {
         &self.0
     }
 
-    /// Gives the plaintext away, to something that the caller knows will wipe or send it.
+    /// Moves the plaintext out. The caller sees to it that the plaintext is wiped or sent.
     pub fn into_exposed(mut self) -> Vec<u8> {
         std::mem::take(&mut *self.0)
     }
@@ -31,21 +31,21 @@ impl Value {
         self.0.len()
     }
 
-    /// Whether it is empty; an empty value is a value.
+    /// True if it is empty; an empty value is a value.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether it looks like what a tool prints instead of a secret: such a value is a mistake, made by
-    /// writing back what was read.
+    /// True if it looks like a mask that a tool prints instead of a secret. Such a value was read from a tool's output and
+    /// written back by mistake.
     pub fn looks_masked(&self) -> bool {
         std::str::from_utf8(self.expose()).is_ok_and(|text| is_mask(text.trim()))
     }
 }
 
-/// Signs that are printed one for each character of a secret.
+/// Signs that tools print in place of each character of a secret.
 const DOTS: [char; 6] = ['*', '•', '●', '∙', '█', '▪'];
-/// What stands in brackets or stars in a secret's place.
+/// Words that tools print in brackets or stars in a secret's place.
 const HIDDEN: [&str; 15] = [
     "concealed",
     "filtered",
@@ -63,7 +63,7 @@ const HIDDEN: [&str; 15] = [
     "sensitive value",
     "value redacted",
 ];
-/// What tools print as it stands here: kubectl, Ansible, Octopus and their like.
+/// Masks of kubectl, Ansible, Octopus and other tools, as they are printed.
 const EXACT: [&str; 5] = [
     "--- sanitized ---",
     "DATA+OMITTED",
@@ -71,7 +71,7 @@ const EXACT: [&str; 5] = [
     "Sensitive [value redacted]",
     "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER",
 ];
-/// How others begin, and end: n8n, 1Password, kubectl.
+/// How masks of n8n, 1Password and kubectl begin and end.
 const AROUND: [(&str, &str); 4] = [
     ("__n8n_BLANK_VALUE_", ""),
     ("<concealed by ", ">"),
@@ -79,9 +79,9 @@ const AROUND: [(&str, &str); 4] = [
     ("<set to the key ", ">"),
 ];
 
-/// Whether a tool prints this in the place of a secret.
+/// True if a tool prints this text in place of a secret.
 fn is_mask(text: &str) -> bool {
-    // `aws configure list` shows the last four; others show the first four, too.
+    // `aws configure list` shows the last four characters; other tools show the first four, too.
     let begun = text.trim_start_matches(|c| !DOTS.contains(&c));
     let inner = begun.trim_end_matches(|c| !DOTS.contains(&c));
     let [all, begun, dots] = [text, begun, inner].map(|text| text.chars().count());
@@ -101,7 +101,7 @@ fn is_mask(text: &str) -> bool {
         || AROUND.iter().any(|(start, end)| text.starts_with(start) && text.ends_with(end))
 }
 
-/// Whether a text is nothing but dots.
+/// True if a text is nothing but such signs.
 fn is_dots(text: &str) -> bool {
     text.chars().count() >= 3 && text.chars().all(|c| DOTS.contains(&c))
 }
@@ -122,12 +122,12 @@ fn is_in_json(text: &str) -> bool {
     text.starts_with('{') && parts.windows(2).any(is_value)
 }
 
-/// The least size that tells anything of a secret, in bytes.
+/// The smallest size class, in bytes.
 const LEAST_SIZE: usize = 2 * 1024;
-/// From here on sizes are multiples of this, in bytes.
+/// Larger size classes are multiples of this, in bytes.
 pub const SIZE_STEP: usize = 32 * 1024;
 
-/// The size that stands for so many bytes of secrets wherever somebody may see it: one of a few, and never less.
+/// The size class of so many bytes of secrets: shown in place of the size, of which it reveals little. It is never less.
 ///
 /// | bytes | size |
 /// |---|---|

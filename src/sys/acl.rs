@@ -1,4 +1,4 @@
-//! Others are let in to what stays ours: POSIX access control lists, acl(5).
+//! POSIX access control lists, acl(5): other users may use files that this process owns.
 //!
 //! A list is the extended attribute `system.posix_acl_access`, little endian (linux/posix_acl_xattr.h and
 //! linux/posix_acl.h; what the kernel takes for a valid list is posix_acl_valid in fs/posix_acl.c):
@@ -11,9 +11,9 @@
 //!  version   entry: the owner          entry: a user
 //! ```
 //!
-//! Entries stand in the order of their tags: owner, users, owning group, groups, mask, others. A list with a named
-//! user or group has a mask, which bounds every named entry and the owning group. The mask is what chmod changes and
-//! what a mode shows as the group's bits; so a mode is never set after a list.
+//! Entries are in the order of their tags: owner, users, owning group, groups, mask, others. A list with a named user or
+//! group has a mask, which limits every named entry and the owning group. chmod changes the mask, and a mode shows it as the
+//! group's bits; so a mode is never set after a list.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
@@ -35,35 +35,35 @@ const MASK: u16 = 0x10;
 const OTHERS: u16 = 0x20;
 /// The longest extended attribute, in bytes: xattr(7).
 const MAX_LIST_BYTES: usize = 64 * 1024;
-/// The id of entries that name nobody.
+/// The id of entries without a user or group.
 const NO_ID: u32 = u32::MAX;
 
-/// Who may use a file that is ours.
+/// The users who may use a file of this process's user, besides that user.
 #[derive(Clone, Copy, Debug)]
 pub enum Grantees {
-    /// Nobody but us.
+    /// No other user.
     Nobody,
-    /// Whoever reaches it.
+    /// Every user who can reach the file.
     Everybody,
     /// A user, the members of a group, or both.
     Named {
-        /// The user, who is not this process's own.
+        /// The user; never the user of this process.
         uid: Option<u32>,
         /// The group.
         gid: Option<u32>,
     },
 }
 
-/// What grantees may do, and nothing else; what we may do beside it is ours.
+/// What grantees may do with a file.
 #[derive(Clone, Copy, Debug)]
 pub enum Permission {
     /// Connect to a socket.
     Connect,
-    /// Read a directory, and reach what is in it.
+    /// List a directory, and reach the files in it.
     Enter,
     /// Read a file.
     Read,
-    /// Reach what is in a directory by its name.
+    /// Reach the files in a directory by their names.
     Search,
 }
 
@@ -86,11 +86,11 @@ impl Permission {
     }
 }
 
-/// Lets grantees use what is at a path that only we can reach.
+/// Gives grantees a permission on a file that only this process's user can reach.
 ///
 /// # Errors
-/// `EINVAL` if a guest is not known in this user namespace; `EPERM` or `EOPNOTSUPP` if the file system has no lists,
-/// and the file cannot be given away instead.
+/// `EINVAL` if a grantee is not mapped in this user namespace; `EPERM` or `EOPNOTSUPP` if the file system has no lists and
+/// the file's owner cannot be changed instead.
 pub(super) fn grant(path: &str, permission: Permission, grantees: Grantees) -> io::Result<()> {
     let (ours, theirs) = (permission.owner_bits(), permission.grantee_bits());
     let (uid, gid) = match grantees {
@@ -99,32 +99,32 @@ pub(super) fn grant(path: &str, permission: Permission, grantees: Grantees) -> i
         Grantees::Named { uid, gid } => (uid, gid),
     };
     match setxattr(path, ATTRIBUTE, &list(permission, uid, gid), XattrFlags::empty()) {
-        Err(Errno::OPNOTSUPP) => give(path, permission, uid, gid),
+        Err(Errno::OPNOTSUPP) => change_owner(path, permission, uid, gid),
         outcome => Ok(outcome?),
     }
 }
 
-/// Whether the file system of an open file has lists.
+/// True if the file system of an open file has lists.
 pub(super) fn are_kept(file: impl AsFd) -> bool {
     fgetxattr_query(file, ATTRIBUTE) != Err(Errno::OPNOTSUPP)
 }
 
-/// Whether an open file, even by its path only, has a list with more than its mode says.
+/// True if an open file has a list with more entries than its mode. It may be open by its path only (O_PATH).
 pub(super) fn is_extended(file: BorrowedFd<'_>) -> bool {
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     let mut none: [u8; 0] = [];
     !matches!(getxattr(path, ATTRIBUTE, &mut none), Err(Errno::NODATA | Errno::OPNOTSUPP))
 }
 
-/// Gives an open file the list of another, if that has more than its mode says.
+/// Copies the list of a file to an open file, if it has more entries than the mode.
 ///
 /// # Errors
-/// If it cannot be read, or set.
+/// If the list cannot be read or set.
 pub fn copy_list(from: &Path, to: impl AsFd) -> io::Result<()> {
     copy(to, |list| lgetxattr(from, ATTRIBUTE, list))
 }
 
-/// The same of two open files.
+/// [`copy_list`] for two open files.
 ///
 /// # Errors
 /// As [`copy_list`].
@@ -163,12 +163,17 @@ fn list(permission: Permission, uid: Option<u32>, gid: Option<u32>) -> Vec<u8> {
     bytes
 }
 
-/// Without lists a file is given to the user or group, which takes CAP_CHOWN (chown(2)); a directory stays ours, and
-/// anybody may search it.
-fn give(path: &str, permission: Permission, uid: Option<u32>, gid: Option<u32>) -> io::Result<()> {
+/// For a file system without lists: makes the grantee the owner of a file, which takes CAP_CHOWN (chown(2)). The owner of a
+/// directory stays, and every user may search it.
+fn change_owner(
+    path: &str,
+    permission: Permission,
+    uid: Option<u32>,
+    gid: Option<u32>,
+) -> io::Result<()> {
     match permission {
         Permission::Enter => return set_mode(path, 0o711),
-        // A directory that is somebody else's is nothing to work in.
+        // This process does not work in directories of other users.
         Permission::Search => return Err(Errno::OPNOTSUPP.into()),
         Permission::Connect | Permission::Read => {}
     }

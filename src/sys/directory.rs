@@ -1,6 +1,6 @@
-//! A directory that is open and fit to work in: what is done in it is done relative to its descriptor.
+//! A directory that is open and safe to work in. Files in it are used relative to its descriptor.
 //!
-//! What takes paths only goes by `/proc/self/fd`, so that it cannot be led elsewhere, either.
+//! System calls that only take paths get `/proc/self/fd` paths, which no other user can lead elsewhere.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -19,7 +19,7 @@ use super::acl::{self, Grantees, Permission};
 use super::input;
 use super::trust::{DirectoryError, Trust};
 
-/// An open directory that was found fit to work in.
+/// An open directory that is safe to work in; see [`Trust`].
 pub struct Directory {
     fd: OwnedFd,
     path: PathBuf,
@@ -32,12 +32,12 @@ impl AsFd for Directory {
     }
 }
 
-/// A file that is locked as long as this is held.
+/// Holds the lock of a file until it is dropped.
 pub struct Lock(OwnedFd);
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Closing would do, but for a child that was just forked and holds the file until it execs.
+        // Closing alone is not enough: a child that was just forked holds the file until it execs.
         let _ = flock(&self.0, FlockOperation::Unlock);
     }
 }
@@ -46,16 +46,16 @@ impl Directory {
     /// Opens a directory.
     ///
     /// # Errors
-    /// If it is not fit to work in, or cannot be opened.
+    /// If it is not safe to work in, or cannot be opened.
     pub fn open(path: &Path, trust: &Trust) -> Result<Self, DirectoryError> {
         let (fd, path) = trust.open(path, None)?;
         Ok(Self { fd, path, trust: trust.clone() })
     }
 
-    /// Opens a directory. It is made if it is missing, and what is missing above it, with this mode.
+    /// Opens a directory. Missing directories of the path are made with this mode.
     ///
     /// # Errors
-    /// If it is not fit to work in, or cannot be made or opened.
+    /// If it is not safe to work in, or cannot be made or opened.
     pub fn make(path: &Path, mode: u32, trust: &Trust) -> Result<Self, DirectoryError> {
         let (fd, path) = trust.open(path, Some(mode))?;
         Ok(Self { fd, path, trust: trust.clone() })
@@ -64,7 +64,7 @@ impl Directory {
     /// Opens a directory below this one: a name, or names with slashes between.
     ///
     /// # Errors
-    /// If it, or one on the way, is not fit to work in, a link, or cannot be opened.
+    /// If a directory of the path is not safe to work in, is a link, or cannot be opened.
     pub fn directory(&self, path: &str) -> Result<Self, DirectoryError> {
         match path.split_once('/') {
             Some((name, rest)) => self.child(name)?.directory(rest),
@@ -78,10 +78,10 @@ impl Directory {
         Ok(Self { fd, path, trust: self.trust.clone() })
     }
 
-    /// Opens a directory below this one, makes what is missing of it, and gives it this mode.
+    /// Opens a directory below this one. All directories of the path are made if they are missing, and get this mode.
     ///
     /// # Errors
-    /// If it, or one on the way, is not fit to work in, a link, or cannot be made or opened.
+    /// If a directory of the path is not safe to work in, is a link, or cannot be made or opened.
     pub fn make_directory(&self, path: &str, mode: u32) -> Result<Self, DirectoryError> {
         match path.split_once('/') {
             Some((name, rest)) => self.make_child(name, mode)?.make_directory(rest, mode),
@@ -102,7 +102,7 @@ impl Directory {
         Ok(made)
     }
 
-    /// Removes the directory itself, if it is empty and has its name still.
+    /// Removes the directory itself, if it is empty and still has its name.
     ///
     /// # Errors
     /// If it cannot be removed.
@@ -111,25 +111,25 @@ impl Directory {
         Ok(unlinkat(&self.fd, Path::new("..").join(name), AtFlags::REMOVEDIR)?)
     }
 
-    /// Whether something has this name in it, be it a link that leads nowhere.
+    /// True if the directory has an entry of this name, even a dangling link.
     pub fn has(&self, name: &str) -> bool {
         statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW).is_ok()
     }
 
-    /// Its absolute path. It leads here as long as those who may change it let it; see [`Trust`].
+    /// The absolute path. Only trusted users can change where it leads; see [`Trust`].
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Gives the directory itself another mode.
+    /// Changes the mode of the directory itself.
     ///
     /// # Errors
-    /// If it is not ours.
+    /// If another user owns it.
     pub fn set_mode(&self, mode: u32) -> io::Result<()> {
         Ok(fchmod(&self.fd, Mode::from_raw_mode(mode))?)
     }
 
-    /// The names in it.
+    /// The names of its entries.
     ///
     /// # Errors
     /// If it cannot be read.
@@ -137,7 +137,7 @@ impl Directory {
         names_in(self.fd.as_fd())
     }
 
-    /// Reads a file whole.
+    /// Reads a whole file.
     ///
     /// # Errors
     /// If it cannot be read.
@@ -148,24 +148,24 @@ impl Directory {
         Ok(content)
     }
 
-    /// Opens a regular file to read, following no link.
+    /// Opens a regular file to read, without following a link.
     ///
     /// # Errors
-    /// `ELOOP` if it is a link; if it cannot be opened.
+    /// `ELOOP` if it is a link; any other error if it cannot be opened.
     pub fn open_file(&self, name: &str) -> io::Result<File> {
         let opened = openat(&self.fd, name, input::FLAGS | OFlags::NOFOLLOW, Mode::empty())?;
         input::regular(File::from(opened))
     }
 
-    /// What it was found fit by.
+    /// The rules by which the directory was found safe.
     pub fn trust(&self) -> &Trust {
         &self.trust
     }
 
-    /// Makes a file that is not there yet.
+    /// Makes a new file.
     ///
     /// # Errors
-    /// If it is there, even as a link, or cannot be written.
+    /// If there is an entry of this name, even a link, or the file cannot be written.
     pub fn create(&self, name: &str, mode: u32, content: &[u8]) -> io::Result<File> {
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -174,10 +174,10 @@ impl Directory {
         Ok(file)
     }
 
-    /// Puts a file in place of the one of its name, whole or not at all, and on disk when this returns.
+    /// Replaces or makes a file, whole or not at all. It is on disk when this returns.
     ///
     /// # Errors
-    /// If it cannot be written. The old one is there then.
+    /// If it cannot be written. The old file is still there then.
     pub fn replace(&self, name: &str, mode: u32, content: &[u8]) -> io::Result<()> {
         let unfinished = format!("{name}.new");
         self.remove(&unfinished)?;
@@ -186,7 +186,7 @@ impl Directory {
         Ok(fsync(&self.fd)?)
     }
 
-    /// Moves what has a name here to another directory of this file system, in place of what has the name there.
+    /// Moves an entry to another directory of this file system, and replaces the entry of that name there.
     ///
     /// # Errors
     /// If it cannot be moved.
@@ -194,7 +194,7 @@ impl Directory {
         Ok(renameat(&self.fd, name, &to.fd, new)?)
     }
 
-    /// Removes a file, if there is one.
+    /// Removes a file, if it exists.
     ///
     /// # Errors
     /// If it is a directory, or cannot be removed.
@@ -208,7 +208,7 @@ impl Directory {
     /// Locks a file, which is made if it is missing.
     ///
     /// # Errors
-    /// `WouldBlock` if somebody else holds it.
+    /// `WouldBlock` if another process holds the lock.
     pub fn lock(&self, name: &str) -> io::Result<Lock> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = openat(&self.fd, name, flags, Mode::from_raw_mode(0o600))?;
@@ -216,8 +216,8 @@ impl Directory {
         Ok(Lock(file))
     }
 
-    /// Makes a socket that listens. The kernel tells everybody the path that it was bound by (/proc/net/unix), so
-    /// that path says neither where the directory is nor what it is called.
+    /// Makes a socket that listens. The kernel shows every user the path that it was bound by (/proc/net/unix), so that path
+    /// reveals neither the name of the directory nor its place.
     ///
     /// # Errors
     /// If the socket cannot be made.
@@ -227,16 +227,17 @@ impl Directory {
         Ok(listener)
     }
 
-    /// Lets guests use a file in it, or the directory itself as `.`. Nobody else may reach it yet.
+    /// Gives grantees a permission on a file, or on the directory itself as `.`. No other user may be able to reach the file
+    /// yet.
     ///
     /// # Errors
-    /// `EINVAL` if a guest is not known in this user namespace; `EPERM` or `EOPNOTSUPP` if the file system has no
-    /// access control lists, and the file cannot be given away instead.
+    /// `EINVAL` if a grantee is not mapped in this user namespace; `EPERM` or `EOPNOTSUPP` if the file system has no access
+    /// control lists and the file's owner cannot be changed instead.
     pub fn grant(&self, name: &str, permission: Permission, grantees: Grantees) -> io::Result<()> {
         acl::grant(&self.within(name), permission, grantees)
     }
 
-    /// Gives a file of ours to a group, with this mode. Nobody else may reach it yet.
+    /// Changes the group and the mode of a file. No other user may be able to reach the file yet.
     ///
     /// # Errors
     /// If this process is neither a member of the group nor has CAP_CHOWN.
@@ -246,7 +247,7 @@ impl Directory {
         Ok(chmodat(&self.fd, name, Mode::from_raw_mode(mode), AtFlags::empty())?)
     }
 
-    /// Whether its file system keeps access control lists.
+    /// True if the file system has access control lists.
     pub fn keeps_acls(&self) -> bool {
         acl::are_kept(&self.fd)
     }
@@ -256,7 +257,7 @@ impl Directory {
     }
 }
 
-/// The names in an open directory, read while they are asked for: memory stays flat, however many there are.
+/// The names in an open directory, read one by one: memory use does not depend on their number.
 ///
 /// # Errors
 /// If it cannot be read.

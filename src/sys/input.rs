@@ -1,4 +1,4 @@
-//! Files that somebody else may have named or made: a pipe or a device in their place must neither hang this process
+//! Reading files that another user may have named or made. A pipe or a device in their place must neither block this process
 //! nor fill its memory.
 
 use std::fs::File;
@@ -8,11 +8,11 @@ use std::path::Path;
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
 use zeroize::Zeroizing;
 
-/// How an input file is opened: opening a pipe waits for its other end.
+/// The flags to open an input file with. Without NONBLOCK, opening a pipe would wait for its other end.
 pub const FLAGS: OFlags =
     OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 
-/// Reads a file that is named by its path, of at most so many bytes.
+/// Reads the file at a path, of at most so many bytes.
 ///
 /// # Errors
 /// If it is not a regular file, or [`io::ErrorKind::FileTooLarge`].
@@ -20,7 +20,7 @@ pub fn file(path: &Path, most: usize) -> io::Result<Zeroizing<Vec<u8>>> {
     whole(open(path)?, most)
 }
 
-/// Opens a file that is named by its path, to be read piece by piece.
+/// Opens the file at a path, to be read piece by piece.
 ///
 /// # Errors
 /// If it is not a regular file, or cannot be opened.
@@ -28,7 +28,7 @@ pub fn open(path: &Path) -> io::Result<File> {
     regular(File::from(openat(CWD, path, FLAGS, Mode::empty())?))
 }
 
-/// The file that was opened with [`FLAGS`].
+/// Checks a file that was opened with [`FLAGS`].
 ///
 /// # Errors
 /// If it is not a regular file.
@@ -39,7 +39,7 @@ pub fn regular(file: File) -> io::Result<File> {
     }
 }
 
-/// Reads a file that was opened with [`FLAGS`].
+/// Reads a file that was opened with [`FLAGS`], of at most so many bytes.
 ///
 /// # Errors
 /// As [`file()`].
@@ -47,12 +47,12 @@ pub fn open_file(file: File, most: usize) -> io::Result<Zeroizing<Vec<u8>>> {
     whole(regular(file)?, most)
 }
 
-/// Whether a file's name means stdin.
+/// True if a file's name means stdin.
 pub fn is_stdin(path: &Path) -> bool {
     path == Path::new("-")
 }
 
-/// Reads a file that is named by its path, or stdin if the name is `-`.
+/// Reads the file at a path, or stdin if the path is `-`.
 ///
 /// # Errors
 /// As [`file()`].
@@ -77,7 +77,7 @@ fn whole(from: impl Read, most: usize) -> io::Result<Zeroizing<Vec<u8>>> {
     }
 }
 
-/// The same as text.
+/// The bytes as text.
 ///
 /// # Errors
 /// If it is not UTF-8.

@@ -1,6 +1,6 @@
-//! Directories, files and users of this system: the only room that opens a directory to work in.
+//! Directories, files, users and local HTTP of this system: the only room that opens a directory to work in.
 //!
-//! [`Trust`] says which directories are fit for it, [`Directory`] is one that is open and was found fit.
+//! [`Trust`] decides which directories are safe to work in; [`Directory`] is a directory that is open and safe.
 
 mod acl;
 mod directory;

@@ -1,4 +1,4 @@
-//! Telling a service manager how this process is: the protocol of sd_notify(3).
+//! Notifying a service manager: the protocol of sd_notify(3).
 
 use std::ffi::OsStr;
 use std::io;
@@ -9,10 +9,10 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 /// The variable that names the manager's socket.
 const SOCKET: &str = "NOTIFY_SOCKET";
 
-/// Tells the service manager, if one waits for it, that this process serves.
+/// Notifies the service manager, if it waits for that, that this process serves.
 ///
 /// # Errors
-/// If it cannot be told.
+/// If the message cannot be sent.
 pub fn ready() -> io::Result<()> {
     match std::env::var_os(SOCKET).filter(|socket| !socket.is_empty()) {
         Some(socket) => send(&socket, b"READY=1"),

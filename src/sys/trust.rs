@@ -1,11 +1,11 @@
-//! Which directories are fit to work in.
+//! Which directories are safe to work in.
 //!
-//! A directory is fit if it is root's or ours, and neither its group nor others may write to it. The same holds for
-//! each directory above it, of which those with the sticky bit may be written by others, because there nobody can
-//! put another thing in our directory's place. A directory that its owner's private group may write is as good as
-//! its owner's. A symbolic link on the way is followed if it is root's or ours. So nobody else can change where the
-//! path leads, and a path that was found fit stays so. The same holds for a file that decides something, such as where
-//! the KEK comes from: what is above it is looked at as what is above a directory.
+//! A directory is safe if root or our user owns it, and neither its group nor others may write to it. The same rule holds
+//! for every directory above it, with two exceptions. Others may write to a parent with the sticky bit, because there they
+//! cannot replace our directory. The owner's private group may write to a parent, because it has no other member. A symbolic
+//! link on the way is followed if root or our user owns it. So no other user can change where the path leads, now or later.
+//!
+//! The same rules hold for the directories above a file that decides something, such as the source of the KEK.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -26,23 +26,23 @@ use super::{acl, input, user};
 /// How many links a path may lead over, as in the kernel: path_resolution(7).
 const MAX_LINKS: usize = 40;
 
-/// Why a directory is not worked in.
+/// Why a directory is not safe, or cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum DirectoryError {
-    /// It is somebody else's.
+    /// Another user owns the directory.
     #[error(
-        "{} is uid {owner}'s, who could do with it what he likes, and this is uid {us}; choose another directory, or \
-         run this as uid {owner}", .path.display()
+        "{} is uid {owner}'s, who could change everything in it, and this is uid {us}; choose another directory, or run \
+         this as uid {owner}", .path.display()
     )]
     Foreign {
         /// The directory.
         path: PathBuf,
-        /// Whose it is.
+        /// Its owner.
         owner: u32,
-        /// Whose it should be.
+        /// The user that should own it.
         us: u32,
     },
-    /// Others may write to it.
+    /// Others may write to the directory.
     #[error(
         "{} has mode {mode:04o}: its group or others may write to it; take that away with: chmod go-w {}",
         .path.display(), .path.display()
@@ -53,34 +53,33 @@ pub enum DirectoryError {
         /// Its mode.
         mode: u32,
     },
-    /// A directory above it is not ours alone.
+    /// Another user could replace the directory, by a directory above it.
     #[error(
-        "{}: {} above it {why}, and could have something else put in its place; choose another place, or say \
-         --shared-parent {} if everybody who may write there is to be trusted with it",
+        "{}: {} above it {why}, so that others could replace it; choose another place, or give --shared-parent {} if \
+         everybody who may write there is to be trusted with it",
         .path.display(), .parent.display(), .parent.display()
     )]
     Parent {
         /// The directory.
         path: PathBuf,
-        /// The one above.
+        /// The directory above it.
         parent: PathBuf,
         /// What is wrong with it.
         why: String,
     },
-    /// A link on the way is somebody else's.
+    /// Another user owns a link on the way.
     #[error(
-        "{}: {} on the way is a symbolic link of uid {owner}, who can have it lead elsewhere; name what it leads \
-         to", .path.display(), .link.display()
+        "{}: {} on the way is a symbolic link of uid {owner}, who can make it lead elsewhere; give the path that it leads to", .path.display(), .link.display()
     )]
     Link {
         /// The directory.
         path: PathBuf,
         /// The link.
         link: PathBuf,
-        /// Whose it is.
+        /// The link's owner.
         owner: u32,
     },
-    /// It cannot be opened or made.
+    /// The directory cannot be opened or made.
     #[error("{}: {source}", .path.display())]
     Io {
         /// The directory.
@@ -91,7 +90,7 @@ pub enum DirectoryError {
 }
 
 impl DirectoryError {
-    /// Whether there is no such directory.
+    /// True if there is no such directory.
     pub fn is_missing(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
@@ -106,40 +105,40 @@ impl From<DirectoryError> for io::Error {
     }
 }
 
-/// Whose directories are worked in, and what is trusted beside it.
+/// The rules of safety for one user, and the parents that are trusted besides.
 #[derive(Clone, Debug)]
 pub struct Trust {
     uid: u32,
-    /// The parents that others may write to, by device and inode.
+    /// Trusted parents that others may write to, by device and inode.
     shared: Vec<(u64, u64)>,
 }
 
 impl Trust {
-    /// For what this process does as who it is. Whoever may write to `shared_parents`, or owns them, is trusted not
-    /// to put another directory in the place of ours.
+    /// The rules for this process's user. Users who may write to `shared_parents`, or own them, are trusted not to replace
+    /// our directories.
     pub fn of_process(shared_parents: &[PathBuf]) -> Self {
         Self::of_user(rustix::process::geteuid().as_raw(), shared_parents)
     }
 
-    /// For what a process of this user does.
+    /// The rules for this user.
     pub fn of_user(uid: u32, shared_parents: &[PathBuf]) -> Self {
-        // One that is not there is nobody's parent.
+        // A directory that does not exist is no parent.
         let found = shared_parents.iter().filter_map(|path| stat(path).ok());
         Self { uid, shared: found.map(|found| (found.st_dev, found.st_ino)).collect() }
     }
 
-    /// For what is done in a directory, as [`super::as_owner_of`] does it: as its owner if this process is root.
+    /// The rules for the user that [`super::as_owner_of`] works as: the directory's owner if this process is root.
     pub fn of_owner(directory: &Path, shared_parents: &[PathBuf]) -> Self {
         let us = rustix::process::geteuid();
         let owner = stat(directory).ok().filter(|_| us.is_root()).map(|found| found.st_uid);
         Self::of_user(owner.unwrap_or(us.as_raw()), shared_parents)
     }
 
-    /// Opens a regular file to read, below directories where nobody else can put another in its place. Whose the file
-    /// itself is, [`Trust::is_in_our_hands`] says of what is open.
+    /// Opens a regular file to read that no other user can replace. Check the owner of the open file with
+    /// [`Trust::is_in_our_hands`].
     ///
     /// # Errors
-    /// If somebody else can, it is not a regular file, or it cannot be opened.
+    /// If another user could replace it, it is not a regular file, or it cannot be opened.
     pub fn open_file(&self, path: &Path) -> Result<File, DirectoryError> {
         let (parent, found) = self.find_file(path)?;
         let name = found.file_name().unwrap_or_default();
@@ -149,16 +148,16 @@ impl Trust {
         input::regular(File::from(opened)).map_err(failed)
     }
 
-    /// Where a file is, or would be: its path without links, below directories where nobody else can put another in
-    /// its place. So whatever is done by this path is done to that file.
+    /// The path without links of a file that exists or is to be made, and that no other user can replace. So the path always
+    /// leads to that file.
     ///
     /// # Errors
-    /// If somebody else can, or there is no such directory.
+    /// If another user could replace the file, or its directory does not exist.
     pub fn locate(&self, path: &Path) -> Result<PathBuf, DirectoryError> {
         self.find_file(path).map(|(_, found)| found)
     }
 
-    /// Whether a file is root's or ours, and can be written by nobody else.
+    /// True if root or our user owns a file, and no other user may write it.
     pub fn is_in_our_hands(&self, file: &Metadata) -> bool {
         [0, self.uid].contains(&file.uid()) && file.mode() & 0o022 == 0
     }
@@ -173,7 +172,7 @@ impl Trust {
         }
     }
 
-    /// Opens a directory that is fit to work in. With a mode, what is missing of the path is made with it.
+    /// Opens a directory that is safe to work in. With a mode, missing directories of the path are made with it.
     pub(super) fn open(
         &self,
         path: &Path,
@@ -187,7 +186,7 @@ impl Trust {
         Ok((opened, walk.path))
     }
 
-    /// Opens a directory by its name in another that is fit, following no link.
+    /// Opens a directory in a safe one, without following a link.
     pub(super) fn open_in(
         &self,
         parent: &OwnedFd,
@@ -216,7 +215,7 @@ impl Trust {
         [0, self.uid].contains(&found.st_uid)
     }
 
-    /// What keeps a directory from being one to have others in, if something does.
+    /// Why a directory is not safe as a parent; `None` if it is.
     fn fault_of_parent(&self, parent: &OwnedFd, found: &Stat) -> Option<String> {
         let is_sticky = found.st_mode & 0o1000 != 0;
         if self.shared.contains(&(found.st_dev, found.st_ino)) {
@@ -231,41 +230,41 @@ impl Trust {
     }
 }
 
-/// Whether anybody beside the owner may write to a directory, even one that is open by its path only.
+/// True if another user than the owner may write to a directory, which may be open by its path only (O_PATH).
 ///
 /// # Errors
-/// If it cannot be looked at.
+/// If its mode cannot be read.
 pub fn others_may_write(directory: impl AsFd) -> io::Result<bool> {
     let directory = directory.as_fd();
     Ok(may_others_write(directory, &fstat(directory)?))
 }
 
 fn may_others_write(directory: BorrowedFd<'_>, found: &Stat) -> bool {
-    // With umask 002, as it is usual where every user has a group of his own.
+    // A umask of 002 is usual where every user has a private group.
     let is_own_groups = || {
         found.st_mode & 0o002 == 0
             && !acl::is_extended(directory)
             && user::is_private_group(found.st_uid, found.st_gid)
     };
-    // An access control list's mask stands in the place of the group.
+    // The mode shows the mask of an access control list as the group's bits.
     found.st_mode & 0o022 != 0 && !is_own_groups()
 }
 
 const READ: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
-/// A path on the way to its directory, one name after the other.
+/// Follows a path to its directory, name by name, and checks every directory on the way.
 struct PathWalk<'a> {
     trust: &'a Trust,
     path: PathBuf,
     at: OwnedFd,
-    /// Where that is, in words.
+    /// The path of `at`.
     here: PathBuf,
     left: VecDeque<OsString>,
     links: usize,
     make: Option<u32>,
-    /// Whether it leads to a file.
+    /// True if the path leads to a file.
     wants_file: bool,
-    /// The name of that file, once it is reached. It may not be there.
+    /// The name of that file, once it is reached. The file may not exist.
     file: Option<OsString>,
 }
 
@@ -327,7 +326,7 @@ impl<'a> PathWalk<'a> {
             (opened, _) => return opened,
         };
         match mkdirat(&self.at, name, mode) {
-            // Somebody was quicker: looked at as what was there before.
+            // Another process was quicker; its directory is checked like any other.
             Err(Errno::EXIST) => {}
             made => {
                 made?;

@@ -1,8 +1,8 @@
-//! What root does in somebody else's directory, it does as that user; what it runs for somebody else, too.
+//! Work as another user: in directories of other users, and for programs that run as them.
 //!
-//! Accounts and groups are those of /etc/passwd and /etc/group: passwd(5), group(5). The C library would ask whatever
-//! nsswitch.conf(5) names, by libraries of the host that a static program must not load and a small image does not have.
-//! Users and groups of a directory service are known by their ids.
+//! Accounts and groups are read from /etc/passwd and /etc/group: passwd(5), group(5). The C library would use the sources of
+//! nsswitch.conf(5), with libraries of the host that a static program must not load and a small image does not have. Users
+//! and groups of a directory service are known by their ids.
 
 use std::ffi::OsString;
 use std::io;
@@ -19,7 +19,7 @@ use super::input;
 
 const ACCOUNTS: &str = "/etc/passwd";
 const GROUPS: &str = "/etc/group";
-/// No list is longer, in bytes.
+/// The longest list, in bytes.
 const MOST_BYTES: usize = 64 * 1024 * 1024;
 
 /// The id of a group by its name.
@@ -28,24 +28,24 @@ pub fn group_id(name: &str) -> Option<u32> {
     groups(&list).find(|group| group.name == name).map(|group| group.gid)
 }
 
-/// Does work in a directory. If this process is root and the directory another user's, the work is done as that user:
-/// what it makes is his, and nothing that he has put there leads to more than he may write. It still reads what root
-/// may read, such as a key that is kept elsewhere.
+/// Does work in a directory. If this process is root and another user owns the directory, the work is done as that user. So
+/// the user owns the files that are made, and no link of the user's leads to files that the user may not write. The work can
+/// still read files that root may read, such as a key that is kept elsewhere.
 ///
-/// The path can lead elsewhere when the work begins. So the work opens it by [`super::Trust`], or asks itself whose it
-/// is; what comes after that is done with [`as_owner`].
+/// The path may lead elsewhere when the work begins. So the work opens it with [`super::Trust`], or checks the owner itself
+/// and uses [`as_owner`].
 ///
 /// # Errors
 /// If a thread cannot become that user.
 pub fn as_owner_of<T: Send>(path: &Path, work: impl FnOnce() -> T + Send) -> io::Result<T> {
     match stat(path) {
         Ok(found) => as_owner_of_found(&found, work),
-        // One that is not there is for the work to say.
+        // The work reports a directory that does not exist.
         Err(_) => Ok(work()),
     }
 }
 
-/// The same in a directory that is open, whatever its path leads to by now.
+/// [`as_owner_of`] for an open directory, wherever its path leads by now.
 ///
 /// # Errors
 /// If a thread cannot become that user.
@@ -63,8 +63,7 @@ fn as_owner_of_found<T: Send>(found: &Stat, work: impl FnOnce() -> T + Send) -> 
     })
 }
 
-/// Of threads, the kernel knows who they are one by one: credentials(7). Those that this one starts are as it is, and so
-/// are the processes.
+/// Runs work on a thread of its own. Each thread has its own credentials, which its children inherit: credentials(7).
 fn on_a_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     std::thread::scope(|scope| {
         let done = std::thread::Builder::new().spawn_scoped(scope, work)?;
@@ -72,19 +71,19 @@ fn on_a_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Resu
     })
 }
 
-/// A user whom root may become.
+/// A user that root can work as.
 #[derive(Debug)]
 pub struct OtherUser {
     uid: u32,
     gid: u32,
     groups: Vec<u32>,
-    /// What the account says.
+    /// The variables of the account.
     variables: Vec<(&'static str, OsString)>,
 }
 
 impl OtherUser {
-    /// The user with this id, and the groups of the account. One without an account has a group of the same number and no
-    /// other: no group of root's. That one's name is the number, and its home `/`.
+    /// The user with this id, with the groups of the account. A user without an account has the group of the same number
+    /// alone, so that no group of root's is left; the name is the number, and the home `/`.
     ///
     /// # Errors
     /// If accounts or groups cannot be read.
@@ -100,7 +99,7 @@ impl OtherUser {
         Ok(Self { uid, gid: account.gid, groups, variables })
     }
 
-    /// Does work as this user, with no right of root's left: also what it starts.
+    /// Does work as this user. Neither the work nor its child processes have any right of root.
     ///
     /// # Errors
     /// If a thread cannot become this user.
@@ -111,13 +110,13 @@ impl OtherUser {
         })
     }
 
-    /// The variables that say who a user is: `USER`, `LOGNAME`, `HOME` and `SHELL`.
+    /// The variables that describe the user: `USER`, `LOGNAME`, `HOME` and `SHELL`.
     pub fn variables(&self) -> Vec<(&'static str, OsString)> {
         self.variables.clone()
     }
 }
 
-/// What an account leaves empty is as passwd(5) and login(1) have it.
+/// The variables of an account. Empty parts have the defaults of passwd(5) and login(1).
 fn variables(name: &str, home: &str, shell: &str) -> Vec<(&'static str, OsString)> {
     let home = if home.is_empty() { "/" } else { home };
     let shell = if shell.is_empty() { "/bin/sh" } else { shell };
@@ -125,9 +124,9 @@ fn variables(name: &str, home: &str, shell: &str) -> Vec<(&'static str, OsString
     said.map(|(name, value)| (name, value.into())).into()
 }
 
-/// Whether a group is a user's private one: it has the user's name, no other member, and is no other account's own.
+/// True if a group is a user's private group: it has the user's name and no other member, and is no other account's group.
 pub(super) fn is_private_group(uid: u32, gid: u32) -> bool {
-    // Containers run as any user in root's group.
+    // Root's group is never private: containers run any user in it.
     let lists = (uid != 0).then(|| read(ACCOUNTS).ok().zip(read(GROUPS).ok())).flatten();
     lists.is_some_and(|(accounts, groups)| is_private(&accounts, &groups, uid, gid))
 }
@@ -136,7 +135,7 @@ fn is_private(account_list: &str, group_list: &str, uid: u32, gid: u32) -> bool 
     let account = accounts(account_list).find(|account| account.uid == uid);
     let group = groups(group_list).find(|group| group.gid == gid);
     account.zip(group).is_some_and(|(account, group)| {
-        // A group's list does not name those whose own group it is: their accounts do.
+        // A group does not list the users whose primary group it is: their accounts do.
         account.name == group.name
             && groups(group_list)
                 .filter(|other| other.gid == gid)
@@ -187,13 +186,13 @@ fn groups(list: &str) -> impl Iterator<Item = GroupEntry<'_>> {
     })
 }
 
-/// The lines of a list, in their parts. What refers to another list (`+` and `-`, of NIS) is no entry.
+/// The parts of each line. Lines that refer to other lists (`+` and `-`, of NIS) are skipped.
 fn entries(list: &str) -> impl Iterator<Item = Vec<&str>> {
     let is_entry = |line: &&str| !line.is_empty() && !line.starts_with(['+', '-', '#', ':']);
     list.lines().filter(is_entry).map(|line| line.split(':').collect())
 }
 
-/// A list; nothing where there is none.
+/// A list; empty if the file does not exist.
 fn read(path: &str) -> io::Result<String> {
     match input::file(Path::new(path), MOST_BYTES) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
@@ -201,7 +200,7 @@ fn read(path: &str) -> io::Result<String> {
     }
 }
 
-/// Makes this thread another user's, with these capabilities of root's left, as far as a container has left them to root.
+/// Makes this thread another user's. It keeps these capabilities, as far as root has them in this container.
 fn become_user(uid: u32, gid: u32, groups: &[u32], kept: CapabilitySet) -> io::Result<()> {
     let (uid, gid) = (rustix::process::Uid::from_raw(uid), rustix::process::Gid::from_raw(gid));
     let groups: Vec<_> = groups.iter().map(|gid| rustix::process::Gid::from_raw(*gid)).collect();

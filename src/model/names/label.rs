@@ -1,4 +1,4 @@
-//! Labels: what operators write on resources to find them again. The broker makes nothing of them.
+//! Labels, which operators write on resources to find them again. They have no meaning for the broker.
 
 use std::collections::BTreeMap;
 
@@ -42,7 +42,7 @@ impl Labels {
         Ok(Self(given))
     }
 
-    /// These labels, with others in place of those of the same keys.
+    /// These labels and others; the others win for equal keys.
     ///
     /// # Errors
     /// If they are too many together.
@@ -52,12 +52,12 @@ impl Labels {
         Self::parse(labels)
     }
 
-    /// The value of a key.
+    /// The value of a key; `None` if there is no such label.
     pub fn value(&self, key: &str) -> Option<&str> {
         self.0.get(key).map(String::as_str)
     }
 
-    /// Keys and values.
+    /// All keys and values.
     pub fn as_map(&self) -> &BTreeMap<String, String> {
         &self.0
     }

@@ -1,9 +1,9 @@
-//! Characters of any script, as far as a person can tell from what is shown that they are there.
+//! Which characters of any script a reader can see.
 
 use unicode_width::UnicodeWidthChar as _;
 
-/// What takes no place on a screen or turns what stands beside it around: Unicode's
-/// `Default_Ignorable_Code_Point` and what else only formats. Ranges, in order.
+/// Characters that take no place on a screen or reorder the text beside them: Unicode's `Default_Ignorable_Code_Point` and
+/// other characters that only format. Sorted ranges.
 const UNSEEN: [(char, char); 21] = [
     ('\u{ad}', '\u{ad}'),
     ('\u{34f}', '\u{34f}'),
@@ -28,19 +28,19 @@ const UNSEEN: [(char, char); 21] = [
     ('\u{f0000}', '\u{10ffff}'),
 ];
 
-/// Whether it is not to be seen: a control character, or one that only formats.
+/// True for a control character, and for a character that only formats.
 pub fn is_unseen(c: char) -> bool {
     let after = UNSEEN.partition_point(|(first, _)| *first <= c);
     let before = after.checked_sub(1).and_then(|place| UNSEEN.get(place));
     c.is_control() || before.is_some_and(|(_, last)| c <= *last)
 }
 
-/// Whether it is a letter or digit of some script.
+/// True for a letter or digit of any script.
 pub(super) fn is_letter(c: char) -> bool {
     c.is_alphanumeric() && !is_unseen(c)
 }
 
-/// Whether it is a sign on the letter before it, such as an accent, a vowel or a tone.
+/// True for a mark on the letter before it, such as an accent, a vowel or a tone.
 pub(super) fn is_mark(c: char) -> bool {
     !c.is_ascii() && c.width() == Some(0) && !is_unseen(c)
 }

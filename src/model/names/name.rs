@@ -1,4 +1,4 @@
-//! Names, each a type of its own with its own grammar, so that a run cannot be given for a step.
+//! Names. Each kind is a type with a grammar of its own, so that a run cannot be passed as a step.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,11 +12,11 @@ use crate::model::text::read_from_text;
 /// The longest name, in bytes.
 pub const MAX_NAME_BYTES: usize = 128;
 
-/// A text that is not the word it should be. Names are not secret, so the error shows them.
+/// A text that breaks the grammar of a name. Names are not secret, so the error shows the text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not a valid {what}: {rule}")]
 pub struct Invalid {
-    /// What the text should have been, for example "connection name".
+    /// The kind of name, for example "connection name".
     pub what: &'static str,
     /// The start of the offending text.
     pub text: String,
@@ -99,12 +99,12 @@ const FIELD: Grammar = Grammar {
 
 /// Names that engines choose: `owner/repo`, `scheduled__2026-01-01T00:00:00+00:00`, `build (ubuntu, 3.12)`, `task[3]`.
 ///
-/// They stand side by side in texts. A workflow has no colon and a run no slash, so the first `/run:` and the first
-/// `/step:` of `workflow:W/run:R/step:S` separate, and so does the last `/secrets/` of `workflows/W/secrets/NAME`.
+/// Texts hold several such names. A workflow has no colon and a run no slash, so the first `/run:` and the first `/step:` of
+/// `workflow:W/run:R/step:S` separate, and so does the last `/secrets/` of `workflows/W/secrets/NAME`.
 struct Engines {
-    /// What such a name may hold beside what all may.
+    /// Characters that this kind may hold, besides those that all kinds may.
     also: &'static str,
-    /// What stands for all names of the kind where the API lists them, and so is none.
+    /// The wildcard for all names of this kind in the API, which is not a name itself.
     wildcard: &'static str,
     rule: &'static str,
 }
@@ -221,7 +221,7 @@ names! {
     KindName: "kind name", CATALOGUE;
     /// The name of an operator.
     OperatorName: "operator name", PLAIN;
-    /// What a client calls a request, so that it is done once (AIP-155).
+    /// A client's id of a request, so that it is carried out once (AIP-155).
     RequestId: "request id", REQUEST;
     /// The name of a user, team, role or service account that a run runs as.
     RunAsName: "run_as name", PLAIN;

@@ -1,4 +1,4 @@
-//! How steps are named in one text, with their runs and workflows.
+//! The name of a step with its run and workflow, in one text.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,24 +7,24 @@ use super::name::{Invalid, RunName, StepName, WorkflowName};
 
 /// A step, or all of a run, or all of a workflow: `workflow:W/run:R/step:S`, `workflow:W/run:R`, `workflow:W`.
 ///
-/// What a step is called as a principal, in the journal and wherever else it is told.
+/// This is how the journal and other texts name a step as a principal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkflowPath {
     /// The workflow.
     pub workflow: WorkflowName,
-    /// The run; none for all of them.
+    /// The run; `None` for all runs.
     pub run: Option<RunName>,
-    /// The step; none for all of them.
+    /// The step; `None` for all steps.
     pub step: Option<StepName>,
 }
 
 impl WorkflowPath {
-    /// Of a single step.
+    /// The path of a single step.
     pub fn of_step(workflow: &WorkflowName, run: &RunName, step: &StepName) -> Self {
         Self { workflow: workflow.clone(), run: Some(run.clone()), step: Some(step.clone()) }
     }
 
-    /// Whether what the other names is part of this.
+    /// True if `other` is the same or part of this.
     pub fn includes(&self, other: &Self) -> bool {
         self.workflow == other.workflow
             && (self.run.is_none() || self.run == other.run)
@@ -50,7 +50,7 @@ impl FromStr for WorkflowPath {
             "write workflow:NAME, workflow:NAME/run:NAME or workflow:NAME/run:NAME/step:NAME";
         let names = text.strip_prefix("workflow:");
         let names = names.ok_or_else(|| Invalid::new("workflow, run or step", text, rule))?;
-        // Neither is in a name before it, so the first of each separates.
+        // No name before a separator can hold it, so the first occurrence separates.
         let (workflow, rest) = halves(names, "/run:");
         let (run, step) = rest.map_or((None, None), |rest| {
             let (run, step) = halves(rest, "/step:");
@@ -64,7 +64,7 @@ impl FromStr for WorkflowPath {
     }
 }
 
-/// What stands before the first separator, and what after it, if there is one.
+/// The text before the first separator, and the text after it, if there is a separator.
 fn halves<'a>(text: &'a str, separator: &str) -> (&'a str, Option<&'a str>) {
     text.split_once(separator).map_or((text, None), |(before, after)| (before, Some(after)))
 }

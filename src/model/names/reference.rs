@@ -78,7 +78,7 @@ impl FromStr for GroupRef {
         let rest = text.strip_prefix("group:").ok_or_else(invalid)?;
         let (name, pairs) = rest.split_once(':').ok_or_else(invalid)?;
         let mut identifiers = Tags::default();
-        // Without any, it is a group's question all the same: which identifiers it has is its answer.
+        // A group without identifiers is a valid question: the answer names the identifiers that it needs.
         for pair in pairs.split(',').filter(|_| !pairs.is_empty()) {
             let (key, value) = pair.split_once('=').ok_or_else(invalid)?;
             if identifiers.insert(TagKey::parse(key)?, TagValue::parse(value)?)?.is_some() {
@@ -89,7 +89,7 @@ impl FromStr for GroupRef {
     }
 }
 
-/// What a step can ask for.
+/// A credential or secret that a step can ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reference {
     /// `aws/my-aws-account`
@@ -103,7 +103,7 @@ pub enum Reference {
 }
 
 impl Reference {
-    /// As text, in one piece: each credential by a group or a default has it.
+    /// The text. Allocated once: each credential that is resolved by a group or a default has one.
     pub fn to_text(&self) -> String {
         match self {
             Self::Connection(ConnectionRef { integration, name }) => {

@@ -31,7 +31,7 @@ pub enum ResourceName {
 }
 
 impl ResourceName {
-    /// As text, in one piece: each credential has several.
+    /// The text. Allocated once: each credential has several names.
     pub fn to_text(&self) -> String {
         match self {
             Self::Connection(ConnectionRef { integration, name }) => {
@@ -67,7 +67,7 @@ impl FromStr for ResourceName {
         };
         let unknown = || Invalid::new("resource name", text, "for example connections/aws/prod");
         if let Some(rest) = text.strip_prefix("workflows/") {
-            // A workflow's name may hold it, a secret's may not: the last separates.
+            // A workflow's name may hold the separator, a secret's may not: the last occurrence separates.
             let (workflow, name) = rest.rsplit_once("/secrets/").ok_or_else(unknown)?;
             let (workflow, name) = (WorkflowName::parse(workflow)?, SecretName::parse(name)?);
             return Ok(Self::Secret(SecretRef { workflow, name }));

@@ -1,7 +1,7 @@
-//! On whose behalf a run runs: what an executor asserts of the steps it opens.
+//! The identities on whose behalf a run runs, as an executor asserts them for the steps that it opens.
 //!
-//! Datadog, "Run as": "Every run of a workflow uses a single Datadog identity", which decides "which
-//! connections a run can resolve".
+//! Datadog, "Run as": "Every run of a workflow uses a single Datadog identity", which decides "which connections a run can
+//! resolve".
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::name::{Invalid, RunAsName};
 use crate::model::text::read_from_text;
 
-/// What kind of identity.
+/// A kind of identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RunAsKind {
     /// `role:NAME`
@@ -25,10 +25,10 @@ pub enum RunAsKind {
 }
 
 impl RunAsKind {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Self; 4] = [Self::Role, Self::ServiceAccount, Self::Team, Self::User];
 
-    /// What stands before the colon.
+    /// The text before the colon.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Role => "role",
@@ -43,9 +43,9 @@ impl RunAsKind {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(into = "String")]
 pub struct RunAs {
-    /// What kind.
+    /// The kind.
     pub kind: RunAsKind,
-    /// Its name, as the executor knows it.
+    /// The name, as the executor knows it.
     pub name: RunAsName,
 }
 

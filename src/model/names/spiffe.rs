@@ -1,4 +1,4 @@
-//! SPIFFE IDs: who a certificate speaks for, in one parser.
+//! SPIFFE IDs: the identity of a certificate, in one parser.
 //!
 //! | path | who |
 //! |---|---|
@@ -7,10 +7,9 @@
 //! | `/operator/NAME` | an operator |
 //! | `/broker/NAME` | a daemon |
 //!
-//! SPIFFE allows letters, digits, `.`, `-` and `_` in a path segment (SPIFFE-ID 2.2), fewer than our
-//! names have. Every byte outside `[A-Za-z0-9.-]` is therefore written `_HH`, upper-case hexadecimal,
-//! `_` itself as `_5F`. An ID that is not exactly what its names encode to is refused, so that no two
-//! texts are one identity.
+//! SPIFFE allows letters, digits, `.`, `-` and `_` in a path segment (SPIFFE-ID 2.2), fewer characters than our names have.
+//! Every byte outside `[A-Za-z0-9.-]` is therefore written `_HH` in upper-case hexadecimal, `_` itself as `_5F`. An ID that
+//! its names do not encode to exactly is refused, so that no identity has two texts.
 
 use std::fmt;
 use std::fmt::Write as _;
@@ -31,7 +30,7 @@ const MAX_ID_BYTES: usize = 2048;
 pub struct TrustDomain(String);
 
 impl TrustDomain {
-    /// The one used where none is configured.
+    /// The default trust domain.
     pub const DEFAULT: &'static str = "keyhatch.local";
 
     /// Parses a trust domain.
@@ -77,7 +76,7 @@ impl From<TrustDomain> for String {
     }
 }
 
-/// Whom a certificate of one trust domain speaks for.
+/// The identity of a certificate within its trust domain.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum SpiffeId {
     /// A daemon; no client.

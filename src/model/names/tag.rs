@@ -6,8 +6,8 @@
 //! tag key or as a tag value". Datadog's tags are converted to lower case and have at most 200
 //! characters.
 //!
-//! Checking and folding are in this one parser, for stored tags, group identifiers and requests alike: what is
-//! stored one way and asked for another would never match.
+//! This one parser checks and folds stored tags, group identifiers and requests. If they were folded differently, they would
+//! never match.
 
 use std::fmt;
 use std::str::FromStr;
@@ -28,10 +28,10 @@ const RESERVED: &str = "default";
 const RULE: &str = "KEY:VALUE in at most 200 letters, digits or _ - /, the key starting with a letter; default is \
                     reserved";
 
-/// A key or a value in lower case, if it may be one.
+/// A key or a value in lower case; `None` if the text breaks the rules.
 fn folded(text: &str) -> Option<Arc<str>> {
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_-/".contains(&byte);
-    // The other has at least one character, and the colon is one more.
+    // The other part has at least one character, and the colon is one more.
     let fits = !text.is_empty() && text.len() + 2 <= MAX_TAG_CHARACTERS;
     let is_admitted = fits && text.bytes().all(is_allowed) && !text.eq_ignore_ascii_case(RESERVED);
     is_admitted.then(|| {
@@ -41,7 +41,7 @@ fn folded(text: &str) -> Option<Arc<str>> {
     })
 }
 
-/// The key of a tag, and what a group's identifiers are.
+/// The key of a tag. Identifiers of a group are keys.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(into = "String")]
 pub struct TagKey(Arc<str>);
@@ -108,9 +108,9 @@ as_text!(TagValue);
 /// One tag.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tag {
-    /// What stands before the colon.
+    /// The part before the colon.
     pub key: TagKey,
-    /// What stands after it.
+    /// The part after the colon.
     pub value: TagValue,
 }
 
@@ -147,7 +147,7 @@ impl Tags {
     /// Parses a list of tags. The same tag twice, after folding, is one.
     ///
     /// # Errors
-    /// If one is no tag, if a key has two values, or if there are too many.
+    /// If a text is not a tag, a key has two values, or there are too many.
     pub fn parse<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Self, Invalid> {
         let mut tags = Self::default();
         for text in texts {
@@ -159,7 +159,7 @@ impl Tags {
         Ok(tags)
     }
 
-    /// The value of a key.
+    /// The value of a key; `None` if there is no such tag.
     pub fn value(&self, key: &TagKey) -> Option<&TagValue> {
         self.0.get(key)
     }
@@ -167,14 +167,14 @@ impl Tags {
     /// Adds a tag, and returns the value that its key had.
     ///
     /// # Errors
-    /// If there would be too many. Who reads a list stops there: each takes as long as there are others.
+    /// If there are too many then. A reader of a list must stop: every further tag takes longer.
     pub fn insert(&mut self, key: TagKey, value: TagValue) -> Result<Option<TagValue>, Invalid> {
         let old = self.0.insert(key, value);
         self.check_count()?;
         Ok(old)
     }
 
-    /// These tags, with others in place of those of the same keys.
+    /// These tags and others; the others win for equal keys.
     ///
     /// # Errors
     /// If they are too many together.
@@ -215,7 +215,7 @@ impl Identifiers {
     /// Parses the keys; the order does not matter.
     ///
     /// # Errors
-    /// If one is no key, or there are not one to three different ones.
+    /// If a text is not a key, or there are not one to three different keys.
     pub fn parse<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Self, Invalid> {
         let mut keys = Vec::new();
         for text in texts {
@@ -239,10 +239,10 @@ impl Identifiers {
         self.0.iter()
     }
 
-    /// The values that these tags give the identifiers, in order; the first key without one otherwise.
+    /// The values of the identifiers among these tags, in order.
     ///
     /// # Errors
-    /// The key that the tags lack.
+    /// The first key that the tags do not have.
     pub fn select(&self, tags: &Tags) -> Result<Vec<TagValue>, TagKey> {
         let value = |key: &TagKey| tags.value(key).cloned().ok_or_else(|| key.clone());
         self.0.iter().map(value).collect()
