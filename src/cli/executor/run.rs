@@ -151,7 +151,7 @@ fn state(received: &pb::ReceivedCredential) -> String {
 }
 
 /// The runs of this name, one for each workflow and executor: the steps, and below them what they received.
-fn describe(run: &pb::Run) -> String {
+pub(crate) fn describe(run: &pb::Run) -> String {
     let key = |step: &pb::RunStep| (step.workflow.clone(), step.executor.clone());
     let mut groups: Vec<((String, String), Vec<&pb::RunStep>)> = Vec::new();
     for step in &run.steps {

@@ -160,6 +160,13 @@ fn the_tour_shows_masked_values_a_refusal_and_what_to_type_next() {
     let text = lines.join("\n");
     assert!(text.contains("secret_access_key = ********") && !text.contains("not-a-real-secret"));
     assert!(text.contains("RESOLVE_DENIED"));
+    let has = |start: &str, end: &str| {
+        lines.iter().any(|line| line.trim().starts_with(start) && line.trim().ends_with(end))
+    };
+    assert!(has("aws/sample version 2 reached the step ", " ms after the operator sent it"));
+    assert!(has("closed; 2 lease(s) revoked", "") && has("whoami: STEP_NOT_OPEN: ", ""), "{text}");
+    assert!(has("step  1        aws/sample  2 ", " revoked"), "{text}");
+    assert!(has("journal verify: line ", "its hash is another"), "{text}");
     let export = lines.iter().find_map(|line| line.trim().strip_prefix("export KEYHATCH_DIR="));
     let got = keyhatch(&["get", "aws/sample", "--field", "region"])
         .env("KEYHATCH_DIR", export.unwrap())
