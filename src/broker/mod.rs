@@ -149,7 +149,7 @@ impl Broker {
     ///
     /// # Errors
     /// If the disk refuses: nothing may be handed out then.
-    pub async fn settle(&self) -> Result<(), Error> {
+    pub async fn synced(&self) -> Result<(), Error> {
         match self.journal_mode {
             JournalMode::Written => Ok(()),
             JournalMode::Synced => Ok(self.journal.synced(self.journal.last()?).await?),

@@ -81,7 +81,7 @@ impl Catalog {
             }
             Resource::Newer(newer) => self.newer.insert_mut(newer.name.clone(), newer),
             Resource::Registration(found) => {
-                self.registrations.insert_mut(found.who.clone(), found)
+                self.registrations.insert_mut(found.who.clone(), found);
             }
             Resource::Secret(secret) => {
                 self.secrets.insert_mut(secret.metadata.name.clone(), secret);

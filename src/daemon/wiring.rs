@@ -102,7 +102,7 @@ impl Wiring {
         let quotas = AdminQuotas::new(limits, shares);
         let find_quota: FindQuota = Arc::new(move |svid| quotas.peer_quota(svid));
         let certificate_check: CertificateCheck =
-            Arc::new(move |svid, uid| broker.let_in_admin(svid, uid));
+            Arc::new(move |svid, uid| broker.check_admin_certificate(svid, uid));
         let (sender, connections) = mpsc::channel::<AdminConnection>(WAITING_CONNECTIONS);
         let config = ListenerConfig {
             tag: (),
@@ -157,7 +157,9 @@ fn step_config(
     let (registry, known) = (Arc::clone(broker), Arc::clone(&session));
     let owner = session.opening.record().owner;
     ListenerConfig {
-        certificate_check: Arc::new(move |svid, _| registry.let_in_step(&known.opening, svid)),
+        certificate_check: Arc::new(move |svid, _| {
+            registry.check_step_certificate(&known.opening, svid)
+        }),
         uid: Some(owner.uid).filter(|_| owner.is_uid_checked),
         tag: Arc::clone(&session),
         admission: Admission::One {

@@ -73,7 +73,7 @@ impl StepService for Steps {
         let mut reply = convert::resolved(resolved);
         reply.padding = padding(&reply);
         let weighed = weighed.made(&reply);
-        self.broker.settle().await?;
+        self.broker.synced().await?;
         Ok(ReplyBytes::answer(weighed, reply))
     }
 
@@ -114,7 +114,7 @@ impl StepService for Steps {
         }
         let reply = pb::BatchResolveResponse { results, padding: padding_for(bytes) };
         let weighed = weighed.made(&reply);
-        self.broker.settle().await?;
+        self.broker.synced().await?;
         Ok(ReplyBytes::answer(weighed, reply))
     }
 
@@ -138,7 +138,7 @@ impl StepService for Steps {
                     (watch.next(&mut weighed).await, weighed)
                 }
             };
-            match broker.settle().await.and(next) {
+            match broker.synced().await.and(next) {
                 Ok(delivery) => Some((Ok(delivered(delivery)), Some((watch, None, broker, quota)))),
                 Err(error) => Some((Err(error.into()), None)),
             }
@@ -149,7 +149,7 @@ impl StepService for Steps {
     async fn renew_lease(&self, request: Request<pb::RenewLeaseRequest>) -> Reply<pb::Lease> {
         let (peer, (id, ttl)) = self.begin(request)?;
         let (lease, is_renewable) = self.broker.renew_lease(&peer.tag, id, ttl)?;
-        self.broker.settle().await?;
+        self.broker.synced().await?;
         Ok(Response::new(convert::lease(&lease, is_renewable)))
     }
 

@@ -76,7 +76,7 @@ impl<T: Send, F: FnMut(&mut Draft) -> Result<T, Error> + Send> Job for PendingCh
     }
 }
 
-/// Where changes are handed in.
+/// The entrance for changes.
 pub(crate) struct Writer {
     jobs: mpsc::Sender<Box<dyn Job>>,
     /// The lines that each caller may have for requests that change nothing.
@@ -102,11 +102,13 @@ impl Writer {
         answer: impl Fn(&Catalog) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let budgets = Arc::clone(&self.budgets);
+        // Decided again, it is not charged again.
         let mut is_charged = false;
         self.submit(move |draft| {
             let charge = |now| {
-                if !std::mem::replace(&mut is_charged, true) {
+                if !is_charged {
                     budgets.take(&request.caller, "unchanged", now)?;
+                    is_charged = true;
                 }
                 Ok(())
             };
@@ -210,7 +212,7 @@ impl WriterTask {
             }
         }
         drop(announced);
-        // It ends when it has committed what was announced.
+        // The committer ends after the last announced batch.
         let _ = committing.await;
     }
 

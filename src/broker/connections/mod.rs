@@ -201,14 +201,15 @@ impl Broker {
         require_role(&caller, Role::Operator)?;
         let request = WriteRequest::new(&caller, options);
         let uid = self.snapshot().catalog.connection(&name).map(|found| found.metadata.uid);
-        let runs = self
-            .recent(|usage, since| uid.map(|uid| usage.users_of(uid, since)).unwrap_or_default())?;
+        let runs = self.recent_users(|usage, since| {
+            uid.map(|uid| usage.users_of(uid, since)).unwrap_or_default()
+        })?;
         let change = move |draft: &mut Draft| delete(draft, &caller, &name, &deletion, &runs);
         self.writer.write(request, change, |_| Ok(())).await
     }
 
     /// The workflows that used a resource recently, as text for people.
-    pub(super) fn recent(
+    pub(super) fn recent_users(
         &self,
         users: impl FnOnce(&Usage, Timestamp) -> Vec<(WorkflowName, Use)>,
     ) -> Result<Vec<String>, Error> {

@@ -138,7 +138,7 @@ impl Broker {
     ) -> Result<(), Error> {
         require_role(&caller, Role::Operator)?;
         let request = WriteRequest::new(&caller, options);
-        let users = self.recent(|usage, since| usage.users_of_group(&name, since))?;
+        let users = self.recent_users(|usage, since| usage.users_of_group(&name, since))?;
         let change = move |draft: &mut Draft| {
             let resource = ResourceName::Group(name.clone());
             let catalog = draft.catalog();

@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_not_used_goes_and_what_is_for_many_is_narrowed() {
+    fn unused_bindings_go_and_wide_bindings_are_narrowed() {
         let since = Timestamp::from_millis(1000);
         let at = |last| Some(Use { times: 1, last: Timestamp::from_millis(last) });
         let bound = |pattern: &str| vec![(Relation::Resolver, pattern.parse().unwrap())];

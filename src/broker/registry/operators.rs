@@ -58,7 +58,7 @@ impl Broker {
     ///
     /// # Errors
     /// The reason of the refusal.
-    pub fn let_in_admin(&self, svid: &Svid, uid: u32) -> Result<(), CertificateRefusal> {
+    pub fn check_admin_certificate(&self, svid: &Svid, uid: u32) -> Result<(), CertificateRefusal> {
         self.admin_principal(svid, uid).map(drop).map_err(|error| match error {
             Error::NotAccepted(NotAccepted::CertificateExpired) => CertificateRefusal::Expired,
             _ => CertificateRefusal::Unknown,
@@ -69,7 +69,7 @@ impl Broker {
     ///
     /// # Errors
     /// The reason of the refusal.
-    pub fn let_in_step(
+    pub fn check_step_certificate(
         &self,
         opening: &LiveOpening,
         svid: &Svid,

@@ -39,7 +39,7 @@ impl ExecutorService for AdminService {
         call.answer(async {
             let asked = StepRequest { named: call.options.request.clone(), ..asked };
             let opened = call.broker.open_step(&call.caller, call.peer.uid, asked).await?;
-            call.broker.settle().await?;
+            call.broker.synced().await?;
             let certificate = opened.opening.certificates.first();
             Ok(pb::OpenedStep {
                 name: ResourceName::Opening(opened.opening.id).to_string(),
