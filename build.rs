@@ -1,6 +1,5 @@
-//! Compiles `proto/` to Rust without protoc, and leaves `Debug` off every message that can carry
-//! plaintext: those with a `debug_redact` field, and those that hold one of these. Links the program for
-//! the C library that is here.
+//! Compiles `proto/` to Rust without protoc. Messages that can carry plaintext get no `Debug`: those with a
+//! `debug_redact` field, and those that contain such a message. Chooses linker options for the local C library.
 
 use std::collections::BTreeSet;
 use std::env::var;
@@ -59,8 +58,7 @@ fn has_packed_relocations() -> bool {
     })
 }
 
-/// Of where each word stands in a file keeps only where our comments do, for whoever reads the API by reflection: with
-/// the rest each daemon takes 1 MB more.
+/// Drops source positions but keeps our comments, for readers of the API by reflection. It saves 1 MB in each daemon.
 fn keep_comments(file: &mut FileDescriptorProto) {
     let is_ours = file.package().starts_with("keyhatch.");
     if let Some(info) = &mut file.source_code_info {
@@ -71,7 +69,7 @@ fn keep_comments(file: &mut FileDescriptorProto) {
     }
 }
 
-/// The smallest set that holds every message with a redacted field and every message around one.
+/// The messages with a redacted field, and all messages that contain one of them.
 fn plaintext_messages(messages: &[MessageDescriptor]) -> Vec<String> {
     let mut secret = BTreeSet::new();
     loop {
@@ -87,7 +85,7 @@ fn plaintext_messages(messages: &[MessageDescriptor]) -> Vec<String> {
     }
 }
 
-/// The paddings of replies: slices of one block of zeros, so that a reply is padded without a copy.
+/// The padding fields of replies. As `Bytes` they are slices of one block of zeros, without a copy.
 fn paddings(messages: &[MessageDescriptor]) -> Vec<String> {
     let fields = messages.iter().flat_map(MessageDescriptor::fields);
     let paddings = fields.filter(|field| field.name() == "padding");

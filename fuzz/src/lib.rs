@@ -4,21 +4,21 @@
 //!
 //! | target | what holds |
 //! |---|---|
-//! | `certificates` | what is taken for an SVID has one canonical SPIFFE ID; nothing may follow it |
-//! | `command_line` | an `--env` comes back from its parts; placeholders leave the rest of a word alone |
-//! | `filters` | a filter twice, with AND between, admits what it admits once |
-//! | `journal_lines` | foreign lines are never the broker's; what is written is read; no byte of it can be changed |
-//! | `masks` | output is masked alike in all pieces, and the value is not in it |
-//! | `names` | a name is its own text, short, ASCII, and free of what separates names |
-//! | `patterns` | a pattern comes back from its text, and admits what it says and no other |
-//! | `records` | foreign records never open; fields come back from every record that holds some |
+//! | `certificates` | an accepted SVID has one canonical SPIFFE ID and no bytes after it |
+//! | `command_line` | the parts of an `--env` give the same `--env`; placeholders change nothing else in a word |
+//! | `filters` | a filter joined to itself by AND admits the same connections |
+//! | `journal_lines` | foreign lines are refused; own lines are read back; no byte of them can be changed |
+//! | `masks` | output is masked in the same way in all pieces, and never contains the value |
+//! | `names` | a name equals its text, is short, and contains no separator of names |
+//! | `patterns` | a pattern comes back from its text, and admits only what it says |
+//! | `records` | foreign records never open; the fields of every record come back |
 //! | `references` | a reference comes back from its text, and is allowed by it |
-//! | `relay_specs` | what is wrong has a line and a column; what is looked up is looked up once |
-//! | `requests` | every request is taken or refused, with a known code and an error that fits into a header |
-//! | `seeds` | every document of a seed file is one that the daemon takes or refuses; errors are short |
-//! | `signing_requests` | what is taken from one is a P-256 key |
-//! | `spiffe_ids` | an ID has one writing, without empty or dotted segments, and every name has an ID |
-//! | `tags` | a tag is lower case, short, no reserved word, and comes back from its text |
+//! | `relay_specs` | every error has a line and a column; nothing is looked up twice |
+//! | `requests` | every request is parsed, or refused with a known code and an error that fits into a header |
+//! | `seeds` | the daemon parses or refuses every document of a seed file; errors are short |
+//! | `signing_requests` | every accepted request has a P-256 key |
+//! | `spiffe_ids` | an ID has one spelling, without empty or dotted segments, and every name has an ID |
+//! | `tags` | a tag is lower case, short, not reserved, and comes back from its text |
 
 mod records;
 mod requests;
