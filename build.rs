@@ -47,8 +47,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Whether the C library here can relocate a program by DT_RELR: glibc from 2.36 on. What is to be relocated then takes a
-/// hundredth of the space, and an idle daemon 2 MB less (benches/RESULTS.md).
+/// True if the local C library supports DT_RELR, as glibc does from 2.36 on. Relocations then take a hundredth of the
+/// space, and an idle daemon 2 MB less (benches/RESULTS.md).
 fn has_packed_relocations() -> bool {
     let Ok(answer) = Command::new("getconf").arg("GNU_LIBC_VERSION").output() else { return false };
     let answer = String::from_utf8_lossy(&answer.stdout);

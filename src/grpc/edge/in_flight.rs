@@ -181,13 +181,14 @@ impl IncomingBody {
     }
 
     /// The next frame, if it arrives in time.
-    fn poll_body(&mut self, context: &mut Context<'_>) -> Poll<Came> {
-        let came = Pin::new(&mut self.body).poll_frame(context);
-        let Some(turns) = &mut self.turns else { return came };
-        if let Poll::Ready(came) = came {
-            let data = came.as_ref().and_then(|came| came.as_ref().ok()).and_then(Frame::data_ref);
+    fn poll_body(&mut self, context: &mut Context<'_>) -> Poll<BodyFrame> {
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        let Some(turns) = &mut self.turns else { return frame };
+        if let Poll::Ready(frame) = frame {
+            let data =
+                frame.as_ref().and_then(|frame| frame.as_ref().ok()).and_then(Frame::data_ref);
             turns.note_bytes(data.map_or(0, length_of));
-            return Poll::Ready(came);
+            return Poll::Ready(frame);
         }
         ready!(turns.poll_silence(context));
         Poll::Ready(Some(Err(too_slow())))
@@ -221,13 +222,13 @@ fn length_of(data: &Bytes) -> u64 {
     u64::try_from(data.len()).unwrap_or(u64::MAX)
 }
 
-type Came = Option<Result<Frame<Bytes>, Status>>;
+type BodyFrame = Option<Result<Frame<Bytes>, Status>>;
 
 impl http_body::Body for IncomingBody {
     type Data = Bytes;
     type Error = Status;
 
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Came> {
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<BodyFrame> {
         let this = self.get_mut();
         if let Some(data) = ready!(this.poll_turns(context)) {
             return Poll::Ready(Some(Ok(Frame::data(data))));

@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_connection_ends_with_its_certificate_and_no_other_does() {
+    async fn only_connections_with_ended_certificates_end() {
         let book = Arc::new(OpenConnections::default());
         let ends: Vec<_> = (0..3).map(|_| CancellationToken::new()).collect();
         let moment = Timestamp::from_millis;

@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_takes_anothers_own_and_each_a_part_of_a_pool() {
+    fn own_parts_are_safe_and_pools_are_shared() {
         let door = SharedPool::new(8);
         let group = door.part(4);
         let (one, two) = (FairShare::new(2, 5, &group), FairShare::new(2, 5, &group));
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_owed_is_given_back_before_more_is_taken() {
+    fn debts_are_paid_before_more_is_taken() {
         let door = SharedPool::new(10);
         let share = FairShare::new(2, 8, &door);
         share.owe(20);
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn who_owes_and_gives_at_once_leaves_nothing_behind() {
+    fn concurrent_debts_leave_nothing_behind() {
         let door = SharedPool::new(1_000);
         let share = FairShare::new(1, 100, &door.part(1_000));
         std::thread::scope(|scope| {
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn many_at_once_leave_nothing_behind() {
+    fn concurrent_takers_leave_nothing_behind() {
         let door = SharedPool::new(3);
         let share = FairShare::new(2, 100, &door);
         std::thread::scope(|scope| {

@@ -209,7 +209,7 @@ mod tests {
         HandshakeSlots::new(HandshakeLimits { slots: 16, guests: GUESTS })
     }
 
-    fn come(
+    fn connect(
         slots: &Arc<HandshakeSlots>,
         uid: u32,
         process: i32,
@@ -225,15 +225,15 @@ mod tests {
     #[tokio::test]
     async fn a_silent_handshake_is_evicted_and_shuts_out_nobody() {
         let slots = slots();
-        let mut taken = vec![come(&slots, GUEST, 1, false).unwrap()];
-        taken.push(come(&slots, GUEST, 1, false).unwrap());
-        assert!(come(&slots, GUEST, 1, false).is_none(), "silent clients have a grace period");
+        let mut taken = vec![connect(&slots, GUEST, 1, false).unwrap()];
+        taken.push(connect(&slots, GUEST, 1, false).unwrap());
+        assert!(connect(&slots, GUEST, 1, false).is_none(), "silent clients have a grace period");
         // Another user gets slots although the first user has tried to take all of them.
         for uid in [GUEST + 1, GUEST + 2, 0] {
-            taken.push(come(&slots, uid, 2, false).unwrap());
+            taken.push(connect(&slots, uid, 2, false).unwrap());
         }
         tokio::time::sleep(BEGINNING).await;
-        let next = come(&slots, GUEST, 1, true).unwrap();
+        let next = connect(&slots, GUEST, 1, true).unwrap();
         taken[0].evicted().await;
         assert!(stays(&next) && taken.iter().skip(1).all(stays));
     }
@@ -242,13 +242,13 @@ mod tests {
     fn a_process_loses_slots_at_once_to_those_with_fewer() {
         let slots = slots();
         for uid in [0, own_uid(), GUEST] {
-            let taken: Vec<_> = std::iter::from_fn(|| come(&slots, uid, 1, true)).collect();
+            let taken: Vec<_> = std::iter::from_fn(|| connect(&slots, uid, 1, true)).collect();
             let mut others = Vec::new();
             while others.len() + 1 < taken.len().div_ceil(2) {
-                others.push(come(&slots, uid, 2, true).unwrap());
-                assert!(come(&slots, uid, 1, true).is_none(), "not for its own process");
+                others.push(connect(&slots, uid, 2, true).unwrap());
+                assert!(connect(&slots, uid, 1, true).is_none(), "not for its own process");
             }
-            let next = come(&slots, uid, 3, true).unwrap();
+            let next = connect(&slots, uid, 3, true).unwrap();
             assert!(stays(&next) && others.iter().all(stays));
             let gone = taken.iter().take_while(|slot| !stays(slot)).count();
             assert_eq!(gone, others.len() + 1, "only the oldest are evicted");
@@ -262,7 +262,7 @@ mod tests {
         let mut process = 0;
         let taken = std::iter::from_fn(|| {
             process += 1;
-            come(&slots, 0, process, true)
+            connect(&slots, 0, process, true)
         });
         let taken: Vec<_> = taken.collect();
         assert_eq!(taken.len(), if own_uid() == 0 { 12 } else { 6 });
@@ -272,13 +272,13 @@ mod tests {
     #[test]
     fn guests_are_rate_limited_and_few_are_remembered() {
         let slots = slots();
-        let mut let_in = 0;
+        let mut admitted = 0;
         for _ in 0..100 {
-            let_in += usize::from(come(&slots, GUEST, 1, true).is_some());
+            admitted += usize::from(connect(&slots, GUEST, 1, true).is_some());
         }
-        assert_eq!(let_in, 30);
+        assert_eq!(admitted, 30);
         for uid in 0..5000 {
-            let _ = come(&slots, GUEST + uid, 1, true);
+            let _ = connect(&slots, GUEST + uid, 1, true);
         }
         assert!(slots.limiters.lock().len() <= MAX_USERS);
     }

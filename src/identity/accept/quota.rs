@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn of_one_workflow_all_openings_have_a_quarter_and_each_its_own() {
+    fn openings_of_a_workflow_share_a_quarter_beside_their_own() {
         let amount = Allotment { own: 2, most: 1000, pool: 64 };
         let door = door(amount);
         let executor = door.part(2);
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn what_ends_something_has_a_place_when_all_are_taken() {
+    fn ending_requests_have_places_when_all_others_are_taken() {
         let amount = Allotment { own: 1, most: 1, pool: 1 };
         let door = door(amount);
         let one = door.peer_quota();
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn bytes_are_given_in_the_order_of_those_who_wait() {
+    async fn waiters_get_bytes_in_order() {
         let amount = Allotment { own: 1, most: 100, pool: 80 };
         let door = door(amount);
         let (one, other) = (door.peer_quota(), door.peer_quota());
@@ -382,7 +382,7 @@ mod tests {
         assert!(one.is_waited_for() && !other.is_waited_for());
         one.give_bytes(4);
         assert!(!is_done(&mut large));
-        assert!(!is_done(&mut small), "though there would be room for it");
+        assert!(!is_done(&mut small), "the larger request is first");
         one.give_bytes(4);
         assert!(!is_done(&mut small));
         assert!(is_done(&mut large));
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_gone_is_forgotten() {
+    fn unused_values_are_forgotten() {
         let present = WeakMap::default();
         let kept = present.of(0, || Arc::new(0));
         for key in 1..1000 {

@@ -164,7 +164,7 @@ mod tests {
     use rcgen::{PKCS_ECDSA_P384_SHA384, PublicKeyData as _};
 
     #[test]
-    fn a_request_gives_the_key_that_it_was_made_for_and_no_other() {
+    fn a_request_yields_its_own_key_only() {
         let (pem, request) = new_request().unwrap();
         let key = KeyPair::from_pem(&pem).unwrap();
         assert_eq!(requested_key(request.as_bytes()).unwrap(), key.subject_public_key_info());
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_its_certificates_or_it_is_not() {
+    fn a_key_is_matched_with_its_certificate() {
         let pair = || {
             let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
             let certificate = CertificateParams::default().self_signed(&key).unwrap();
