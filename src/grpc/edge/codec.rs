@@ -1,7 +1,7 @@
 //! Encodes and decodes messages in buffers of fitting sizes.
 //!
 //! tonic's own codec allocates 8 KiB for every request and 8 KiB for every reply. Most of it stays empty, and all of it
-//! is wiped when it is freed (benches/README.md).
+//! is wiped when it is freed (benches/RESULTS.md).
 
 use std::marker::PhantomData;
 
