@@ -1,8 +1,7 @@
 //! Who is calling: from a certificate to an identity. The only room that uses rustls.
 //!
 //! - The built-in [`Authority`] is a root with two issuers: one for operators and executors, one for steps. Each door
-//! trusts
-//!   its own issuer only.
+//!   trusts its own issuer only.
 //! - A certificate is an X509-SVID with narrower rules, see [`certificate::svid`].
 //! - TLS 1.3 only, always with a client certificate. There is no resumption and no early data, because rustls does not
 //!   call the verifier for a resumed session.

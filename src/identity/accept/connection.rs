@@ -119,13 +119,17 @@ impl<T> PeerConnection<T> {
             return written;
         }
         ready!(self.watchdog.poll_unsent(context));
-        self.log_disconnected("a client was disconnected: it reads nothing");
+        self.log_disconnected("it reads nothing");
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
-    fn log_disconnected(&self, what: &str) {
+    fn log_disconnected(&self, why: &str) {
         if let Some(suppressed) = CLIENT_LOG_LIMIT.allow() {
-            tracing::warn!(peer.uid = self.peer.uid, suppressed, "{what}");
+            tracing::warn!(
+                peer.uid = self.peer.uid,
+                suppressed,
+                "a client was disconnected: {why}"
+            );
         }
     }
 }
@@ -155,11 +159,8 @@ impl<T> AsyncRead for PeerConnection<T> {
             Poll::Ready(EndReason::Idle { finally: false }) => true,
             Poll::Ready(reason) => {
                 match reason {
-                    EndReason::Silent => this
-                        .log_disconnected("a client was disconnected: it sent no HTTP/2 preface"),
-                    EndReason::Stalled => {
-                        this.log_disconnected("a client was disconnected: it takes no reply")
-                    }
+                    EndReason::Silent => this.log_disconnected("it sent no HTTP/2 preface"),
+                    EndReason::Stalled => this.log_disconnected("it takes no reply"),
                     EndReason::Idle { .. } => {}
                 }
                 return Poll::Ready(Ok(()));

@@ -89,7 +89,7 @@ fn a_bad_daemon_certificate_is_never_used_and_is_reloaded() {
     let identity = identity_in(&state.join("operators/admin"));
     let shown = || served(&directory.path().join("run/admin.sock"), &identity).unwrap();
     let before = shown();
-    let refused = || serving.log().matches("stays as it was").count();
+    let refused = || serving.log().matches("the daemon keeps its certificate").count();
     let bad = [
         (other.issued.chain_pem.as_str(), good.key_pem.as_str()),
         (&past.issued.chain_pem, &past.key_pem),
