@@ -1,4 +1,5 @@
-//! Every command. Talks to a running daemon by gRPC only; what works offline (`init`) calls the rooms.
+//! Every command. Commands talk to a running daemon by gRPC only; those that work offline, such as `init`, call the rooms.
+//! `io/mod.rs` says how to write a command.
 
 mod admin;
 mod daemon;
@@ -34,16 +35,16 @@ struct Cli {
     command: Command,
 }
 
-/// Above what every command takes, below what is its own.
+/// The heading of the options of every command, in its help.
 const GLOBAL: &str = "Global options";
 
-/// What every command takes.
+/// The options of every command.
 #[derive(clap::Args)]
 struct Common {
     /// The broker's state directory.
     #[arg(long, global = true, env = "KEYHATCH_STATE", value_name = "DIR", help_heading = GLOBAL)]
     state: Option<PathBuf>,
-    /// The form of the answer.
+    /// The format of the answer.
     #[arg(short, long, global = true, value_enum, default_value_t, help_heading = GLOBAL)]
     output: Output,
 }
@@ -74,28 +75,28 @@ enum Command {
     Init(daemon::init::Init),
     /// Run the broker
     Serve(daemon::serve::Serve),
-    /// Say how the broker is doing
+    /// Show the state of the broker
     Status,
-    /// Say whether the broker serves, within 2 seconds: for probes
+    /// Check within 2 seconds whether the broker serves: for probes
     Healthcheck,
-    /// Find what is wrong with this host's broker, or with this step, and how to repair it
+    /// Find problems of this host's broker, or of this step, and how to repair them
     Doctor(daemon::doctor::Doctor),
-    /// Print what the daemon can be told, and how to have it started
+    /// Print the daemon's options, and the files that start it
     #[command(subcommand)]
     Config(daemon::configuration::Configuration),
-    /// Print what completes this program's commands in a shell
+    /// Print a shell's completion of this program's commands
     Completion(help::completion::Completion),
-    /// Print the manual page, or write those of all commands
+    /// Print the manual page, or write the pages of all commands
     Man(help::manual::Manual),
     /// Resolve a credential, as a step
     Get(step::get::Get),
     /// Run a command with credentials in its environment, as a step
     Exec(step::exec::Exec),
-    /// Fill a template that holds references with their values, as a step
+    /// Replace the references in a template with their values, as a step
     Inject(step::inject::Inject),
     /// Answer git, docker, kubectl or an AWS profile in its own protocol, as a step
     Helper(step::helper::Helper),
-    /// Say who this step is to the broker
+    /// Show who this step is to the broker
     Whoami,
     /// Open, close and run steps, as an executor
     #[command(subcommand, alias = "steps")]
@@ -103,16 +104,16 @@ enum Command {
     /// List runs and show what they have received, or, as an executor, close their steps
     #[command(subcommand, alias = "runs")]
     Run(executor::run::RunCommand),
-    /// Create, look at, change, test and delete connections, as an operator
+    /// Create, show, change, test and delete connections, as an operator
     #[command(subcommand, aliases = ["conn", "connections"])]
     Connection(operator::connection::ConnectionCommand),
-    /// Create, fill and look at groups of connections, as an operator
+    /// Create, show and change groups of connections, as an operator
     #[command(subcommand, alias = "groups")]
     Group(operator::group::GroupCommand),
-    /// Say who may do what with a connection or group, as an operator
+    /// Give and take away access to a connection or group, as an operator
     #[command(subcommand)]
     Access(operator::access::AccessCommand),
-    /// Look at the types of connections
+    /// Show the types of connections
     #[command(subcommand, alias = "integrations")]
     Integration(operator::integration::IntegrationCommand),
     /// Put, list and delete a workflow's secrets, as an operator
@@ -120,21 +121,21 @@ enum Command {
     Secret(operator::secret::SecretCommand),
     /// Seed connections, groups, secrets and integrations from files, as an operator
     Apply(operator::apply::Apply),
-    /// Tell whether workflow files will get what they ask for, before they run
+    /// Check whether workflow files will get what they ask for, before they run
     Check(operator::check::Check),
-    /// Tell what apply would change; exit code 1 if that is anything
+    /// Show what apply would change; exit code 1 if that is anything
     Diff(operator::diff::Diff),
-    /// Write everything but values as seed files, which apply takes again
+    /// Print everything but sensitive values as seed files for apply
     Export(operator::export::Export),
-    /// Take over credentials that are kept elsewhere, as an operator
+    /// Import credentials that are kept elsewhere, as an operator
     Import(operator::import::Import),
-    /// Tell why a step was refused, or would be, as an operator
+    /// Explain why a step was refused, or would be, as an operator
     Explain(operator::explain::Explain),
     /// Stream a sealed copy of everything to a file, as an administrator
     Backup(admin::backup::BackupCommand),
-    /// Make a broker of a backup, or confirm one that was made
+    /// Make a broker from a backup, or confirm a restored broker
     Restore(admin::backup::RestoreCommand),
-    /// Read the journal, as an operator, or prove it offline
+    /// Read the journal, as an operator, or verify it offline
     #[command(subcommand)]
     Journal(operator::journal::JournalCommand),
     /// List and rotate the keys that seal the store, as an administrator
@@ -172,22 +173,24 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Err
     Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
 }
 
-/// The whole command line, for what is made from it.
+/// The whole command line, for completion and manual pages.
 fn command() -> clap::Command {
     let mut command = help::tree::tree();
     command.build();
     command
 }
 
-/// Help and version are answers; anything else ends with the line that scripts read.
+/// Prints clap's answer: help and version to stdout; an error to stderr, with the line that scripts read at the end.
 fn misused(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
         let _ = error.print();
     } else if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         let _ = error.print();
-        io::output::say(&Failure::usage("a command is missing: choose one of these").to_string());
+        io::output::say(
+            &Failure::usage("a command is missing: choose one of those above").to_string(),
+        );
     } else {
-        // What is wrong comes last.
+        // The usage comes first: scripts read the last line.
         let text = error.to_string();
         let (what, rest) = text.split_once("\n\n").unwrap_or((&text, ""));
         let what: Vec<&str> = what.lines().map(str::trim).collect();
@@ -236,8 +239,8 @@ fn dispatch(common: &Common, command: Command) -> Result<u8, Failure> {
     }
 }
 
-/// Boxed: tokio's code for this is made once for all commands, and a command's work once, not wherever tokio polls
-/// it. That makes the program 2.5 MB smaller.
+/// Runs work to its end. It is boxed so that tokio's code is compiled once for all commands, and the work once instead of
+/// wherever tokio polls it: the program is 2.5 MB smaller.
 fn block_on<'a, T>(work: impl Future<Output = Result<T, Failure>> + 'a) -> Result<T, Failure> {
     let work: Pin<Box<dyn Future<Output = Result<T, Failure>> + 'a>> = Box::pin(work);
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)

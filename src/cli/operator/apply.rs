@@ -36,7 +36,6 @@ pub struct SeedFiles {
     allowed: AllowedReads,
 }
 
-/// Arguments of `apply`.
 #[derive(clap::Args)]
 pub struct Apply {
     #[command(flatten)]

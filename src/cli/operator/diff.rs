@@ -11,7 +11,6 @@ use crate::cli::io::output::say;
 const DIFFERS: u8 = 1;
 const TROUBLE: u8 = 2;
 
-/// Arguments of `diff`.
 #[derive(clap::Args)]
 pub struct Diff {
     #[command(flatten)]

@@ -14,7 +14,6 @@ use crate::grpc::pb;
 use crate::grpc::pb::explain_request::Question;
 use crate::grpc::pb::system_service_client::SystemServiceClient;
 
-/// Arguments of `explain`.
 #[derive(clap::Args)]
 pub struct Explain {
     /// The id of a decision, from the error of the step, or its line in `journal tail`, such as 1.42. With --workflow:
@@ -52,8 +51,13 @@ impl Explain {
             }
             (None, _) => Question::DecisionId(self.what),
         };
-        let told = ask(channel, question).await?;
-        print(common.output, &to_json(&told), || describe(&told), || told.outcome.clone())
+        let explained = ask(channel, question).await?;
+        print(
+            common.output,
+            &to_json(&explained),
+            || describe(&explained),
+            || explained.outcome.clone(),
+        )
     }
 }
 
@@ -67,12 +71,12 @@ pub(crate) async fn ask(
 }
 
 /// The explanation, for people.
-pub(crate) fn describe(told: &pb::ExplainResponse) -> String {
-    let run_as = match told.run_as.join(", ") {
+pub(crate) fn describe(explained: &pb::ExplainResponse) -> String {
+    let run_as = match explained.run_as.join(", ") {
         none if none.is_empty() => String::new(),
         run_as => format!(", as {run_as},"),
     };
-    let asked = match &told.past {
+    let asked = match &explained.past {
         Some(past) => {
             let time = moment(past.time.as_ref());
             format!("Decision {} at {time}: {}", past.decision_id, past_outcome(past))
@@ -81,23 +85,23 @@ pub(crate) fn describe(told: &pb::ExplainResponse) -> String {
     };
     let mut lines = vec![
         asked,
-        format!("{}{run_as} asks for {}", told.principal, told.target),
-        format!("now: {}: {}", told.outcome, told.explanation),
+        format!("{}{run_as} asks for {}", explained.principal, explained.target),
+        format!("now: {}: {}", explained.outcome, explained.explanation),
     ];
-    if told.target.starts_with("default:") && told.connection.is_empty() {
+    if explained.target.starts_with("default:") && explained.connection.is_empty() {
         lines.push("no connection of this integration is its default".to_owned());
     }
-    if !told.connection.is_empty() && !told.connection.ends_with(&told.target) {
-        lines.push(format!("that is {}", told.connection));
+    if !explained.connection.is_empty() && !explained.connection.ends_with(&explained.target) {
+        lines.push(format!("that is {}", explained.connection));
     }
-    for resource in &told.resources {
+    for resource in &explained.resources {
         lines.push(String::new());
         lines.extend(resource_lines(resource));
     }
-    if !told.near_members.is_empty() {
+    if !explained.near_members.is_empty() {
         lines.push(String::new());
         lines.push("nearest members:".to_owned());
-        let rows = told.near_members.iter().flat_map(|member| {
+        let rows = explained.near_members.iter().flat_map(|member| {
             member.differences.iter().map(|one| {
                 vec![
                     member.name.clone(),
@@ -168,8 +172,8 @@ fn resource_lines(resource: &pb::ExaminedResource) -> Vec<String> {
     lines
 }
 
-fn to_json(told: &pb::ExplainResponse) -> serde_json::Value {
-    let past = told.past.as_ref().map(|past| {
+fn to_json(explained: &pb::ExplainResponse) -> serde_json::Value {
+    let past = explained.past.as_ref().map(|past| {
         json!({
             "decision_id": past.decision_id,
             "time": moment(past.time.as_ref()),
@@ -180,7 +184,7 @@ fn to_json(told: &pb::ExplainResponse) -> serde_json::Value {
             "refused_by": past.refused_by,
         })
     });
-    let resources = told.resources.iter().map(|resource| {
+    let resources = explained.resources.iter().map(|resource| {
         let principals = resource.principals.iter().map(|one| {
             json!({
                 "principal": one.principal,
@@ -200,7 +204,7 @@ fn to_json(told: &pb::ExplainResponse) -> serde_json::Value {
             "update_time": moment(resource.update_time.as_ref()),
         })
     });
-    let near = told.near_members.iter().map(|member| {
+    let near = explained.near_members.iter().map(|member| {
         let differences = member.differences.iter().map(
             |one| json!({ "identifier": one.identifier, "asked": one.asked, "value": one.value }),
         );
@@ -208,13 +212,13 @@ fn to_json(told: &pb::ExplainResponse) -> serde_json::Value {
     });
     json!({
         "past": past,
-        "principal": told.principal,
-        "run_as": told.run_as,
-        "target": told.target,
-        "outcome": told.outcome,
-        "explanation": told.explanation,
-        "allowed_by": told.allowed_by,
-        "connection": told.connection,
+        "principal": explained.principal,
+        "run_as": explained.run_as,
+        "target": explained.target,
+        "outcome": explained.outcome,
+        "explanation": explained.explanation,
+        "allowed_by": explained.allowed_by,
+        "connection": explained.connection,
         "resources": resources.collect::<Vec<_>>(),
         "near_members": near.collect::<Vec<_>>(),
     })

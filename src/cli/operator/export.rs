@@ -16,7 +16,6 @@ use crate::cli::io::time::moment;
 use crate::grpc::pb;
 use crate::model::ResourceName;
 
-/// Arguments of `export`.
 #[derive(clap::Args)]
 pub struct Export {
     /// Only connections and groups with this label, KEY=VALUE; if given more than once, with all of them.

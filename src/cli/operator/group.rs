@@ -6,6 +6,7 @@ use tonic::transport::Channel;
 
 use super::bindings::{access_of, access_rows, bindings, warn_if_no_step};
 use super::labels::{pairs, parse_label};
+use super::resource::BoundResource;
 use crate::cli::Common;
 use crate::cli::io::failure::Failure;
 use crate::cli::io::output::{extend, list, print, say};
@@ -16,11 +17,10 @@ use crate::cli::io::time::moment;
 use crate::grpc::pb;
 use crate::grpc::pb::group_service_client::GroupServiceClient;
 
-/// `keyhatch group …`
 #[derive(Subcommand)]
 pub enum GroupCommand {
     /// Create a group
-    Create(GroupCreate),
+    Create(GroupCreateArgs),
     /// Show a group and its members
     Get {
         /// The group.
@@ -30,7 +30,7 @@ pub enum GroupCommand {
     #[command(alias = "ls")]
     List,
     /// Rename a group, replace its identifiers, add and remove members
-    Update(GroupUpdate),
+    Update(GroupUpdateArgs),
     /// Delete a group; its members stay
     Delete {
         /// The group.
@@ -44,9 +44,8 @@ pub enum GroupCommand {
     },
 }
 
-/// Arguments of `group create`.
 #[derive(clap::Args)]
-pub struct GroupCreate {
+pub struct GroupCreateArgs {
     /// Its name.
     name: String,
     /// The type of its members, such as aws.
@@ -69,9 +68,8 @@ pub struct GroupCreate {
     label: Vec<(String, String)>,
 }
 
-/// Arguments of `group update`.
 #[derive(clap::Args)]
-pub struct GroupUpdate {
+pub struct GroupUpdateArgs {
     /// The group.
     name: String,
     /// Its new name.
@@ -115,13 +113,10 @@ impl GroupCommand {
             Self::Update(update) => update.run(common, client).await,
             Self::Delete { name, yes, force } => {
                 let request = pb::GetGroupRequest { name: full(&name) };
-                let pb::ConnectionGroup { name: name_of, etag, member_count, .. } =
-                    client.get_group(request).await?.into_inner();
-                let question = format!("Delete group {name}, which has {member_count} member(s)?");
-                confirm(yes, &question)?;
-                let request =
-                    pb::DeleteGroupRequest { name: name_of, etag, force, ..Default::default() };
-                client.delete_group(request).await?;
+                let found = client.get_group(request).await?.into_inner();
+                let members = found.member_count;
+                confirm(yes, &format!("Delete group {name}, which has {members} member(s)?"))?;
+                BoundResource::from(found).delete(channel, force).await?;
                 say(&format!("group {name} deleted"));
                 Ok(())
             }
@@ -129,7 +124,7 @@ impl GroupCommand {
     }
 }
 
-impl GroupCreate {
+impl GroupCreateArgs {
     async fn run(
         self,
         common: &Common,
@@ -155,7 +150,7 @@ impl GroupCreate {
     }
 }
 
-impl GroupUpdate {
+impl GroupUpdateArgs {
     async fn run(
         self,
         common: &Common,
@@ -183,7 +178,7 @@ fn print_written(common: &Common, group: &pb::ConnectionGroup) -> Result<(), Fai
     let name = || short_name(&group.name).to_owned();
     let text = || {
         let identifiers = group.identifiers.join(", ");
-        format!("group {}: {} member(s) told apart by {identifiers}", name(), group.member_count)
+        format!("group {}: {} member(s) selected by {identifiers}", name(), group.member_count)
     };
     print(common.output, &to_json(group), text, name)
 }

@@ -12,7 +12,6 @@ use crate::cli::io::text::{short_name, table};
 use crate::grpc::pb;
 use crate::grpc::pb::integration_service_client::IntegrationServiceClient;
 
-/// `keyhatch integration …`
 #[derive(Subcommand)]
 pub enum IntegrationCommand {
     /// List the integrations

@@ -21,18 +21,16 @@ use crate::sys::input;
 /// The limit of a root certificate.
 const MAX_CA_BYTES: usize = 64 * 1024;
 
-/// `keyhatch journal …`
 #[derive(Subcommand)]
 pub enum JournalCommand {
     /// Show the newest lines, and with -f new lines as they come
-    Tail(JournalTail),
+    Tail(JournalTailArgs),
     /// Prove, without the daemon and without keys, that no line was changed, removed or inserted
-    Verify(JournalVerify),
+    Verify(JournalVerifyArgs),
 }
 
-/// Arguments of `journal tail`.
 #[derive(clap::Args)]
-pub struct JournalTail {
+pub struct JournalTailArgs {
     /// Show new lines as they are written, too.
     #[arg(short, long)]
     follow: bool,
@@ -63,9 +61,8 @@ pub struct JournalTail {
     run: Option<String>,
 }
 
-/// Arguments of `journal verify`.
 #[derive(clap::Args)]
-pub struct JournalVerify {
+pub struct JournalVerifyArgs {
     /// The directory of the journal's files; by default that in the state directory.
     directory: Option<PathBuf>,
     /// A copy of the root certificate that is kept elsewhere. Without it or --ca-fingerprint, verify trusts the ca.crt
@@ -92,7 +89,7 @@ impl JournalCommand {
     }
 }
 
-impl JournalTail {
+impl JournalTailArgs {
     async fn run(self, common: &Common) -> Result<(), Failure> {
         let channel = common.operator().await?;
         let request = pb::TailJournalRequest {
@@ -107,16 +104,16 @@ impl JournalTail {
             run: self.run.unwrap_or_default(),
         };
         let mut lines = SystemServiceClient::new(channel).tail_journal(request).await?.into_inner();
-        while let Some(told) = lines.message().await? {
-            if told.stopped {
-                stopped(&told, self.since.is_some())?;
+        while let Some(entry) = lines.message().await? {
+            if entry.stopped {
+                stopped(&entry, self.since.is_some())?;
                 continue;
             }
             let text = match common.output {
-                Output::Table => for_people(&told),
-                Output::Json => told.json,
-                Output::Yaml => format!("---\n{}", yaml(&parsed(&told))?.trim_end()),
-                Output::Name => told.id,
+                Output::Table => for_people(&entry),
+                Output::Json => entry.json,
+                Output::Yaml => format!("---\n{}", yaml(&parsed(&entry))?.trim_end()),
+                Output::Name => entry.id,
             };
             line(&text)?;
         }
@@ -126,8 +123,8 @@ impl JournalTail {
 
 /// Reports that the broker has stopped reading. At the beginning that is a note: older lines can be asked for. At the end
 /// it is a failure: the answer is not complete.
-pub(crate) fn stopped(told: &pb::JournalLine, is_end: bool) -> Result<(), Failure> {
-    let (id, time) = (&told.id, moment(told.time.as_ref()));
+pub(crate) fn stopped(entry: &pb::JournalLine, is_end: bool) -> Result<(), Failure> {
+    let (id, time) = (&entry.id, moment(entry.time.as_ref()));
     if !is_end {
         say(&format!(
             "the lines before {id} were not read; to see some of them, give --since a time before {time}"
@@ -139,13 +136,13 @@ pub(crate) fn stopped(told: &pb::JournalLine, is_end: bool) -> Result<(), Failur
     Err(Failure::new("TAIL_STOPPED", text, exit::FAILED))
 }
 
-fn parsed(told: &pb::JournalLine) -> Value {
-    serde_json::from_str(&told.json).unwrap_or_default()
+fn parsed(entry: &pb::JournalLine) -> Value {
+    serde_json::from_str(&entry.json).unwrap_or_default()
 }
 
 /// A line of the journal, for people.
-fn for_people(told: &pb::JournalLine) -> String {
-    let body = parsed(told);
+fn for_people(entry: &pb::JournalLine) -> String {
+    let body = parsed(entry);
     let text = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
     let mut words = vec![text("principal")];
     for change in body.get("changes").and_then(Value::as_array).into_iter().flatten() {
@@ -154,7 +151,7 @@ fn for_people(told: &pb::JournalLine) -> String {
     }
     let compared = body.get("resources").and_then(Value::as_array);
     words.extend(compared.into_iter().flatten().filter_map(Value::as_str).map(ToOwned::to_owned));
-    if matches!(told.event.as_str(), "opened") {
+    if matches!(entry.event.as_str(), "opened") {
         let key = ["workflow", "run", "step"].map(|name| format!("{name}:{}", text(name)));
         words.push(format!("{} by executor:{}", key.join("/"), text("executor")));
     }
@@ -168,13 +165,13 @@ fn for_people(told: &pb::JournalLine) -> String {
     let methods = body.get("methods").and_then(Value::as_object);
     words.extend(methods.into_iter().flatten().map(|(name, count)| format!("{name} {count}")));
     words.retain(|word| !word.is_empty());
-    let time = moment(told.time.as_ref());
+    let time = moment(entry.time.as_ref());
     printable(
-        format!("{time:<24}  {:<9} {:<19} {}", told.id, told.event, words.join("  ")).trim_end(),
+        format!("{time:<24}  {:<9} {:<19} {}", entry.id, entry.event, words.join("  ")).trim_end(),
     )
 }
 
-impl JournalVerify {
+impl JournalVerifyArgs {
     fn run(self, common: &Common) -> Result<(), Failure> {
         let state = Config::load(Given { state: common.state.clone(), ..Given::default() })
             .map_err(|error| Failure::usage(error.to_string()))?

@@ -15,5 +15,6 @@ pub(super) mod journal;
 mod labels;
 pub(super) mod plan;
 mod prune;
+mod resource;
 pub(super) mod secret;
 pub(super) mod seed;

@@ -6,15 +6,12 @@ use std::path::PathBuf;
 use tonic::transport::Channel;
 
 use super::labels::{has_labels, pairs, parse_label};
+use super::resource::BoundResource;
 use super::seed::{ENDINGS, described_elsewhere};
 use crate::cli::io::failure::Failure;
 use crate::cli::io::output::say;
-use crate::cli::io::pages;
 use crate::cli::io::prompt::confirm;
 use crate::cli::io::text::printable;
-use crate::grpc::pb;
-use crate::grpc::pb::connection_service_client::ConnectionServiceClient;
-use crate::grpc::pb::group_service_client::GroupServiceClient;
 
 /// What to delete.
 #[derive(clap::Args)]
@@ -27,12 +24,9 @@ pub struct Pruning {
     label: Vec<(String, String)>,
 }
 
-/// Connections and groups to delete.
+/// Connections and groups to delete, groups first.
 #[derive(Default)]
-pub struct Prunable {
-    connections: Vec<pb::Connection>,
-    groups: Vec<pb::ConnectionGroup>,
-}
+pub struct Prunable(Vec<BoundResource>);
 
 /// The result of deleting.
 pub struct Pruned {
@@ -80,12 +74,9 @@ impl Pruning {
 
     /// The resources that have all of the labels.
     async fn labelled(&self, channel: &Channel) -> Result<Prunable, Failure> {
-        let mut connections =
-            pages::connections(channel, pb::ListConnectionsRequest::default()).await?;
-        connections.retain(|one| has_labels(&one.labels, &self.label));
-        let mut groups = pages::groups(channel).await?;
-        groups.retain(|one| has_labels(&one.labels, &self.label));
-        Ok(Prunable { connections, groups })
+        let mut found = BoundResource::all(channel).await?;
+        found.retain(|one| has_labels(&one.labels, &self.label));
+        Ok(Prunable(found))
     }
 
     /// Reads again what to delete, after an apply that may have changed it. Only resources that the user has agreed to,
@@ -115,14 +106,12 @@ pub struct Described<'a> {
 
 impl Prunable {
     fn keep(&mut self, is_kept: impl Fn(&str) -> bool) {
-        self.connections.retain(|one| is_kept(&one.name));
-        self.groups.retain(|one| is_kept(&one.name));
+        self.0.retain(|one| is_kept(&one.name));
     }
 
-    /// What would be deleted, groups first: a connection cannot be deleted while it is a member.
+    /// The names of what would be deleted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        let groups = self.groups.iter().map(|group| group.name.as_str());
-        groups.chain(self.connections.iter().map(|one| one.name.as_str()))
+        self.0.iter().map(|one| one.name.as_str())
     }
 
     /// Asks whether to delete them; as [`confirm`].
@@ -137,32 +126,13 @@ impl Prunable {
     /// Deletes them, up to the first that somebody has changed since it was found.
     pub async fn delete(self, channel: Channel, force: bool) -> Pruned {
         let mut names = Vec::new();
-        let outcome = self.delete_each(channel, force, &mut names).await;
-        Pruned { names, outcome }
-    }
-
-    async fn delete_each(
-        self,
-        channel: Channel,
-        force: bool,
-        names: &mut Vec<String>,
-    ) -> Result<(), Failure> {
-        let mut client = GroupServiceClient::new(channel.clone());
-        for pb::ConnectionGroup { name, etag, .. } in self.groups {
-            let name_of = name.clone();
-            let request =
-                pb::DeleteGroupRequest { name: name_of, etag, force, ..Default::default() };
-            client.delete_group(request).await?;
+        for one in self.0 {
+            let name = one.name.clone();
+            if let Err(failure) = one.delete(channel.clone(), force).await {
+                return Pruned { names, outcome: Err(failure) };
+            }
             names.push(name);
         }
-        let mut client = ConnectionServiceClient::new(channel);
-        for pb::Connection { name, etag, .. } in self.connections {
-            let name_of = name.clone();
-            let request =
-                pb::DeleteConnectionRequest { name: name_of, etag, force, ..Default::default() };
-            client.delete_connection(request).await?;
-            names.push(name);
-        }
-        Ok(())
+        Pruned { names, outcome: Ok(()) }
     }
 }

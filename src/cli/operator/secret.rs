@@ -14,7 +14,6 @@ use crate::cli::io::{pages, remarks};
 use crate::grpc::pb;
 use crate::grpc::pb::secret_service_client::SecretServiceClient;
 
-/// `keyhatch secret …`
 #[derive(Subcommand)]
 pub enum SecretCommand {
     /// Create or overwrite a secret

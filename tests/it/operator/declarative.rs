@@ -362,7 +362,7 @@ fn prune_deletes_nothing_that_a_file_below_describes() {
     for name in ["d/Y.YAML", "d/j.json", "d/o.yml.disabled", "d/sub"] {
         assert!(said.contains(name), "{name}: {said}");
     }
-    assert!(said.contains("passed over") && !said.contains("keys") && !said.contains(".git"));
+    assert!(said.contains("not read, because") && !said.contains("keys") && !said.contains(".git"));
     let (code, shown, said) = on_tree(&steps, &["apply", "--yes"]);
     let done = "connections/generic/a unchanged\nconnections/generic/x deleted\n";
     assert_eq!((code, shown.as_str()), (Some(0), done), "{said}");
@@ -408,7 +408,7 @@ fn prune_deletes_nothing_that_a_hidden_file_describes() {
     let (code, shown, said) = on_tree(&steps, &["apply", "--yes"]);
     let done = "connections/generic/a unchanged\nconnections/generic/x deleted\n";
     assert_eq!((code, shown.as_str()), (Some(0), done), "{said}");
-    assert!(said.contains("d/.hid, ") && said.contains("d/.s.yaml: passed over"), "{said}");
+    assert!(said.contains("d/.hid, ") && said.contains("d/.s.yaml: not read, because"), "{said}");
 }
 
 #[test]

@@ -396,7 +396,7 @@ fn a_group_made_by_commands_gives_a_step_its_member() {
         "--viewer",
         "workflow:w",
     ]);
-    assert_eq!(made, "group aws-accounts: 2 member(s) told apart by account_id\n");
+    assert_eq!(made, "group aws-accounts: 2 member(s) selected by account_id\n");
     assert!(run(&["group", "get", "aws-accounts"]).contains("aws/connectionB"));
     assert!(run(&["group", "list"]).contains("account_id"));
     assert!(run(&["connection", "get", "aws/connectionA"]).contains("account_id:123456789"));

@@ -46,16 +46,16 @@ fn a_repeated_key_in_aws_files_is_refused_with_its_line() {
     for (text, said) in [
         (
             format!("[p]\n{KEY}\naws_access_key_id = AKIAOTHER\n"),
-            "line 4: this setting stands on line 2",
+            "line 4: this setting is on line 2",
         ),
         (
             format!("[p]\n{KEY}\nAWS_ACCESS_KEY_ID = AKIAOTHER\n"),
-            "line 4: this setting stands on line 2",
+            "line 4: this setting is on line 2",
         ),
-        (format!("[p]\n{KEY}\n[x]\n[p]\nregion = y\n"), "line 5: [p] stands on line 1"),
+        (format!("[p]\n{KEY}\n[x]\n[p]\nregion = y\n"), "line 5: [p] is on line 1"),
         (
             format!("[default]\n{KEY}\n[profile default]\nregion = y\n"),
-            "line 4: profile default stands on line 1",
+            "line 4: profile default is on line 1",
         ),
     ] {
         let file = world.file("twice", &text);
@@ -111,7 +111,7 @@ fn a_dotenv_file_of_another_system_is_read_or_refused_by_line() {
     for (text, said) in [
         ("A=c4n4ry\rB=c4n4ry\r", "line 1: there is a carriage return"),
         ("A=1\nB=c4n4ry\0x\n", "line 2: there is a zero byte"),
-        ("A=`c4n4ry`\n", "line 1: the value stands in backticks"),
+        ("A=`c4n4ry`\n", "line 1: the value is in backticks"),
         ("A=\"\"\"\nc4n4ry\n\"\"\"\nB=`x`\n", "line 1: the value is in three quotes"),
         ("A=\"c4n4ry\\tx\"\n", "line 1: there is a backslash in double quotes"),
         ("A-B=c4n4ry\n", "line 1: the name before ="),
@@ -143,12 +143,12 @@ fn a_repeated_key_in_json_is_refused_with_its_line() {
     let auths = format!("{{\"auths\": {{\"r.example\": {login},\n\"r.example\": {login}}}}}");
     let file = world.file("config.json", &auths);
     let refused = world.refused(&["docker-config", &file]);
-    assert!(refused.contains("line 2: r.example stands there twice"), "{refused}");
+    assert!(refused.contains("line 2: r.example is there twice"), "{refused}");
     let twice = "{\"a\": \"c4n4ry\",\n \"a\": \"c4n4ry-2\"}";
     for answer in [format!("\n{}", vault(twice)), format!("{{\n\"data\": {twice}}}")] {
         let file = world.file("answer", &answer);
         let refused = world.refused(&["vault-kv-json", &file, "--workflow", "w"]);
-        assert!(refused.contains("line 3: a stands there twice"), "{refused}");
+        assert!(refused.contains("line 3: a is there twice"), "{refused}");
     }
 }
 

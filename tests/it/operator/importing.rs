@@ -272,7 +272,7 @@ fn all_import_faults_are_reported_by_line_at_once() {
     let world = World::start();
     let env = world.file("bad.env", "A=1\nB=c4n4ry x\nC=\"$HOME c4n4ry\"\nA=c4n4ry\n");
     let said = world.refused(&["env", &env, "--workflow", "w"]);
-    for problem in ["line 2: ", "line 3: C has a $", "line 4: A stands on line 1", "3 problems"] {
+    for problem in ["line 2: ", "line 3: C has a $", "line 4: A is on line 1", "3 problems"] {
         assert!(said.contains(problem), "{problem}: {said}");
     }
     let ini = world.file("bad.ini", "[a\naws_access_key_id = c4n4ry\n");

@@ -9,26 +9,24 @@ use serde_json::json;
 use tonic::transport::Channel;
 
 use super::bindings::{access_of, relation_name};
+use super::resource::BoundResource;
 use crate::cli::Common;
 use crate::cli::io::failure::Failure;
 use crate::cli::io::output::{print, say};
 use crate::cli::io::text::table;
 use crate::grpc::pb;
-use crate::grpc::pb::connection_service_client::ConnectionServiceClient;
-use crate::grpc::pb::group_service_client::GroupServiceClient;
-use crate::model::{ConnectionRef, ResourceName, RunAs};
-use suggest::AccessSuggest;
+use crate::model::RunAs;
+use suggest::AccessSuggestArgs;
 
 /// At most so many attempts while somebody else changes the same resource.
 const MAX_ATTEMPTS: usize = 5;
 
-/// `keyhatch access …`
 #[derive(Subcommand)]
 pub enum AccessCommand {
     /// Give principals a relation
-    Add(AccessChange),
+    Add(AccessChangeArgs),
     /// Take a relation away from principals
-    Remove(AccessChange),
+    Remove(AccessChangeArgs),
     /// Show who has which relation
     #[command(alias = "ls")]
     List {
@@ -37,12 +35,12 @@ pub enum AccessCommand {
         reference: String,
     },
     /// List bindings that a workflow does not need, by what it has used
-    Suggest(AccessSuggest),
+    Suggest(AccessSuggestArgs),
 }
 
 /// Arguments of `access add` and `access remove`.
 #[derive(clap::Args)]
-pub struct AccessChange {
+pub struct AccessChangeArgs {
     /// INTEGRATION/NAME of a connection, or group:NAME.
     #[arg(value_name = "REF")]
     reference: String,
@@ -75,12 +73,6 @@ impl From<RelationArgument> for pb::Relation {
     }
 }
 
-/// The resource of the bindings.
-enum BoundResource {
-    Connection(Box<pb::Connection>),
-    Group(Box<pb::ConnectionGroup>),
-}
-
 impl AccessCommand {
     pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
         let channel = common.operator().await?;
@@ -95,18 +87,18 @@ impl AccessCommand {
     }
 }
 
-impl AccessChange {
+impl AccessChangeArgs {
     async fn run(self, common: &Common, channel: Channel, add: bool) -> Result<(), Failure> {
         let mut attempt = 1;
         loop {
             let mut resource = BoundResource::read(channel.clone(), &self.reference).await?;
-            let names_somebody = names_run_as(resource.access());
-            if !self.change(resource.access(), add) {
+            let names_somebody = names_run_as(&resource.access);
+            if !self.change(&mut resource.access, add) {
                 say("nothing to change");
                 return show(common, &self.reference, &resource);
             }
-            let is_first = names_run_as(resource.access()) && !names_somebody;
-            match resource.write(channel.clone()).await {
+            let is_first = names_run_as(&resource.access) && !names_somebody;
+            match resource.write_access(channel.clone()).await {
                 Err(failure) if failure.reason == "ETAG_MISMATCH" && attempt < MAX_ATTEMPTS => {
                     attempt += 1
                 }
@@ -153,54 +145,8 @@ fn names_run_as(access: &[pb::AccessBinding]) -> bool {
     principals.any(|one| one.parse::<RunAs>().is_ok())
 }
 
-impl BoundResource {
-    async fn read(channel: Channel, reference: &str) -> Result<Self, Failure> {
-        if let Some(name) = reference.strip_prefix("group:") {
-            let request = pb::GetGroupRequest { name: format!("groups/{name}") };
-            let found = GroupServiceClient::new(channel).get_group(request).await?;
-            return Ok(Self::Group(Box::new(found.into_inner())));
-        }
-        let name: ConnectionRef = reference.parse()?;
-        let name = ResourceName::Connection(name).to_string();
-        let request = pb::GetConnectionRequest { name };
-        let found = ConnectionServiceClient::new(channel).get_connection(request).await?;
-        Ok(Self::Connection(Box::new(found.into_inner())))
-    }
-
-    fn access(&mut self) -> &mut Vec<pb::AccessBinding> {
-        match self {
-            Self::Connection(connection) => &mut connection.access,
-            Self::Group(group) => &mut group.access,
-        }
-    }
-
-    /// Writes the bindings. Fails with `ETAG_MISMATCH` if somebody else has changed the resource.
-    async fn write(self, channel: Channel) -> Result<Self, Failure> {
-        let update_mask = Some(prost_types::FieldMask { paths: vec!["access".to_owned()] });
-        match self {
-            Self::Connection(connection) => {
-                let connection = Some(*connection);
-                let request =
-                    pb::UpdateConnectionRequest { connection, update_mask, ..Default::default() };
-                let mut client = ConnectionServiceClient::new(channel);
-                let written = client.update_connection(request).await?;
-                Ok(Self::Connection(Box::new(written.into_inner())))
-            }
-            Self::Group(group) => {
-                let group = Some(*group);
-                let request = pb::UpdateGroupRequest { group, update_mask, ..Default::default() };
-                let written = GroupServiceClient::new(channel).update_group(request).await?;
-                Ok(Self::Group(Box::new(written.into_inner())))
-            }
-        }
-    }
-}
-
 fn show(common: &Common, reference: &str, resource: &BoundResource) -> Result<(), Failure> {
-    let access = match resource {
-        BoundResource::Connection(connection) => &connection.access,
-        BoundResource::Group(group) => &group.access,
-    };
+    let access = &resource.access;
     let answer = json!({ "resource": reference, "access": access_of(access) });
     let rows = || {
         let bound = access.iter().flat_map(|binding| {

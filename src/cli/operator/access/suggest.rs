@@ -13,9 +13,8 @@ use crate::cli::operator::bindings::{access_command, access_of, relation_name};
 use crate::grpc::pb;
 use crate::grpc::pb::system_service_client::SystemServiceClient;
 
-/// Arguments of `access suggest`.
 #[derive(clap::Args)]
-pub struct AccessSuggest {
+pub struct AccessSuggestArgs {
     /// The workflow.
     workflow: String,
     /// Suggest to remove what it has not used for so long.
@@ -26,26 +25,27 @@ pub struct AccessSuggest {
     all: bool,
 }
 
-impl AccessSuggest {
+impl AccessSuggestArgs {
     pub(crate) async fn run(self, common: &Common, channel: Channel) -> Result<(), Failure> {
         let workflow = self.workflow.clone();
         let request = pb::SuggestAccessRequest { workflow, since: Some(self.since) };
-        let told = SystemServiceClient::new(channel).suggest_access(request).await?.into_inner();
+        let suggested =
+            SystemServiceClient::new(channel).suggest_access(request).await?.into_inner();
         let is_change = |one: &&pb::AccessSuggestion| {
             matches!(one.advice(), pb::AccessAdvice::Remove | pb::AccessAdvice::Narrow)
         };
-        let shown = told.suggestions.iter().filter(|one| self.all || is_change(one));
+        let shown = suggested.suggestions.iter().filter(|one| self.all || is_change(one));
         let shown: Vec<_> = shown.collect();
         let answer: Vec<_> = shown.iter().map(|one| self.to_json(one)).collect();
-        let text = || self.tell(&shown, told.suggestions.len());
+        let text = || self.describe(&shown, suggested.suggestions.len());
         let names = || shown.iter().map(|one| one.resource.clone()).collect::<Vec<_>>().join("\n");
-        if told.more > 0 {
-            say(&format!("and {} more, which need no change or come after these", told.more));
+        if suggested.more > 0 {
+            say(&format!("and {} more, which need no change or come after these", suggested.more));
         }
         print(common.output, &answer, text, names)
     }
 
-    fn tell(&self, shown: &[&pb::AccessSuggestion], total: usize) -> String {
+    fn describe(&self, shown: &[&pb::AccessSuggestion], total: usize) -> String {
         if shown.is_empty() {
             let workflow = &self.workflow;
             return match total {

@@ -34,7 +34,6 @@ const ENDINGS: [&str; 3] = ["yaml", "yml", "json"];
 const START: Position = Position { line: 1, column: 1 };
 const NO_WORKFLOW: &str = "it has no steps: is it a workflow of Relay or Datadog?";
 
-/// Arguments of `check`.
 #[derive(clap::Args)]
 pub struct Check {
     /// Workflow files, - for stdin, or directories of *.yaml, *.yml and *.json files.

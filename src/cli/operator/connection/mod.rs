@@ -12,6 +12,7 @@ use tonic::transport::Channel;
 use super::bindings::{bindings, warn_if_no_step};
 use super::integration;
 use super::labels::parse_label;
+use super::resource::BoundResource;
 use crate::cli::Common;
 use crate::cli::io::failure::{Failure, exit};
 use crate::cli::io::output::{Output, list, print, say};
@@ -21,30 +22,28 @@ use crate::cli::io::{pages, remarks, values};
 use crate::grpc::pb;
 use crate::grpc::pb::connection_service_client::ConnectionServiceClient;
 use crate::model::{ConnectionRef, Tag};
-use update::ConnectionUpdate;
+use update::ConnectionUpdateArgs;
 use view::{describe, resource_name, to_json};
 
-/// `keyhatch connection …`
 #[derive(Subcommand)]
 pub enum ConnectionCommand {
     /// Create a connection
-    Create(ConnectionCreate),
+    Create(ConnectionCreateArgs),
     /// Show a connection, without its sensitive values
-    Get(ConnectionGet),
+    Get(ConnectionGetArgs),
     /// List connections
     #[command(alias = "ls")]
-    List(ConnectionList),
+    List(ConnectionListArgs),
     /// Change fields, tags and settings of a connection
-    Update(ConnectionUpdate),
+    Update(ConnectionUpdateArgs),
     /// Delete a connection and revoke its leases
-    Delete(ConnectionDelete),
+    Delete(ConnectionDeleteArgs),
     /// Check a connection's values for mistakes; exit with 1 if it cannot work
-    Test(ConnectionTest),
+    Test(ConnectionTestArgs),
 }
 
-/// Arguments of `connection create`.
 #[derive(clap::Args)]
-pub struct ConnectionCreate {
+pub struct ConnectionCreateArgs {
     /// INTEGRATION/NAME, such as aws/prod.
     #[arg(value_name = "REF")]
     reference: String,
@@ -84,17 +83,15 @@ pub struct ConnectionCreate {
     editor: Vec<String>,
 }
 
-/// Arguments of `connection get`.
 #[derive(clap::Args)]
-pub struct ConnectionGet {
+pub struct ConnectionGetArgs {
     /// INTEGRATION/NAME.
     #[arg(value_name = "REF")]
     reference: String,
 }
 
-/// Arguments of `connection list`.
 #[derive(clap::Args)]
-pub struct ConnectionList {
+pub struct ConnectionListArgs {
     /// Only connections of this integration.
     #[arg(long, value_name = "NAME")]
     integration: Option<String>,
@@ -118,17 +115,15 @@ pub struct ConnectionList {
     expiring: Option<prost_types::Timestamp>,
 }
 
-/// Arguments of `connection test`.
 #[derive(clap::Args)]
-pub struct ConnectionTest {
+pub struct ConnectionTestArgs {
     /// INTEGRATION/NAME.
     #[arg(value_name = "REF")]
     reference: String,
 }
 
-/// Arguments of `connection delete`.
 #[derive(clap::Args)]
-pub struct ConnectionDelete {
+pub struct ConnectionDeleteArgs {
     /// INTEGRATION/NAME.
     #[arg(value_name = "REF")]
     reference: String,
@@ -154,7 +149,7 @@ impl ConnectionCommand {
     }
 }
 
-impl ConnectionCreate {
+impl ConnectionCreateArgs {
     async fn run(self, common: &Common, channel: Channel) -> Result<(), Failure> {
         let reference: ConnectionRef = self.reference.parse()?;
         let integration =
@@ -193,7 +188,7 @@ impl ConnectionCreate {
     }
 }
 
-impl ConnectionGet {
+impl ConnectionGetArgs {
     async fn run(self, common: &Common, channel: Channel) -> Result<(), Failure> {
         let reference: ConnectionRef = self.reference.parse()?;
         let request = pb::GetConnectionRequest { name: resource_name(&reference) };
@@ -214,7 +209,7 @@ const COLUMNS: [(&str, &str); 7] = [
     ("by", "updated_by"),
 ];
 
-impl ConnectionList {
+impl ConnectionListArgs {
     async fn run(self, common: &Common, channel: Channel) -> Result<(), Failure> {
         for tag in self.tag.iter().filter(|tag| tag.contains(':')) {
             tag.parse::<Tag>()?;
@@ -266,7 +261,7 @@ impl ConnectionList {
     }
 }
 
-impl ConnectionTest {
+impl ConnectionTestArgs {
     async fn run(self, common: &Common, channel: Channel) -> Result<(), Failure> {
         let reference: ConnectionRef = self.reference.parse()?;
         let request = pb::TestConnectionRequest { name: resource_name(&reference) };
@@ -294,10 +289,10 @@ impl ConnectionTest {
     }
 }
 
-impl ConnectionDelete {
+impl ConnectionDeleteArgs {
     async fn run(self, channel: Channel) -> Result<(), Failure> {
         let reference: ConnectionRef = self.reference.parse()?;
-        let mut client = ConnectionServiceClient::new(channel);
+        let mut client = ConnectionServiceClient::new(channel.clone());
         let request = pb::GetConnectionRequest { name: resource_name(&reference) };
         let found = client.get_connection(request).await?.into_inner();
         let mut breaks = Vec::new();
@@ -315,10 +310,7 @@ impl ConnectionDelete {
             false => format!(", which {}", breaks.join(" and ")),
         };
         confirm(self.yes, &format!("Delete {reference}{breaks}?"))?;
-        let (name, etag) = (found.name, found.etag);
-        let request =
-            pb::DeleteConnectionRequest { name, etag, force: self.force, ..Default::default() };
-        client.delete_connection(request).await?;
+        BoundResource::from(found).delete(channel, self.force).await?;
         say(&format!("{reference} deleted"));
         Ok(())
     }

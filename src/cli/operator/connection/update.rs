@@ -17,9 +17,8 @@ use crate::grpc::pb;
 use crate::grpc::pb::connection_service_client::ConnectionServiceClient;
 use crate::model::ConnectionRef;
 
-/// Arguments of `connection update`.
 #[derive(clap::Args)]
-pub struct ConnectionUpdate {
+pub struct ConnectionUpdateArgs {
     /// INTEGRATION/NAME, such as aws/prod.
     #[arg(value_name = "REF")]
     reference: String,
@@ -71,7 +70,7 @@ pub struct ConnectionUpdate {
     dry_run: bool,
 }
 
-impl ConnectionUpdate {
+impl ConnectionUpdateArgs {
     pub(crate) async fn run(self, common: &Common, channel: Channel) -> Result<(), Failure> {
         let reference: ConnectionRef = self.reference.parse()?;
         let mut client = ConnectionServiceClient::new(channel.clone());

@@ -31,7 +31,6 @@ use names::NameArguments;
 use options::ImportOptions;
 use plan::ImportPlan;
 
-/// Arguments of `import`.
 #[derive(clap::Args)]
 pub struct Import {
     /// The format of the files.

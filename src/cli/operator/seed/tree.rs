@@ -40,17 +40,17 @@ pub fn files_in(directory: &Path, endings: &[&str]) -> std::io::Result<Vec<PathB
 /// in subdirectories, unless they are named themselves.
 pub fn say_passed_over(paths: &[PathBuf], endings: &[&str]) {
     let passed_over = passed_over(paths, endings);
-    let told = passed_over.iter().take(MOST_NAMES);
-    let told: Vec<String> = told.map(|path| printable(&path.display().to_string())).collect();
+    let named = passed_over.iter().take(MOST_NAMES);
+    let named: Vec<String> = named.map(|path| printable(&path.display().to_string())).collect();
     let more = match passed_over.len().saturating_sub(MOST_NAMES) {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
-    if !told.is_empty() {
+    if !named.is_empty() {
         let endings: Vec<String> = endings.iter().map(|ending| format!("*.{ending}")).collect();
         say(&format!(
             "note: {}{more}: not read, because only {} directly in a directory are; name other files, too",
-            told.join(", "),
+            named.join(", "),
             endings.join(" and ")
         ));
     }

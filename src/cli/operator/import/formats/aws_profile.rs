@@ -54,8 +54,7 @@ pub fn read(sources: &[ImportFile], wanted: &ImportOptions) -> Extracted {
             let parts = profiles.entry(name.clone()).or_default();
             match parts.iter().find(|part| part.file == file) {
                 Some(first) => {
-                    let text =
-                        format!("profile {name} stands on line {} already", first.section.line);
+                    let text = format!("profile {name} is on line {} already", first.section.line);
                     found.problems.push(format!("{shown}: {}", at_line(section.line, &text)));
                 }
                 None => parts.push(ProfileSection { file, shown, section }),
@@ -187,7 +186,7 @@ impl ProfileSection<'_> {
         let tokens: Vec<_> = TOKENS.iter().filter_map(|name| self.get(name)).collect();
         match tokens.as_slice() {
             [one, other] if one.value != other.value => {
-                let text = format!("another session token stands on line {}", other.line);
+                let text = format!("another session token is on line {}", other.line);
                 Err(format!("{}: {}", self.shown, at_line(one.line, &text)))
             }
             tokens => Ok(tokens.first().copied()),
@@ -265,9 +264,9 @@ mod tests {
         for (text, word) in [
             ("aws_access_key_id = canary\n", "line 1: there are settings before the first"),
             ("[a\ncanary = 1\n", "line 1"),
-            ("[a]\n[b]\n[a]\n", "line 3: [a] stands on line 1"),
-            ("[default]\n[profile 'default']\n", "line 2: profile default stands on line 1"),
-            ("[a]\nX = 1\nx = canary\n", "line 3: this setting stands on line 2"),
+            ("[a]\n[b]\n[a]\n", "line 3: [a] is on line 1"),
+            ("[default]\n[profile 'default']\n", "line 2: profile default is on line 1"),
+            ("[a]\nX = 1\nx = canary\n", "line 3: this setting is on line 2"),
             ("[a]\nx = 1\rcanary = 2\n", "line 2: there is a carriage return"),
             ("[a]\nx = 1\ncanary\n", "line 3"),
             ("[a]\n = canary\n", "line 2"),
@@ -283,7 +282,7 @@ mod tests {
         for (value, word) in [
             ("canary # mine", "line 3: some of AWS' tools"),
             ("canary\t; mine", "line 3: some of AWS' tools"),
-            ("'canary'", "line 3: the value stands in quotes"),
+            ("'canary'", "line 3: the value is in quotes"),
             (
                 "canary\naws_session_token = 1\naws_security_token = 2",
                 "line 4: another session token",

@@ -54,7 +54,7 @@ pub fn variables(text: &str) -> Result<Vec<NamedValue>, Vec<String>> {
         match read(&assignment) {
             Ok((name, value)) => match lines.insert(name.clone(), line) {
                 Some(first) => {
-                    problems.push(at_line(line, &format!("{name} stands on line {first} already")));
+                    problems.push(at_line(line, &format!("{name} is on line {first} already")));
                 }
                 None => {
                     variables.push(NamedValue {

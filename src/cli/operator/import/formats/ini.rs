@@ -73,7 +73,7 @@ fn section(rest: &str, line: u64, names: &mut Lines) -> Result<Section, String> 
         return Err(wrong());
     }
     match names.insert(name.to_owned(), line) {
-        Some(first) => Err(at_line(line, &format!("[{name}] stands on line {first} already"))),
+        Some(first) => Err(at_line(line, &format!("[{name}] is on line {first} already"))),
         None => Ok(Section { name: name.to_owned(), line, settings: Vec::new() }),
     }
 }
@@ -85,7 +85,7 @@ fn setting(content: &str, line: u64, names: &mut Lines) -> Result<Setting, Strin
     };
     let name = name.trim().to_lowercase();
     match names.insert(name.clone(), line) {
-        Some(first) => Err(at_line(line, &format!("this setting stands on line {first} already"))),
+        Some(first) => Err(at_line(line, &format!("this setting is on line {first} already"))),
         None => Ok(Setting { name, value: value.trim().to_owned(), line }),
     }
 }

@@ -48,7 +48,7 @@ pub fn not_json(error: &serde_json::Error, above: usize) -> String {
     let said = error.to_string();
     let twice = said.strip_prefix(TWICE).and_then(|rest| rest.rsplit_once("` at line "));
     if let Some((name, _)) = twice {
-        return at_line(line as u64, &format!("{name} stands there twice"));
+        return at_line(line as u64, &format!("{name} is there twice"));
     }
     let what = if error.is_data() { "not the form expected" } else { "not JSON" };
     format!("line {line}, column {}: this is {what}", error.column())
