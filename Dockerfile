@@ -1,29 +1,29 @@
 # A new broker:  docker run --rm -v STATE:/var/lib/keyhatch IMAGE init
 # Serve it:      docker run -v STATE:/var/lib/keyhatch -v RUNTIME:/run/keyhatch-broker IMAGE
-# What is wrong: docker exec CONTAINER keyhatch doctor
+# Find faults:   docker exec CONTAINER keyhatch doctor
 #
-# It may not change owners, so it opens steps for its own uid, 10001. It needs no network (--network none), and
-# writes its two volumes only (--read-only).
+# The container may not change owners, so it opens steps for its own uid, 10001. It needs no network (--network none), and
+# writes only to its two volumes (--read-only).
 #
-# The program is static, so it runs in an image of any kind, which needs no other line than this:
+# The program is static, so it runs in any image, which needs only this line:
 #   COPY --from=IMAGE /usr/local/bin/keyhatch /usr/local/bin/keyhatch
 
 FROM rust:1.95-bookworm AS build
 WORKDIR /src
-# What the program is made from and nothing else: other changes build nothing again. .dockerignore says the same.
+# Only the sources of the program, so that other changes build nothing again. .dockerignore has the same list.
 COPY .cargo .cargo
 COPY Cargo.toml Cargo.lock build.rs ./
 COPY proto proto
 COPY src src
 RUN cargo build-static
 
-# The program needs nothing of it; a KEK command does.
+# The program needs nothing of this image; a KEK command does.
 FROM debian:bookworm-slim
 COPY --from=build /src/target/release/keyhatch /usr/local/bin/keyhatch
 RUN install -d -o 10001 -g 10001 -m 0700 /var/lib/keyhatch \
     && install -d -o 10001 -g 10001 -m 0755 /run/keyhatch-broker
 USER 10001:10001
-# The defaults of root; another user's are under its home.
+# The defaults of root; other users have theirs under their home.
 ENV KEYHATCH_STATE=/var/lib/keyhatch KEYHATCH_RUNTIME=/run/keyhatch-broker
 VOLUME /var/lib/keyhatch /run/keyhatch-broker
 STOPSIGNAL SIGTERM

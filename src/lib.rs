@@ -2,7 +2,7 @@
 //!
 //! # The rooms
 //!
-//! Each may use only those below it; `tests/it/meta/layering.rs` holds this table.
+//! A room may use only rooms of lower layers. `tests/it/meta/layering.rs` checks that.
 //!
 //! | layer | room | what is in it |
 //! |---|---|---|
@@ -22,7 +22,7 @@
 //! | 2 | [`relay`] | Puppet Relay's specs: references, expressions, evaluation (pure) |
 //! | 1 | [`metrics`] | metrics and their text forms: prometheus_client |
 //! | 1 | [`model`] | names and values, parsed and checked; limits |
-//! | 1 | [`sys`] | directories that are fit to work in; users and access control lists: rustix |
+//! | 1 | [`sys`] | directories, files, users, access control lists, HTTP on loopback |
 //!
 //! # How one Resolve flows
 //!

@@ -10,7 +10,7 @@ use crate::daemon::DaemonError;
 use crate::identity::{CertificateRefusal, ConnectError};
 use crate::model::Invalid;
 
-/// Exit codes; README.md lists them.
+/// Exit codes; docs/steps.md lists them.
 pub mod exit {
     /// The request was refused or failed.
     pub const FAILED: u8 = 1;

@@ -128,7 +128,7 @@ impl Credential {
         self.lease.expire_time.as_ref().map_or(0, |time| time.seconds)
     }
 
-    /// As scripts rely on it: README.md, "From a step".
+    /// As scripts rely on it: docs/steps.md.
     pub fn to_json(&self) -> Json {
         let fields: Map<String, Json> =
             self.fields.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
