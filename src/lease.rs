@@ -400,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ttl_is_the_least_of_its_bounds_and_says_which() {
+    fn the_ttl_is_the_least_of_its_bounds() {
         let bounds =
             Bounds { default: HOUR, server: HOUR * 24, connection: None, step_end: at(7200) };
         let cases = [
@@ -420,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_ask_gets_its_lease_again_until_two_thirds_of_its_life() {
+    fn the_same_ask_reuses_a_lease_for_two_thirds_of_its_life() {
         let mut table = LeaseTable::default();
         let first = lease(9, 3000);
         table.insert(first.clone());
@@ -433,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn a_renewal_counts_from_now_never_shortens_and_never_passes_the_maximum_from_the_issue() {
+    fn a_renewal_never_shortens_and_never_passes_the_maximum() {
         let bounds = Bounds {
             default: HOUR,
             server: HOUR * 24,
@@ -460,7 +460,7 @@ mod tests {
     }
 
     #[test]
-    fn leases_end_exactly_at_their_end_and_leave_nothing_behind() {
+    fn expired_leases_are_removed_from_every_index() {
         let mut table = LeaseTable::default();
         table.insert(lease(1, 10));
         table.insert(lease(2, 20));

@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_binding_admits_exactly_whom_it_names() {
+    fn a_binding_admits_exactly_the_principals_it_names() {
         let cases = [
             ("workflow:deploy", "deploy", "build", true),
             ("workflow:deploy", "deploy2", "build", false),
@@ -164,7 +164,7 @@ mod tests {
 
     /// The `run_as` principal is needed beside the workflow, never instead of it.
     #[test]
-    fn a_step_that_runs_as_somebody_needs_both_bindings() {
+    fn a_step_with_run_as_needs_both_bindings() {
         let (workflow, team) = ("workflow:deploy", "team:ops");
         let cases: [(&[&str], &[&str], bool); 9] = [
             (&[workflow], &[], true),

@@ -81,7 +81,7 @@ impl<N: Name> Prefix<N> {
         match format!("{start}x").parse::<N>() {
             Ok(_) if !start.is_empty() => Ok(Self(start.into(), PhantomData)),
             _ => {
-                let rule = "what stands before the * must be the start of a name";
+                let rule = "the text before the * must be the start of a name";
                 Err(Invalid::new("pattern", &format!("{start}*"), rule))
             }
         }

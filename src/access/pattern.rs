@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_star_stands_only_at_the_end_and_run_as_principals_have_none() {
+    fn a_star_is_at_the_end_and_never_in_run_as_principals() {
         for bad in [
             "workflow:a*b",
             "workflow:**",

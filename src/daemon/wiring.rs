@@ -69,7 +69,7 @@ impl Wiring {
                     refused: Arc::clone(&refused),
                 };
                 let quota = quotas.peer_quota(&session.opening.record().key);
-                let config = step_config(&broker, session, closed, quota);
+                let config = step_config(&broker, &session, closed, quota);
                 match UnixListener::from_std(listener) {
                     Ok(listener) => drop(tokio::spawn(acceptor.run(listener, config))),
                     Err(error) => tracing::error!(%error, "a step's socket cannot be listened on"),
@@ -149,19 +149,19 @@ impl Wiring {
 
 fn step_config(
     broker: &Arc<Broker>,
-    session: Arc<StepSession>,
+    session: &Arc<StepSession>,
     stop: CancellationToken,
     quota: Arc<PeerQuota>,
 ) -> ListenerConfig<Arc<StepSession>> {
     let limits = broker.limits();
-    let (registry, known) = (Arc::clone(broker), Arc::clone(&session));
+    let (registry, known) = (Arc::clone(broker), Arc::clone(session));
     let owner = session.opening.record().owner;
     ListenerConfig {
         certificate_check: Arc::new(move |svid, _| {
             registry.check_step_certificate(&known.opening, svid)
         }),
         uid: Some(owner.uid).filter(|_| owner.is_uid_checked),
-        tag: Arc::clone(&session),
+        tag: Arc::clone(session),
         admission: Admission::One {
             quota,
             connections: limits.step_connections,

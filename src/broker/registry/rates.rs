@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use crate::model::limits::Rate;
 
 /// The rate of each key that was used recently.
+#[derive(Debug)]
 pub(crate) struct Rates<K>(Mutex<HashMap<K, Rate>>);
 
 impl<K> Default for Rates<K> {
@@ -17,6 +18,11 @@ impl<K> Default for Rates<K> {
 }
 
 impl<K: Clone + Eq + Hash> Rates<K> {
+    /// Whether no rate is used at `now`, in milliseconds.
+    pub(crate) fn are_rested(&self, now: i64) -> bool {
+        self.0.lock().values().all(|rate| rate.is_rested(now))
+    }
+
     /// Uses the rate of a key. `now` is in milliseconds of the rates' clock.
     pub(crate) fn ask<T>(&self, who: &K, now: i64, ask: impl FnOnce(&mut Rate) -> T) -> T {
         let mut rates = self.0.lock();

@@ -10,8 +10,8 @@ use crate::broker::registry::operators::require_operator;
 use crate::catalog::{Catalog, Group};
 use crate::journal::{Body, DecisionName, Event, Outcome, ResolveLine};
 use crate::model::{
-    ConnectionRef, GroupName, GroupRef, Reference, ResourceName, RunAs, RunName, StepName,
-    Timestamp, WorkflowName, WorkflowPath,
+    ConnectionRef, GroupRef, Reference, ResourceName, RunAs, RunName, StepName, Timestamp,
+    WorkflowName, WorkflowPath,
 };
 
 /// The most members that are shown as nearly fitting.
@@ -139,11 +139,21 @@ impl Broker {
         let connection = target_connection(catalog, target);
         check_newer(catalog, workflow, target, connection.as_ref())?;
         let mut resources = Vec::new();
-        if let Reference::Group(group) = target {
-            resources.push(examine_group(catalog, &principal, &group.name));
+        if let Reference::Group(GroupRef { name, .. }) = target {
+            let found = catalog.group(name).map(|group| &group.metadata);
+            let found = found.map(|group| (group.update_time, &group.access));
+            resources.push(examined(
+                ResourceName::Group(name.clone()),
+                ON_GROUP,
+                &principal,
+                found,
+            ));
         }
         if let Some(name) = &connection {
-            resources.push(examine_connection(catalog, &principal, name));
+            let found = catalog.connection(name).map(|connection| &connection.metadata);
+            let found = found.map(|connection| (connection.update_time, &connection.access));
+            let name = ResourceName::Connection(name.clone());
+            resources.push(examined(name, ON_CONNECTION, &principal, found));
         }
         let is_quarantined = self.journal.with_live(crate::journal::Live::is_quarantined)?;
         let reason = match &decided {
@@ -211,41 +221,21 @@ fn check_newer(
     }
 }
 
-fn examine_group(catalog: &Catalog, principal: &Principal, name: &GroupName) -> ExaminedResource {
-    let group = catalog.group(name);
-    let update_time = group.map(|group| group.metadata.update_time);
-    let name = ResourceName::Group(name.clone());
-    let bindings = group.map(|group| &group.metadata.access);
-    examined(name, update_time, ON_GROUP, principal, bindings)
-}
-
-fn examine_connection(
-    catalog: &Catalog,
-    principal: &Principal,
-    name: &ConnectionRef,
-) -> ExaminedResource {
-    let connection = catalog.connection(name).map(|connection| &connection.metadata);
-    let update_time = connection.map(|metadata| metadata.update_time);
-    let name = ResourceName::Connection(name.clone());
-    let bindings = connection.map(|metadata| &metadata.access);
-    examined(name, update_time, ON_CONNECTION, principal, bindings)
-}
-
 fn examined(
     name: ResourceName,
-    update_time: Option<Timestamp>,
     needed: Relation,
     principal: &Principal,
-    bindings: Option<&Bindings>,
+    found: Option<(Timestamp, &Bindings)>,
 ) -> ExaminedResource {
     let none = Bindings::default();
-    let bindings = bindings.unwrap_or(&none);
+    let (update_time, bindings) =
+        (found.map(|(time, _)| time), found.map_or(&none, |found| found.1));
     let is_allowed = decide(principal, needed, bindings) != Decision::Deny;
     let principals = examine(principal, needed, bindings);
     let would_allow = if is_allowed { Vec::new() } else { missing(principal, &principals) };
-    let is_nobodys = matches!(principal, Principal::Step { run_as, .. } if run_as.is_empty());
+    let has_no_run_as = matches!(principal, Principal::Step { run_as, .. } if run_as.is_empty());
     let bound = principals.iter().filter(|one| one.is_enough && one.pattern.is_run_as());
-    let run_as_needed = match is_nobodys {
+    let run_as_needed = match has_no_run_as {
         true => bound.map(|one| one.pattern.to_string()).collect(),
         false => Vec::new(),
     };

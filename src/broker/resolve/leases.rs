@@ -7,9 +7,7 @@ use super::lines_of;
 use crate::broker::Broker;
 use crate::broker::error::Error;
 use crate::broker::steps::session::StepSession;
-use crate::journal::{
-    CommitError, LiveOpening, NotAccepted, RenewalLine, RenewalOutcome, Unavailable,
-};
+use crate::journal::{CommitError, LiveOpening, RenewalLine, RenewalOutcome};
 use crate::lease::{Lease, is_renewable, renew};
 use crate::model::limits::{MAX_TTL, MIN_TTL};
 use crate::model::{Id, ResourceName, Timestamp};
@@ -32,18 +30,14 @@ impl Broker {
         session.check_refusals(now, &self.limits).map_err(Error::TooManyRequests)?;
         let lines = lines_of(session.opening.record(), &[]);
         session.take_decision(now, &self.limits, lines).map_err(Error::TooManyRequests)?;
-        // The loop ends: each turn needs another published change.
+        // The loop ends: each turn needs another published change. Only refusals are counted, and not the faults that
+        // return at once.
         let outcome = loop {
             match self.renew_once(&session.opening, id, ttl, now) {
                 Err(CommitError::Stale) => {}
-                Err(CommitError::Closed) => {
-                    return Err(Error::NotAccepted(NotAccepted::NotOpen));
-                }
                 Err(CommitError::Quarantined) => break Err(Error::Quarantined),
-                Err(CommitError::Unavailable(Unavailable)) => {
-                    return Err(Error::JournalUnavailable);
-                }
                 Err(CommitError::LeaseEnded) => break Err(absent(id)),
+                Err(error) => return Err(self.not_committed(error)),
                 Ok(outcome) => break outcome,
             }
         };

@@ -11,6 +11,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::line_budget::LineBudget;
+use crate::broker::registry::rates::Rates;
 use crate::journal::Event;
 use crate::model::limits::{Limits, Rate};
 use crate::model::{ExecutorName, Id, Timestamp, WorkflowName};
@@ -25,45 +26,8 @@ pub struct ExecutorBudget {
     lines: LineBudget,
     /// The decisions that give its openings something.
     decisions: Mutex<Rate>,
-    workflows: Mutex<HashMap<WorkflowName, Arc<WorkflowBudget>>>,
-}
-
-/// The decisions that give the openings of one workflow something, of one executor.
-type WorkflowBudget = Mutex<Rate>;
-
-/// The decisions that may give one opening something.
-#[derive(Debug)]
-pub(super) struct Decisions {
-    /// Decisions for this opening alone.
-    own: Mutex<Rate>,
-    workflow: Arc<WorkflowBudget>,
-}
-
-impl Decisions {
-    pub(super) fn of(executor: &ExecutorBudget, workflow: &WorkflowName) -> Self {
-        let workflow = Arc::clone(executor.workflows.lock().entry(workflow.clone()).or_default());
-        Self { own: Mutex::default(), workflow }
-    }
-
-    /// Takes a decision whose line is worth `lines`: of the opening's own decisions, or else of its workflow's and
-    /// executor's.
-    ///
-    /// # Errors
-    /// How long to wait, if none is left.
-    pub(super) fn take(
-        &self,
-        executor: &ExecutorBudget,
-        now: Timestamp,
-        limits: &Limits,
-        lines: u32,
-    ) -> Result<(), Duration> {
-        let (millis, own) = (now.millis(), limits.own_decisions_per_minute);
-        if self.own.lock().take_of_minute(millis, own, lines).is_ok() {
-            return Ok(());
-        }
-        self.workflow.lock().take_some(millis, limits.workflow_decisions(), lines)?;
-        executor.decisions.lock().take_some(millis, limits.executor_decisions(), lines)
-    }
+    /// The same of the openings of each workflow.
+    workflows: Rates<WorkflowName>,
 }
 
 impl ExecutorBudget {
@@ -73,7 +37,7 @@ impl ExecutorBudget {
             opens: Mutex::default(),
             lines: LineBudget::default(),
             decisions: Mutex::default(),
-            workflows: Mutex::default(),
+            workflows: Rates::default(),
         }
     }
 
@@ -83,6 +47,22 @@ impl ExecutorBudget {
     /// How long to wait, if none is left.
     pub fn take_open(&self, now: Timestamp, limits: &Limits, count: u32) -> Result<(), Duration> {
         self.opens.lock().take_some(now.millis(), limits.executor_opens(), count)
+    }
+
+    /// Takes a decision that gives an opening of this workflow something, whose line is worth `lines`.
+    ///
+    /// # Errors
+    /// How long to wait, if none is left.
+    pub(super) fn take_decision(
+        &self,
+        workflow: &WorkflowName,
+        now: Timestamp,
+        limits: &Limits,
+        lines: u32,
+    ) -> Result<(), Duration> {
+        let (millis, of_workflow) = (now.millis(), limits.workflow_decisions());
+        self.workflows.ask(workflow, millis, |rate| rate.take_some(millis, of_workflow, lines))?;
+        self.decisions.lock().take_some(millis, limits.executor_decisions(), lines)
     }
 
     /// Checks that one more refusal of its openings may have a line.
@@ -118,18 +98,11 @@ impl ExecutorBudget {
         self.lines.journal_suppressed(now, &self.principal, None, write);
     }
 
-    /// Forgets the workflows that no opening belongs to and that were not used of late.
-    fn forget_rested(&self, now: Timestamp) {
-        self.workflows.lock().retain(|_, budget| {
-            Arc::strong_count(budget) > 1 || !budget.lock().is_rested(now.millis())
-        });
-    }
-
     fn is_rested(&self, now: Timestamp) -> bool {
         self.lines.is_rested(now)
             && self.opens.lock().is_rested(now.millis())
             && self.decisions.lock().is_rested(now.millis())
-            && self.workflows.lock().is_empty()
+            && self.workflows.are_rested(now.millis())
     }
 }
 
@@ -148,7 +121,6 @@ impl ExecutorBudgets {
     /// All budgets. Budgets that no opening holds and that were not used of late are forgotten first.
     pub(super) fn all(&self, now: Timestamp) -> Vec<Arc<ExecutorBudget>> {
         let mut budgets = self.0.lock();
-        budgets.values().for_each(|budget| budget.forget_rested(now));
         budgets.retain(|_, budget| Arc::strong_count(budget) > 1 || !budget.is_rested(now));
         budgets.values().cloned().collect()
     }

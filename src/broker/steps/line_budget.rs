@@ -137,23 +137,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_could_not_be_written_is_told_with_what_comes() {
+    fn lines_that_could_not_be_written_are_reported_later() {
         let (budget, lines) = (LineBudget::default(), Allowance { per_second: 1, burst: 2 });
         let at = Timestamp::from_millis;
         let taken = (0..5).filter(|_| budget.take(at(0), lines, "Get").is_ok()).count();
         assert_eq!(taken, 2);
         budget.journal_suppressed(at(1000), "operator:a", None, |_| false);
         budget.count_suppressed(at(2000), "List");
-        let mut told = None;
+        let mut written = None;
         budget.journal_suppressed(at(7000), "operator:a", None, |event| {
-            told = Some(serde_json::to_value(event).unwrap());
+            written = Some(serde_json::to_value(event).unwrap());
             true
         });
         let expected = serde_json::json!({
             "event": "rate_refused", "principal": "operator:a", "requests": 4, "seconds": 7,
             "methods": {"Get": 3, "List": 1},
         });
-        assert_eq!(told, Some(expected));
+        assert_eq!(written, Some(expected));
         budget.journal_suppressed(at(8000), "operator:a", None, |_| panic!("nothing is left"));
         assert!(!budget.is_rested(at(1999)) && budget.is_rested(at(2000)));
     }

@@ -18,19 +18,7 @@ impl Broker {
         executor: &Executor,
         request: &StepRequest,
     ) -> Result<Option<Arc<LiveOpening>>, Error> {
-        let Some(NamedRequest { id, mac }) = &request.named else { return Ok(None) };
-        let (done, open) = self.journal.with_live(|live| {
-            let done = live.open_request(executor.uid, id);
-            let opening = done.and_then(|done| done.opening);
-            (done, opening.and_then(|opening| live.opening(opening)).cloned())
-        })?;
-        match (done, open) {
-            (None, _) => Ok(None),
-            (Some(done), _) if done.mac != *mac => Err(Error::RequestIdReused(id.clone())),
-            (Some(_), Some(open)) => Ok(Some(open)),
-            // The step was opened, and closed since.
-            (Some(_), None) => Err(Error::OpenedBefore(id.clone())),
-        }
+        self.journal.with_live(|live| opened_by(live, executor.uid, request.named.as_ref()))?
     }
 
     /// Takes a step to open from the executor's budget, before an older attempt is closed for it. A request with a long
@@ -68,17 +56,7 @@ impl Broker {
         // Checked again under the chain lock: the executor may have been removed meanwhile.
         self.check_scope(&opening.key, &opening.run_as)?;
         self.check_room(live, opening.key.executor_uid)?;
-        if let Some(NamedRequest { id, mac }) = &opening.request
-            && let Some(done) = live.open_request(opening.key.executor_uid, id)
-        {
-            if done.mac != *mac {
-                return Err(Error::RequestIdReused(id.clone()));
-            }
-            // The request was under way twice, and the step that the other one has opened is closed by now.
-            if done.opening.is_none_or(|opened| live.opening(opened).is_none()) {
-                return Err(Error::OpenedBefore(id.clone()));
-            }
-        }
+        opened_by(live, opening.key.executor_uid, opening.request.as_ref())?;
         match live.open_attempt(&opening.key) {
             Some(open) => Err(Error::StepExists(open.record().attempt)),
             None => Ok(()),
@@ -99,4 +77,22 @@ impl Broker {
             false => Ok(()),
         }
     }
+}
+
+/// The open step that a request has opened before; `None` if it is new.
+///
+/// # Errors
+/// If the id stands for another request, or the step is closed already.
+fn opened_by(
+    live: &Live,
+    registration: Id,
+    named: Option<&NamedRequest>,
+) -> Result<Option<Arc<LiveOpening>>, Error> {
+    let Some(NamedRequest { id, mac }) = named else { return Ok(None) };
+    let Some(done) = live.open_request(registration, id) else { return Ok(None) };
+    if done.mac != *mac {
+        return Err(Error::RequestIdReused(id.clone()));
+    }
+    let open = done.opening.and_then(|opening| live.opening(opening));
+    open.cloned().map(Some).ok_or_else(|| Error::OpenedBefore(id.clone()))
 }

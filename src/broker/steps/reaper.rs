@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_nested_deeper_than_descriptors_go_is_removed_without_following_links() {
+    fn deep_directories_are_removed_and_links_are_not_followed() {
         use std::os::unix::fs::PermissionsExt as _;
         let directory = tempfile::tempdir().unwrap();
         let gone = directory.path().join("gone");

@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::executor_budget::{Decisions, ExecutorBudget};
+use super::executor_budget::ExecutorBudget;
 use super::line_budget::LineBudget;
 use crate::journal::{Event, LiveOpening};
 use crate::model::Timestamp;
@@ -24,7 +24,8 @@ pub struct StepSession {
     rate: Mutex<Rate>,
     lines: LineBudget,
     executor: Arc<ExecutorBudget>,
-    decisions: Decisions,
+    /// The decisions that the step has for itself.
+    decisions: Mutex<Rate>,
     /// The time of the last heartbeat, in milliseconds.
     heartbeat: AtomicI64,
     watches: Arc<Semaphore>,
@@ -37,7 +38,7 @@ impl StepSession {
         now: Timestamp,
     ) -> Self {
         Self {
-            decisions: Decisions::of(&executor, &opening.record().key.workflow),
+            decisions: Mutex::default(),
             heartbeat: AtomicI64::new(now.millis()),
             watches: Arc::new(Semaphore::new(MAX_WATCHES)),
             opening,
@@ -89,7 +90,12 @@ impl StepSession {
         limits: &Limits,
         lines: u32,
     ) -> Result<(), Duration> {
-        let taken = self.decisions.take(&self.executor, now, limits, lines);
+        let (millis, own) = (now.millis(), limits.own_decisions_per_minute);
+        if self.decisions.lock().take_of_minute(millis, own, lines).is_ok() {
+            return Ok(());
+        }
+        let workflow = &self.opening.record().key.workflow;
+        let taken = self.executor.take_decision(workflow, now, limits, lines);
         taken.inspect_err(|_| self.lines.count_suppressed(now, ""))
     }
 

@@ -308,7 +308,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_names_of_events_are_all_there_are() {
+    fn the_list_of_event_names_is_complete() {
         let unknown = serde_json::json!({ "event": "none" });
         let known = serde_json::from_value::<Event>(unknown).err().unwrap().to_string();
         let known: Vec<_> = known.split('`').skip(3).step_by(2).collect();

@@ -1,4 +1,4 @@
-//! Whether anybody still waits for what is read.
+//! Whether the caller still waits for what is read.
 
 use std::io;
 

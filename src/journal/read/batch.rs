@@ -42,7 +42,7 @@ impl<'a> ReadBatch<'a> {
         self.audience.read(bytes);
     }
 
-    /// Whether the batch is full, or nobody waits for more.
+    /// Whether the batch is full, or the caller no longer waits.
     pub(super) fn is_full(&mut self) -> bool {
         self.audience.is_gone()
             || self.bytes >= self.most

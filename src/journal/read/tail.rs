@@ -229,7 +229,7 @@ impl Follower {
             && self.filter.admits(&line)
             && self.filter.steps(&line, &self.known) == OfSteps::Yes;
         if is_asked_for {
-            batch.push(line.told(self.file));
+            batch.push(line.into_tail_line(self.file));
         }
     }
 
@@ -251,7 +251,7 @@ impl Follower {
             batch.read(line.len() as u64);
             open = Some((place.file, file));
             if let Some(line) = ReadLine::parse(&line, &self.keyring) {
-                batch.push(line.told(place.file));
+                batch.push(line.into_tail_line(place.file));
             }
         }
         Ok(())

@@ -94,7 +94,7 @@ impl ReadLine {
     }
 
     /// The line for a client, as a line of this file.
-    pub(crate) fn told(self, file: u64) -> TailLine {
+    pub(crate) fn into_tail_line(self, file: u64) -> TailLine {
         let id = format!("{file}.{}", self.n);
         TailLine { id, time: self.time, event: self.event, json: self.text }
     }

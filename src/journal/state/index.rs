@@ -1,7 +1,7 @@
 //! The index of one file of the journal, so that the file need not be read again.
 //!
 //! ```text
-//! run (executor, workflow, run)                       → where its lines stand in the file
+//! run (executor, workflow, run)                       → the places of its lines in the file
 //! resource (uid, or a group's name) × workflow × day  → how often, and when last
 //! ```
 //!
@@ -78,7 +78,7 @@ pub(crate) fn save(
 /// Reads the index of a file. A missing index is rebuilt from the file, and written.
 ///
 /// # Errors
-/// If the file cannot be read, a newer keyhatch has written it, or nobody waits any more.
+/// If the file cannot be read, a newer keyhatch has written it, or the caller no longer waits.
 pub(crate) fn load(
     directory: &Path,
     keyring: &Keyring,

@@ -326,7 +326,7 @@ mod tests {
 
     /// One batch is announced while the one before is committed, so a kill can leave two without a head.
     #[test]
-    fn a_request_is_done_once_its_batch_or_a_later_one_is_in_force_and_never_if_it_was_abandoned() {
+    fn a_request_is_done_when_its_batch_or_a_later_one_is_in_force() {
         let head = |batch| Event::Head { batch, recovered: false, revoked: Vec::new() };
         assert_eq!(done(&[]), Vec::<String>::new());
         assert_eq!(done(&[head(1)]), ["a"]);

@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn who_does_much_forgets_its_own_and_nobody_elses() {
+    fn a_busy_registration_forgets_only_its_own_entries() {
         let mut remembered = Remembered::<u32, u32, 10>::default();
         remembered.insert(registration(1), 0, 7);
         (0..100).for_each(|n| remembered.insert(registration(2), n, n));
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_done_again_is_known_as_it_was_done_last() {
+    fn an_entry_that_is_inserted_again_has_its_last_value() {
         let mut remembered = Remembered::<&str, u32, 3>::default();
         for value in 0..10 {
             remembered.insert(registration(1), "again", value);

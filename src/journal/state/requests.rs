@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_of_the_first_version_are_forgotten_and_others_read() {
+    fn requests_of_0_1_0_are_dropped_and_others_are_read() {
         let mine = RequestNote {
             registration: Id::from_bytes([7; 16]),
             request: NamedRequest { id: RequestId::parse("r").unwrap(), mac: [1; 32].into() },

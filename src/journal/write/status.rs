@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn the_age_of_what_waits_is_the_oldest_lines_and_never_too_much() {
+    fn the_age_of_unsynced_lines_is_a_lower_bound() {
         let mut unsynced = Unsynced::new(at(0));
         let age =
             |unsynced: &Unsynced, last, synced, now| unsynced.age(last, synced, at(now)).as_secs();
