@@ -50,7 +50,7 @@ pub use write::sync::SyncFailed;
 
 use crate::identity::Authority;
 use crate::model::limits::JOURNAL_DEADLINE;
-use crate::model::{Id, Opening, PinnedCertificate, Timestamp};
+use crate::model::{Id, Opening, Timestamp};
 use crate::seal::Keyring;
 use write::chain::Chain;
 use write::sync::{SyncThread, Synced};
@@ -232,19 +232,6 @@ impl Journal {
         let event = Event::Closed { opening, reason, revoked: revoked.clone() };
         let position = chain.append(now, &event)?;
         Ok(Some((position, revoked)))
-    }
-
-    /// Takes a renewed certificate in, before the certificate is handed out.
-    ///
-    /// # Errors
-    /// If the line cannot be written.
-    pub fn renew_certificate(
-        &self,
-        now: Timestamp,
-        opening: Id,
-        certificate: PinnedCertificate,
-    ) -> Result<(), Unavailable> {
-        self.append(now, &Event::CertificateRenewed { opening, certificate }).map(drop)
     }
 
     /// Reads what is open and leased, while nothing can change.

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::runtime_dir::{CERTIFICATE, StepFile, grantees};
+use super::runtime_dir::{CERTIFICATE, grantees};
 use crate::broker::Broker;
 use crate::broker::error::Error;
 use crate::broker::resolve::authorize::is_executors;
-use crate::journal::{CloseReason, LiveOpening};
+use crate::journal::{CloseReason, Event, LiveOpening};
 use crate::model::limits::MAX_STEP_CERTIFICATE_LIFE;
 use crate::model::{Id, LogLimit, Timestamp};
 use crate::seal::random_id;
@@ -68,10 +68,11 @@ impl Broker {
         let end = record.expire_time.min(now.after(MAX_STEP_CERTIFICATE_LIFE));
         let (id, key) = (record.key.spiffe_id(), &record.public_key);
         let issued = self.authority.issue_client(&id, key, random_id()?, now, end)?;
-        self.journal.renew_certificate(now, record.id, issued.pinned)?;
-        let file = StepFile { name: CERTIFICATE, content: issued.chain_pem.as_bytes() };
+        let certificate = issued.pinned;
+        self.journal.append(now, &Event::CertificateRenewed { opening: record.id, certificate })?;
+        let file = (CERTIFICATE, issued.chain_pem.as_str());
         self.runtime
-            .replace_file(record.id, grantees(record.owner), &file)
+            .replace_file(record.id, grantees(record.owner), file)
             .map_err(|error| Error::Internal(format!("the step's directory: {error}")))?;
         opening.certificate_written();
         Ok(())

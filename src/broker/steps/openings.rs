@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::request::{HOST_MOUNT, StepRequest, heartbeat_seconds, mount_path};
-use super::runtime_dir::{CERTIFICATE, StepFile, grantees};
+use super::runtime_dir::{CERTIFICATE, grantees};
 use crate::access::Principal;
 use crate::broker::Broker;
 use crate::broker::error::Error;
@@ -275,7 +275,6 @@ impl Broker {
             ("ca.crt", self.authority.root_pem()),
             ("env", &env_text),
         ];
-        let files = files.map(|(name, text)| StepFile { name, content: text.as_bytes() });
         self.runtime.prepare(opening.id, grantees(opening.owner), opener, &files).map_err(|error| {
             let why = match error.kind() {
                 ErrorKind::InvalidInput => "it has no such user or group in its user namespace",

@@ -116,11 +116,8 @@ pub(super) fn grantees(owner: StepOwner) -> Grantees {
     }
 }
 
-/// One file of a step's directory.
-pub(crate) struct StepFile<'a> {
-    pub(crate) name: &'a str,
-    pub(crate) content: &'a [u8],
-}
+/// A file of a step's directory: its name and its contents.
+type StepFile<'a> = (&'a str, &'a str);
 
 /// The entries that a daemon makes in its runtime directory.
 const OWN_ENTRIES: [&str; 5] = [ADMIN_SOCKET, "gone", "lock", "stage", "steps"];
@@ -230,9 +227,9 @@ impl RuntimeDir {
         grantees: Grantees,
         files: &[StepFile<'_>],
     ) -> io::Result<UnixListener> {
-        for file in files {
-            directory.create(file.name, 0o600, file.content)?;
-            directory.grant(file.name, Permission::Read, grantees)?;
+        for (name, text) in files {
+            directory.create(name, 0o600, text.as_bytes())?;
+            directory.grant(name, Permission::Read, grantees)?;
         }
         let listener = directory.bind(STAGED_SOCKET)?;
         directory.grant(STAGED_SOCKET, Permission::Connect, grantees)?;
@@ -259,14 +256,14 @@ impl RuntimeDir {
         &self,
         id: Id,
         grantees: Grantees,
-        file: &StepFile<'_>,
+        (name, text): StepFile<'_>,
     ) -> io::Result<()> {
         let directory = self.open_step(id, grantees)?;
-        let staged = format!("{id}.{}", file.name);
+        let staged = format!("{id}.{name}");
         self.stage.remove(&staged)?;
-        self.stage.create(&staged, 0o600, file.content)?;
+        self.stage.create(&staged, 0o600, text.as_bytes())?;
         self.stage.grant(&staged, Permission::Read, grantees)?;
-        self.stage.rename(&staged, &directory, file.name)
+        self.stage.rename(&staged, &directory, name)
     }
 
     /// Listens again in a step's directory, after a restart. Fails for directories of older versions, which belong to

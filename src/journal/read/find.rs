@@ -60,8 +60,7 @@ impl Journal {
         };
         let end = if id.file == current { length } else { file.metadata()?.len() };
         let line = line_in(&file, end, id.line)?;
-        let parts = line.as_deref().and_then(Parts::split);
-        let parts = parts.filter(|parts| parts.is_tagged(&self.keyring));
+        let parts = line.as_deref().and_then(|line| Parts::tagged(line, &self.keyring));
         let body =
             parts.map(|parts| parts.parse().map_err(|_| ReadError::newer(id))).transpose()?;
         Ok(body.map(|body| (id, body)))
@@ -138,15 +137,12 @@ impl Journal {
             position += step + i64::try_from(read).unwrap_or(0);
             // A line that is alone in its block costs a block.
             audience.go_on(read.max(LOOK_BYTES) as u64).map_err(failed)?;
-            let text = line.strip_suffix(b"\n").unwrap_or(&line);
-            let Some(parts) = Parts::split(text) else { continue };
-            if parts.is_tagged(&self.keyring) {
-                let newer = |_| {
-                    let line = number_of(text).unwrap_or_default();
-                    ReadError::newer(DecisionId { file, line })
-                };
-                take(parts.parse().map_err(newer)?)?;
-            }
+            let Some(parts) = Parts::tagged(&line, &self.keyring) else { continue };
+            let newer = |_| {
+                let line = number_of(&line).unwrap_or_default();
+                ReadError::newer(DecisionId { file, line })
+            };
+            take(parts.parse().map_err(newer)?)?;
         }
         Ok(())
     }

@@ -250,16 +250,15 @@ fn was_on_disk(line: u64, rest: &[u8], keyring: &Keyring) -> bool {
 
 /// The whole lines of the broker's among these bytes.
 fn bodies(text: &[u8], keyring: &Keyring) -> impl Iterator<Item = Body> {
-    let lines = text.split(|byte| *byte == b'\n').filter_map(Parts::split);
-    lines.filter(|parts| parts.is_tagged(keyring)).filter_map(|parts| parts.parse().ok())
+    let lines = text.split(|byte| *byte == b'\n');
+    lines.filter_map(|line| Parts::tagged(line, keyring)?.parse().ok())
 }
 
 /// The place, from 1, of the first line among these bytes that the broker has written and this version cannot read. No
 /// crash leaves such a line.
 fn newer_line(text: &[u8], keyring: &Keyring) -> Option<u64> {
-    let is_newer = |line: &[u8]| {
-        Parts::split(line).is_some_and(|parts| parts.is_tagged(keyring) && parts.parse().is_err())
-    };
+    let is_newer =
+        |line: &[u8]| Parts::tagged(line, keyring).is_some_and(|parts| parts.parse().is_err());
     let place = text.split(|byte| *byte == b'\n').position(is_newer)?;
     Some(place as u64 + 1)
 }
@@ -274,9 +273,9 @@ pub fn written_formats(directory: &Path, keyring: &Keyring) -> std::io::Result<F
     let mut file = BufReader::new(File::open(directory.join(file_name(newest)))?);
     let (mut written, mut line) = (Formats::default(), Vec::new());
     while file.read_until(b'\n', &mut line)? > 0 {
-        let parts = Parts::split(line.strip_suffix(b"\n").unwrap_or(&line));
-        let tagged = parts.filter(|parts| parts.is_tagged(keyring));
-        match tagged.and_then(|parts| parts.parse_without_changes().ok()).map(|body| body.event) {
+        let body =
+            Parts::tagged(&line, keyring).and_then(|parts| parts.parse_without_changes().ok());
+        match body.map(|body| body.event) {
             Some(Event::Checkpoint(checkpoint)) => written = checkpoint.formats,
             Some(Event::Formats(formats)) => written = formats,
             _ => {}

@@ -82,7 +82,7 @@ pub(crate) struct ReadLine {
 impl ReadLine {
     /// Parses a line, without its newline; `None` if the broker has not written it.
     pub(crate) fn parse(text: &[u8], keyring: &Keyring) -> Option<Self> {
-        Parts::split(text).filter(|parts| parts.is_tagged(keyring))?;
+        Parts::tagged(text, keyring)?;
         let body: Value = serde_json::from_slice(text).ok()?;
         Some(Self {
             n: body.get("n")?.as_u64()?,

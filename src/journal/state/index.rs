@@ -136,9 +136,7 @@ fn rebuild(
         if read == 0 {
             return Ok(usage.take_file());
         }
-        let parts = Parts::split(line.strip_suffix(b"\n").unwrap_or(&line));
-        let tagged = parts.filter(|parts| parts.is_tagged(keyring));
-        if let Some(parts) = tagged {
+        if let Some(parts) = Parts::tagged(&line, keyring) {
             let body = parts.parse_without_changes();
             let body = body.map_err(|_| ReplayError::Newer { path: path.clone(), line: place })?;
             if let Event::Checkpoint(checkpoint) = &body.event {

@@ -84,6 +84,12 @@ impl<'a> Parts<'a> {
         Some(Self { body, tagged: line.get(..=tagged_end)?, tag, hash })
     }
 
+    /// Cuts a line, with or without its newline, if the broker has written it.
+    pub fn tagged(line: &'a [u8], keyring: &Keyring) -> Option<Self> {
+        let parts = Self::split(line.strip_suffix(b"\n").unwrap_or(line));
+        parts.filter(|parts| parts.is_tagged(keyring))
+    }
+
     /// Whether the broker has written this body.
     pub fn is_tagged(&self, keyring: &Keyring) -> bool {
         keyring.is_journal_tag(&sha256(self.body), &self.tag)

@@ -18,6 +18,7 @@ use std::path::Path;
 
 use super::chain::NextFile;
 use super::line;
+use super::signature::SignedRange;
 use crate::journal::Journal;
 use crate::journal::event::{Checkpoint, Event};
 use crate::journal::files::file_name;
@@ -29,16 +30,6 @@ const PIECE_BYTES: usize = 256 * 1024;
 /// How many bytes may be left to be copied under the lock.
 const LAST_BYTES: u64 = 64 * 1024;
 
-/// The state in which the checkpoint is made.
-struct Start {
-    checkpoint: Checkpoint,
-    line: u64,
-    hash: [u8; 32],
-    /// Where the lines after it begin in the old file.
-    offset: u64,
-    old: File,
-}
-
 impl Journal {
     /// Continues in a new file if the current file is full. Returns whether it did. Reads and writes files: call it
     /// where blocking is allowed, and never twice at once.
@@ -47,19 +38,17 @@ impl Journal {
     /// If the new file cannot be written. The old file stays in use then.
     pub fn rotate_if_full(&self, now: Timestamp) -> std::io::Result<bool> {
         let unavailable = |_| std::io::Error::other("the journal cannot be written");
-        let (start, number) = {
+        let (checkpoint, range, old, offset) = {
             let chain = self.lock().map_err(unavailable)?;
             if chain.length() < self.options.file_bytes {
                 return Ok(false);
             }
-            let number = chain.number() + 1;
-            let place = chain.signed_range();
-            let checkpoint = chain.live().checkpoint(number);
-            let (line, hash) = (place.line, place.hash);
-            let old = chain.file()?;
-            (Start { checkpoint, line, hash, offset: chain.length(), old }, number)
+            let checkpoint = chain.live().checkpoint(chain.number() + 1);
+            (checkpoint, chain.signed_range(), chain.file()?, chain.length())
         };
-        let mut next = self.begin(start, number, now)?;
+        let number = checkpoint.file;
+        let ready = self.begin_file(checkpoint, range, now)?;
+        let mut next = Copying { old, offset, ready };
         next.catch_up(|| Ok(self.lock().map_err(unavailable)?.length()))?;
 
         let mut chain = self.lock().map_err(unavailable)?;
@@ -80,21 +69,25 @@ impl Journal {
         Ok(true)
     }
 
-    /// Writes the new file's checkpoint.
-    fn begin(&self, start: Start, number: u64, now: Timestamp) -> std::io::Result<Copying> {
+    /// Makes a new file with its checkpoint, which replaces all lines up to the end of `range`.
+    fn begin_file(
+        &self,
+        checkpoint: Checkpoint,
+        range: SignedRange,
+        now: Timestamp,
+    ) -> std::io::Result<NextFile> {
+        let number = checkpoint.file;
         let path = self.directory.join(file_name(number));
         let unfinished = path.with_extension("jsonl.new");
         let mut file = create(&unfinished)?;
-        let mut buffer = Vec::new();
-        let event = Event::Checkpoint(Box::new(start.checkpoint));
-        let hash =
-            line::write(&mut buffer, &self.keyring, start.line, now, &event, &start.hash, 0)?;
+        let (mut buffer, event) = (Vec::new(), Event::Checkpoint(Box::new(checkpoint)));
+        let keyring = &self.keyring;
+        let hash = line::write(&mut buffer, keyring, range.line, now, &event, &range.hash, 0)?;
         file.write_all(&buffer)?;
-        // The bulk of it is synced while nobody waits.
+        // The bulk of it is synced while no line waits.
         file.sync_all()?;
         let length = buffer.len() as u64;
-        let ready = NextFile { file, unfinished, path, number, length, checkpoint: hash };
-        Ok(Copying { old: start.old, offset: start.offset, ready })
+        Ok(NextFile { file, unfinished, path, number, length, checkpoint: hash })
     }
 }
 
