@@ -68,7 +68,7 @@ pub enum RuntimeDirError {
     },
     /// It holds an entry that a daemon does not make.
     #[error(
-        "{} holds {entry}, which is not a daemon's: it would be in danger there; name a directory for keyhatch \
+        "{} holds {entry}, which no daemon makes and which could be lost there; choose a directory for keyhatch \
          alone with --runtime", .path.display()
     )]
     NotOurs {

@@ -41,7 +41,7 @@ pub enum DecisionName {
 
 /// The text is neither a place nor an opaque id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no decision is called so")]
+#[error("the text is not a decision id")]
 pub struct NoDecisionName;
 
 impl FromStr for DecisionName {

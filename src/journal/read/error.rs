@@ -12,7 +12,7 @@ pub enum ReplayError {
     #[error("the journal: {0}")]
     Io(#[from] io::Error),
     /// A file in this directory cannot be read or written.
-    #[error("the journal in {}: {source}; see to its disk, and that this user may write there", .path.display())]
+    #[error("the journal in {}: {source}; check its disk, and that this user may write there", .path.display())]
     At {
         /// The directory.
         path: PathBuf,

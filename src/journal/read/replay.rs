@@ -171,7 +171,7 @@ impl ReadFile {
 
 /// Renames a file that never was in force.
 fn set_aside(path: &Path) -> std::io::Result<()> {
-    tracing::warn!(journal.file = %path.display(), "a file of the journal that was not finished is set aside");
+    tracing::warn!(journal.file = %path.display(), "an unfinished file of the journal is set aside");
     std::fs::rename(path, path.with_extension("jsonl.unfinished"))
 }
 

@@ -70,7 +70,7 @@ pub enum ProofError {
     },
     /// The oldest files are missing.
     #[error(
-        "{} is missing: the journal begins with file {first}; if the older ones are kept elsewhere, say so with \
+        "{} is missing: the journal begins with file {first}; if the older files are kept elsewhere, pass \
          --from {first}", .path.display()
     )]
     NotFromTheBeginning {
@@ -89,11 +89,12 @@ pub enum ProofError {
     },
 }
 
-const CHANGED: &str = "it was changed after it was written: its hash is another";
-const OUT_OF_CHAIN: &str = "a line before it was changed, removed or inserted: it follows another";
+const CHANGED: &str = "its hash is wrong: it was changed after it was written";
+const OUT_OF_CHAIN: &str =
+    "its hash of the line before is wrong: a line before it was changed, removed or inserted";
 const NOT_SIGNED: &str =
     "the signature on the lines before it is not the root's, or is for other lines";
-const MALFORMED: &str = "it has not the form of a line";
+const MALFORMED: &str = "it does not have the form of a line";
 
 /// Verifies every line of every file in a directory, from file `from` on: 1, unless older files are kept elsewhere.
 /// `expected` is a line and its hash from an earlier proof; a journal without that line is refused.
@@ -216,7 +217,7 @@ impl<'a> Verifier<'a> {
         is_first: bool,
     ) -> Result<InFile, &'static str> {
         let Event::Checkpoint(checkpoint) = &line.event else {
-            return Err("the file begins with another line than its first");
+            return Err("the file does not begin with a checkpoint");
         };
         if checkpoint.file != number {
             return Err("it is the first line of another file");
@@ -251,7 +252,7 @@ impl<'a> Verifier<'a> {
         if let Event::Continued { line: last, .. } = line.event {
             // If the journal begins with this file, its copies are the only lines of the file before.
             if last != self.last || line.previous != self.last_hash {
-                return Err("the file before has not ended where this one goes on");
+                return Err("the file before does not end where this file continues");
             }
             file.is_copying = false;
         }
@@ -298,7 +299,7 @@ impl<'a> Verifier<'a> {
     fn finish(self, path: &Path, (first, last): (u64, u64)) -> Result<Proof, ProofError> {
         let truncated = |what: String| ProofError::Truncated { path: path.to_owned(), what };
         if let Some(next) = self.next {
-            return Err(truncated(format!("the file {} that goes on is missing", file_name(next))));
+            return Err(truncated(format!("the next file, {}, is missing", file_name(next))));
         }
         if let Some((line, hash)) = self.expected.filter(|_| !self.is_expected_seen) {
             let hash = hex::encode(hash);

@@ -88,7 +88,7 @@ pub(crate) fn load(
     if let Some(index) = read(&index_path(directory, file), keyring, file) {
         return Ok(index);
     }
-    tracing::info!(journal.file = file, "the index of a file of the journal is made again");
+    tracing::info!(journal.file = file, "the index of a file of the journal is rebuilt");
     let index = rebuild(directory, keyring, file, audience)?;
     if let Err(error) = save(directory, keyring, file, &index) {
         tracing::warn!(journal.file = file, %error, "the index could not be written");

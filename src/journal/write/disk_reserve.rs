@@ -76,11 +76,11 @@ impl DiskReserve {
         match OpenOptions::new().write(true).truncate(true).open(&self.path) {
             Ok(_) => tracing::error!(
                 path = %self.path.display(), bytes = DISK_RESERVE_BYTES,
-                "the disk is full: its reserve is given up, for what takes access away; nothing is resolved \
+                "the disk is full: its reserve is released for changes that take access away; nothing is resolved \
                  until there is room; free space on the disk"
             ),
             Err(error) => {
-                tracing::error!(path = %self.path.display(), %error, "the reserve is gone");
+                tracing::error!(path = %self.path.display(), %error, "the reserve of the disk could not be released");
             }
         }
         self.state = ReserveState::GivenUp;

@@ -53,7 +53,7 @@ pub struct Body {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unread {
     /// It does not have the form of a line.
-    #[error("it has not the form of a line")]
+    #[error("it does not have the form of a line")]
     Malformed,
     /// A newer keyhatch has written it: it contains something that this version does not know.
     #[error("a newer keyhatch has written it")]

@@ -15,7 +15,7 @@ impl Journal {
         static LIMIT: LogLimit = LogLimit::new(1);
         let is_new = self.rotate_if_full(now).unwrap_or_else(|error| {
             if let Some(suppressed) = LIMIT.allow() {
-                tracing::error!(%error, suppressed, "the journal cannot go on in a new file");
+                tracing::error!(%error, suppressed, "the journal cannot continue in a new file");
             }
             false
         });

@@ -64,7 +64,7 @@ impl Journal {
         chain.live_mut().usage_mut().add_history(&finished);
         self.sync.switch(chain.file()?, vec![old, File::open(&self.directory)?]);
         drop(chain);
-        tracing::info!(journal.file = number, "the journal goes on in a new file");
+        tracing::info!(journal.file = number, "the journal continues in a new file");
         index::save(&self.directory, &self.keyring, old_number, &finished)?;
         Ok(true)
     }
