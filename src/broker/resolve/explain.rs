@@ -138,23 +138,7 @@ impl Broker {
         let decided = authorize(catalog, &principal, workflow, target, Some(fields));
         let connection = target_connection(catalog, target);
         check_newer(catalog, workflow, target, connection.as_ref())?;
-        let mut resources = Vec::new();
-        if let Reference::Group(GroupRef { name, .. }) = target {
-            let found = catalog.group(name).map(|group| &group.metadata);
-            let found = found.map(|group| (group.update_time, &group.access));
-            resources.push(examined(
-                ResourceName::Group(name.clone()),
-                ON_GROUP,
-                &principal,
-                found,
-            ));
-        }
-        if let Some(name) = &connection {
-            let found = catalog.connection(name).map(|connection| &connection.metadata);
-            let found = found.map(|connection| (connection.update_time, &connection.access));
-            let name = ResourceName::Connection(name.clone());
-            resources.push(examined(name, ON_CONNECTION, &principal, found));
-        }
+        let resources = examine_all(catalog, &principal, target, connection.as_ref());
         let is_quarantined = self.journal.with_live(crate::journal::Live::is_quarantined)?;
         let reason = match &decided {
             Ok(_) if is_quarantined => "QUARANTINED",
@@ -199,6 +183,28 @@ fn target_connection(catalog: &Catalog, target: &Reference) -> Option<Connection
         }
         Reference::Secret(_) => None,
     }
+}
+
+/// The resources of a target whose bindings count: the group, if any, and the connection.
+fn examine_all(
+    catalog: &Catalog,
+    principal: &Principal,
+    target: &Reference,
+    connection: Option<&ConnectionRef>,
+) -> Vec<ExaminedResource> {
+    let mut resources = Vec::new();
+    if let Reference::Group(GroupRef { name, .. }) = target {
+        let found = catalog.group(name).map(|group| &group.metadata);
+        let found = found.map(|group| (group.update_time, &group.access));
+        resources.push(examined(ResourceName::Group(name.clone()), ON_GROUP, principal, found));
+    }
+    if let Some(name) = connection {
+        let found = catalog.connection(name).map(|connection| &connection.metadata);
+        let found = found.map(|connection| (connection.update_time, &connection.access));
+        let name = ResourceName::Connection(name.clone());
+        resources.push(examined(name, ON_CONNECTION, principal, found));
+    }
+    resources
 }
 
 /// Checks that this version can read the resource that a target names.
