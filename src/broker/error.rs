@@ -96,7 +96,7 @@ pub enum Error {
     #[error("you are not an editor of {0}, nor an administrator")]
     EditDenied(ResourceName),
     /// The resource was changed since the caller read it.
-    #[error("{0} was changed meanwhile; read it again")]
+    #[error("{0} was changed in the meantime; read it again")]
     EtagMismatch(ResourceName),
     /// A filter is not well formed.
     #[error("the filter: {0}")]
@@ -132,7 +132,7 @@ pub enum Error {
     },
     /// Two connections with the same values.
     #[error(
-        "{connection} has the same identifier values as {other}, so group {group} could not tell them apart"
+        "{connection} has the same identifier values as {other}, so group {group} cannot tell them apart"
     )]
     IdentifiersNotUnique {
         /// The group.

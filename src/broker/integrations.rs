@@ -145,7 +145,7 @@ pub(super) fn put(
     let user = connection_of(draft.catalog(), &name, |kind| !kinds.contains(kind));
     if let Some(users) = user {
         let resource = ResourceName::Integration(name);
-        let hint = "keep the kind, or delete the connections of it first";
+        let hint = "keep the kind, or delete its connections first";
         return Err(Error::InUse { resource, users, hint });
     }
     if let Some(old) = &old {
@@ -182,7 +182,7 @@ fn delete(
     check_etag(deletion.etag.as_ref(), &own.etag(), &resource)?;
     let connection = connection_of(draft.catalog(), name, |_| true);
     if let Some(users) = connection.or_else(|| group_of(draft.catalog(), name)) {
-        let hint = "delete what is of it first";
+        let hint = "delete its connections and groups first";
         return Err(Error::InUse { resource, users, hint });
     }
     draft.note(note(caller, "integration.delete", &own));
@@ -211,7 +211,7 @@ fn check_destinations_stay(
         };
         if !kind.fields.iter().all(stays) {
             let resource = ResourceName::Integration(old.name.clone());
-            let hint = "while there are connections, a field stays, keeps its name to itself, and stays a \
+            let hint = "while it has connections, a field must stay, keep its name to itself, and stay a \
                         destination if it is one; delete the connections first, or add a kind";
             return Err(Error::InUse { resource, users, hint });
         }

@@ -13,10 +13,9 @@ use super::error::Error;
 use super::registry::operators::{require_operator, require_role};
 use crate::access::{Principal, Role};
 use crate::catalog::{Catalog, Resource, Secret, SecretMetadata, Values};
-use crate::integration::{Finding, Problem, with_last_newline};
+use crate::integration::{Finding, Problem, value_problem, with_last_newline};
 use crate::journal::ChangeNote;
-use crate::model::limits::MAX_VALUE_BYTES;
-use crate::model::{FieldName, Fields, ResourceName, SecretRef, Value, WorkflowName};
+use crate::model::{FieldName, Fields, ResourceName, SecretRef, WorkflowName};
 use crate::seal::{RecordKey, RecordKind, random_id};
 
 impl Broker {
@@ -114,7 +113,9 @@ pub(super) fn put(
             None => Err(Error::FieldsInvalid(vec![Problem::new("value", NOTHING_KEPT)])),
         };
     };
-    check(value)?;
+    if let Some(problem) = value_problem("value", value) {
+        return Err(Error::FieldsInvalid(vec![problem]));
+    }
     let (value, _) = with_last_newline(copied(value));
     let uid = old.as_ref().map_or_else(random_id, |old| Ok(old.uid))?;
     let fingerprint = draft.keyring.fingerprint(uid, "value", value.expose());
@@ -148,15 +149,4 @@ fn find(catalog: &Catalog, name: &SecretRef) -> Result<SecretMetadata, Error> {
 fn note(caller: &Principal, action: &str, secret: &SecretMetadata) -> ChangeNote {
     let resource = ResourceName::Secret(secret.name.clone());
     change_note(caller, action, resource, secret.uid, secret.version)
-}
-
-fn check(value: &Value) -> Result<(), Error> {
-    let problem = if value.len() > MAX_VALUE_BYTES {
-        format!("the value has {} bytes; at most {MAX_VALUE_BYTES} are allowed", value.len())
-    } else if value.looks_masked() {
-        "the value looks like a mask that some tool printed; give the real one".to_owned()
-    } else {
-        return Ok(());
-    };
-    Err(Error::FieldsInvalid(vec![Problem::new("value", problem)]))
 }

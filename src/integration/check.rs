@@ -253,15 +253,20 @@ fn unknown(kind: &CredentialKind, given: &str) -> Problem {
     Problem::new(&shown, format!("{} has no such field; it has: {}", kind.name, known.join(", ")))
 }
 
-fn check_value(rule: &FieldRule, given: &str, name: &FieldName, value: &Value) -> Option<Problem> {
+/// The problem of a value of any field: it is too long, or a mask.
+pub fn value_problem(given: &str, value: &Value) -> Option<Problem> {
     if value.len() > MAX_VALUE_BYTES {
         let text =
             format!("the value has {} bytes; at most {MAX_VALUE_BYTES} are allowed", value.len());
         return Some(Problem::new(given, text));
     }
-    if value.looks_masked() {
-        let text = "the value looks like a mask that some tool printed; give the real one";
-        return Some(Problem::new(given, text));
+    let text = "the value looks like a mask that some tool printed; give the real value";
+    value.looks_masked().then(|| Problem::new(given, text))
+}
+
+fn check_value(rule: &FieldRule, given: &str, name: &FieldName, value: &Value) -> Option<Problem> {
+    if let Some(problem) = value_problem(given, value) {
+        return Some(problem);
     }
     if let Some(text) = misplaced(rule, value) {
         return Some(Problem::new(given, text));

@@ -15,6 +15,7 @@ use std::sync::LazyLock;
 
 pub use check::{
     Checked, CheckedField, PresentField, PresentFields, Problem, check, find_field, infer_kind,
+    value_problem,
 };
 pub use expiry::token_end;
 pub use findings::{Finding, Severity, doubts, findings, text_findings};

@@ -124,7 +124,7 @@ pub(crate) fn copied(value: &Value) -> Value {
 }
 
 /// The problem of a value that a document keeps although none is stored.
-pub(crate) const NOTHING_KEPT: &str = "it is to be kept, and nothing is stored there; give a value, \
+pub(crate) const NOTHING_KEPT: &str = "the document keeps this value, and none is stored; give a value, \
                                        {fromEnv: NAME} or {fromFile: PATH}";
 
 /// A new group.

@@ -97,7 +97,7 @@ fn all_findings(
     let metadata = &connection.metadata;
     let integration = catalog.integration(&metadata.integration);
     let Some(kind) = integration.and_then(|found| found.kind(metadata.kind.as_str())) else {
-        return vec![Finding::error("", "its kind is gone from its integration")];
+        return vec![Finding::error("", "its integration has no such kind any more")];
     };
     let mended = metadata.fields.iter().filter(|(_, field)| field.is_mended);
     let mut found: Vec<_> = mended.map(|(name, _)| Finding::mended(name.as_str())).collect();

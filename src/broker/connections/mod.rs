@@ -272,7 +272,7 @@ fn delete(
     let mut users: Vec<_> = groups.map(|group| format!("group {}", group.metadata.name)).collect();
     users.extend_from_slice(runs);
     if !users.is_empty() && !deletion.force {
-        let hint = "with force (--force) it is deleted all the same, and taken out of its groups";
+        let hint = "with force (--force) it is deleted anyway, and leaves its groups";
         return Err(Error::InUse { resource, users: users.join(", "), hint });
     }
     draft.note(note(caller, "connection.delete", metadata));

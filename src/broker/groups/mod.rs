@@ -149,7 +149,7 @@ impl Broker {
             let group = editable(draft, &caller, &name)?;
             check_etag(deletion.etag.as_ref(), &group.etag(), &resource)?;
             if !users.is_empty() && !deletion.force {
-                let hint = "with force (--force) it is deleted all the same";
+                let hint = "with force (--force) it is deleted anyway";
                 return Err(Error::InUse { resource, users: users.join(", "), hint });
             }
             draft.note_for_all(note(&caller, "group.delete", &group));
