@@ -124,7 +124,7 @@ fn only_workflow(run: &pb::Run) -> Result<String, Failure> {
         [only] => Ok((*only).to_owned()),
         several => {
             let text = format!(
-                "several workflows have a run of this name; say --workflow: {}",
+                "several workflows have a run of this name; give --workflow: {}",
                 several.join(", ")
             );
             Err(Failure::new("RUN_AMBIGUOUS", text, exit::USAGE))

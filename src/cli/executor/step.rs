@@ -72,7 +72,7 @@ impl StepArgument {
     /// The opening or else an empty text, and workflow, run and step or else empty texts.
     fn names(self) -> Result<(String, [String; 3]), Failure> {
         if self.opening.is_none() && self.workflow.is_none() {
-            return Err(Failure::usage("name the opening, or say --workflow, --run and --step"));
+            return Err(Failure::usage("name the opening, or give --workflow, --run and --step"));
         }
         // The prefix may be left out.
         let opening = self.opening.map(|name| match name.contains('/') {

@@ -1,10 +1,10 @@
-//! What commands share. How to write a command:
+//! The parts that commands share. To write a command:
 //!
 //! 1. Its arguments are a `clap::Args` struct in the folder of the people who call it; `cli/mod.rs` gets a variant of
 //!    `Command` and an arm of `dispatch`, and `help/examples.rs` an example.
 //! 2. `run(self, common: &Common)` connects with `common.operator()`, or with `Endpoint` as a step or an executor, and
 //!    makes one request; every `tonic::Status` becomes a [`failure::Failure`] by `?`. [`pages`] has the list RPCs.
-//! 3. The answer is `json!` or a struct that derives `Serialize`: what scripts read. [`output::list`] and
+//! 3. The answer is `json!` or a struct that derives `Serialize`, for scripts. [`output::list`] and
 //!    [`output::show`] print it in every form, and for people only the keys that are named with a title. Where people get
 //!    more than that, [`output::print`] takes their text, made with [`text`].
 //! 4. Anything beside the answer goes to stderr by [`output::say`]; a question by [`prompt::confirm`].

@@ -1,4 +1,4 @@
-//! What commands print: stdout has the answer, stderr everything else.
+//! The output of commands: stdout has the answer, stderr everything else.
 
 use std::io::Write as _;
 
@@ -114,7 +114,7 @@ pub fn show<T: Serialize>(
     print(output, &answer, || properties(&rows().collect::<Vec<_>>()), || cell(&answer, name))
 }
 
-/// What an answer has at these keys, for people.
+/// The values of an answer at these keys, for people.
 fn cell(answer: &Json, keys: &str) -> String {
     let texts = keys.split(' ').map(|key| match answer.get(key) {
         Some(Json::Bool(is_so)) => if *is_so { key } else { "" }.to_owned(),

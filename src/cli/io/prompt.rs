@@ -13,7 +13,7 @@ pub fn confirm(yes: bool, question: &str) -> Result<(), Failure> {
         return Ok(());
     }
     if !std::io::stdin().is_terminal() {
-        return Err(Failure::usage(format!("{question} Nobody is there to ask: say --yes")));
+        return Err(Failure::usage(format!("{question} Nobody is there to ask: give --yes")));
     }
     match ask(&format!("{question} [y/N] "))?.trim().to_ascii_lowercase().as_str() {
         "y" | "yes" => Ok(()),

@@ -174,9 +174,7 @@ fn ask_named() -> Result<BTreeMap<String, Vec<u8>>, Failure> {
 /// If the value is empty and that is not allowed.
 pub fn refuse_empty(value: &[u8], allow_empty: bool, name: &str) -> Result<(), Failure> {
     match value.is_empty() && !allow_empty {
-        true => {
-            Err(Failure::usage(format!("{name} is empty; if that is meant, say --allow-empty")))
-        }
+        true => Err(Failure::usage(format!("{name} is empty; to allow that, give --allow-empty"))),
         false => Ok(()),
     }
 }

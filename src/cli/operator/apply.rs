@@ -20,10 +20,10 @@ use crate::grpc::pb;
 use crate::grpc::pb::apply_request::Document;
 use crate::grpc::pb::apply_service_client::ApplyServiceClient;
 
-/// How many connections that no step may resolve are named.
+/// At most so many connections that no step may resolve are named.
 const MOST_SHOWN: usize = 5;
 
-/// Which seed files.
+/// The seed files of `apply` and `diff`.
 #[derive(clap::Args)]
 pub struct SeedFiles {
     /// A seed file, a directory of *.yaml and *.yml files, or - for stdin; may be given more than once.
@@ -145,7 +145,7 @@ pub(crate) async fn send(
     Ok(ApplyServiceClient::new(channel).apply(requests).await?.into_inner().results)
 }
 
-/// What was done to a resource.
+/// The result for a resource.
 #[derive(Serialize)]
 struct AppliedResource {
     name: String,

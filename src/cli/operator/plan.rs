@@ -1,5 +1,5 @@
-//! What documents would change, as `import`, `apply` and `diff` show it: every difference but values, and where each
-//! value comes from.
+//! The plan of documents, as `import`, `apply` and `diff` show it: every difference but sensitive values, and the origin
+//! of each value.
 //!
 //! ```text
 //! ~ connections/aws/prod (seed.yaml:1:1)

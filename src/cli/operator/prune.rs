@@ -13,7 +13,7 @@ use crate::cli::io::output::say;
 use crate::cli::io::prompt::confirm;
 use crate::cli::io::text::printable;
 
-/// What to delete.
+/// The arguments of pruning.
 #[derive(clap::Args)]
 pub struct Pruning {
     /// Delete connections and groups that have the labels and that no file describes; diff shows which.
@@ -30,7 +30,7 @@ pub struct Prunable(Vec<BoundResource>);
 
 /// The result of deleting.
 pub struct Pruned {
-    /// What was deleted.
+    /// The resources that were deleted.
     pub names: Vec<String>,
     /// The error that ended it early.
     pub outcome: Result<(), Failure>,

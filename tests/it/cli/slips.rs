@@ -61,7 +61,7 @@ fn a_mistyped_field_is_reported_with_the_known_fields() {
     assert_says(&told, &["no kind has all of these fields; access_key has: "]);
     assert!(!told.contains("canary"));
     let field = format!("{}spec: {{integration: aws, field: {{a: b}}}}\n", connection(""));
-    assert_says(&apply(&steps, &field), &["seed.yaml:4:26: unknown key; is fields meant?"]);
+    assert_says(&apply(&steps, &field), &["seed.yaml:4:26: unknown key; did you mean fields?"]);
     let relay = "connections:\n  aws/prod: {accessKey: canary}\n";
     assert_says(&apply(&steps, relay), &["seed.yaml:2:13", "there is no field accessKey; "]);
 }

@@ -244,7 +244,7 @@ fn nothing_is_written_by_a_dry_run_nor_before_a_yes() {
     assert!(plan["documents"][0]["from"].as_str().unwrap().ends_with("app.env: GITHUB_TOKEN"));
     assert!(plan["skipped"][0]["what"].as_str().unwrap().ends_with("line 2: OTHER"));
     let (ended_well, _, talk) = world.import(&arguments);
-    assert!(!ended_well && talk.contains("say --yes"), "{talk}");
+    assert!(!ended_well && talk.contains("give --yes"), "{talk}");
     let list = world.serving.run(&["connection", "list", "-o", "name"]);
     assert_eq!(String::from_utf8(list.stdout).unwrap().trim(), "");
     // Without an access option nobody may resolve the imported connections.

@@ -191,7 +191,7 @@ fn git_gets_the_login_of_the_user_it_asks_for() {
     }
     let (got, said, is_done) = git(&[work], "username=bob\n", "git.example");
     assert!(got.is_empty() && is_done, "{said}");
-    assert!(said.contains("say --answer bob@git.example=http/work"), "{said}");
+    assert!(said.contains("give --answer bob@git.example=http/work"), "{said}");
     let (got, said, is_done) = git(&[refused], "username=bob\n", "git.example");
     assert!(got.is_empty() && !is_done && said.contains("RESOLVE_DENIED"), "{said}");
     // The host chooses the user name of a token, so only an answer can say whose token it is.

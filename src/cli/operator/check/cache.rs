@@ -1,4 +1,4 @@
-//! What the broker answers, each question asked once.
+//! The answers of the broker. Each question is asked once.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -122,7 +122,7 @@ impl BrokerCache {
         cached(&mut self.secrets, workflow.to_owned(), ask).await.map(Vec::as_slice)
     }
 
-    /// What would be decided now if a step of this workflow asked for this target.
+    /// The decision of the broker if a step of this workflow asked for this target now.
     pub async fn explain(
         &mut self,
         workflow: &str,

@@ -13,7 +13,7 @@ use crate::relay::{SpecScope, UseTarget};
 /// The step name for any step, where a file names no step.
 pub const ANY_STEP: &str = "any";
 
-/// What will happen when the workflow asks for it.
+/// The outcome that the workflow would get now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CheckState {
     /// Unknown: its name is computed at run time.
@@ -108,7 +108,7 @@ pub fn shown(wanted: &UseTarget) -> String {
 /// The decisions for the steps that ask.
 #[derive(Default)]
 pub struct StepDecisions {
-    /// That of the first step that is refused; of the last step, if all are allowed.
+    /// The decision for the first step that is refused; for the last step if all are allowed.
     pub answer: pb::ExplainResponse,
     /// True if some step is allowed.
     has_allowed: bool,
@@ -129,7 +129,7 @@ impl Checker<'_> {
     /// Checks one thing. Fails only if the broker cannot be asked.
     pub async fn check(&mut self, wanted: &UseTarget) -> Result<CheckResult, Failure> {
         if let Err(invalid) = WorkflowName::parse(self.workflow) {
-            return Ok(CheckResult::malformed(format!("{invalid}; say --workflow NAME")));
+            return Ok(CheckResult::malformed(format!("{invalid}; give --workflow NAME")));
         }
         if let Some(invalid) = self.steps.iter().find_map(|step| StepName::parse(step).err()) {
             return Ok(CheckResult::malformed(invalid.to_string()));
@@ -236,17 +236,17 @@ impl Checker<'_> {
         let create = create_command(schema, target, self.workflow);
         let decisions = self.explain(target).await?;
         if decisions.answer.resources.iter().any(|resource| resource.exists) {
-            return Ok(self.verdict(&decisions));
+            return Ok(self.result_of(&decisions));
         }
         let nearest = self.cache.nearest_connections(integration, name).await?;
-        let verdict = CheckResult::missing("there is no such connection", nearest);
-        Ok(CheckResult { commands: vec![create], ..verdict })
+        let result = CheckResult::missing("there is no such connection", nearest);
+        Ok(CheckResult { commands: vec![create], ..result })
     }
 
     async fn secret(&mut self, target: &str) -> Result<CheckResult, Failure> {
         let decisions = self.explain(target).await?;
         if decisions.answer.outcome != "SECRET_NOT_FOUND" {
-            return Ok(self.verdict(&decisions));
+            return Ok(self.result_of(&decisions));
         }
         let name = target.trim_start_matches("secret:");
         let others = self.cache.secrets(self.workflow).await?.to_vec();
@@ -262,7 +262,7 @@ impl Checker<'_> {
     }
 
     /// The result for something that exists.
-    pub fn verdict(&self, decisions: &StepDecisions) -> CheckResult {
+    pub fn result_of(&self, decisions: &StepDecisions) -> CheckResult {
         let answer = &decisions.answer;
         match answer.outcome.as_str() {
             "ALLOWED" => CheckResult::fine("fine"),

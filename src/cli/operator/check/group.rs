@@ -6,6 +6,7 @@ use super::cache::nearest;
 use super::checker::{CheckResult, CheckState, Checker};
 use crate::cli::io::failure::Failure;
 use crate::cli::io::text::command_line;
+use crate::cli::operator::labels::pairs;
 use crate::grpc::pb;
 use crate::model::{GroupName, Tag};
 
@@ -56,8 +57,7 @@ impl Checker<'_> {
         asked: &BTreeMap<String, Option<String>>,
     ) -> Result<CheckResult, Failure> {
         let pairs = |values: &[(String, String)]| {
-            let pairs = values.iter().map(|(key, value)| format!("{key}={value}"));
-            pairs.collect::<Vec<_>>().join(",")
+            pairs(values.iter().map(|(key, value)| (key, value)), ",")
         };
         if asked.values().all(Option::is_some) {
             let fixed = asked.iter().filter_map(|(key, value)| Some((key.clone(), value.clone()?)));
@@ -65,7 +65,7 @@ impl Checker<'_> {
             let decisions = self.explain(&format!("group:{name}:{}", pairs(&fixed))).await?;
             return Ok(match decisions.answer.outcome.as_str() {
                 "GROUP_MEMBER_NOT_FOUND" => no_member(&decisions.answer),
-                _ => self.verdict(&decisions),
+                _ => self.result_of(&decisions),
             });
         }
         let (mut fine, mut failing, mut commands) = (0_usize, Vec::new(), Vec::new());
@@ -137,13 +137,12 @@ fn values(
 
 fn no_member(explained: &pb::ExplainResponse) -> CheckResult {
     let near = |member: &pb::NearMember| {
-        let has = member.differences.iter().map(|one| format!("{}={}", one.identifier, one.value));
-        has.collect::<Vec<_>>().join(",")
+        pairs(member.differences.iter().map(|one| (&one.identifier, &one.value)), ",")
     };
     let suggestions: Vec<String> = explained.near_members.iter().take(3).map(near).collect();
-    let verdict = CheckResult::missing("no member of the group has these values", suggestions);
+    let result = CheckResult::missing("no member of the group has these values", suggestions);
     let group =
         explained.resources.first().map(|resource| resource.name.replacen("groups/", "", 1));
     let commands = group.iter().map(|name| command_line(&["group", "get", name])).collect();
-    CheckResult { commands, ..verdict }
+    CheckResult { commands, ..result }
 }

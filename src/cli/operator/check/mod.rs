@@ -10,7 +10,6 @@ mod checker;
 mod group;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
@@ -134,7 +133,7 @@ impl Check {
         let WorkflowFile { name, uses, problems, .. } = found;
         let workflow = self.workflow.clone().or(name);
         if workflow.is_none() && input::is_stdin(path) && cache.is_some() {
-            return Err(Failure::usage("stdin does not name its workflow: say --workflow NAME"));
+            return Err(Failure::usage("stdin does not name its workflow: give --workflow NAME"));
         }
         let stem = || path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let workflow = workflow.unwrap_or_else(stem);
@@ -222,14 +221,8 @@ fn malformed(file: String, at: Position, problem: String) -> CheckFinding {
 
 /// Reads a workflow file.
 fn read(path: &Path) -> Result<WorkflowFile, (Position, String)> {
-    let nowhere = |problem: String| (START, problem);
-    let read = input::named(path, MAX_FILE_BYTES).and_then(input::text);
-    let text = read.map_err(|error| match error.kind() {
-        ErrorKind::FileTooLarge => {
-            nowhere(format!("the file has more bytes; at most {MAX_FILE_BYTES} are read"))
-        }
-        _ => nowhere(error.to_string()),
-    })?;
+    let text = input::named(path, MAX_FILE_BYTES).and_then(input::text);
+    let text = text.map_err(|error| (START, error.to_string()))?;
     find_uses(&text).map_err(|error| (error.at, error.problem))
 }
 

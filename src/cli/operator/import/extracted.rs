@@ -13,7 +13,7 @@ use crate::grpc::pb::apply_request::Document;
 pub struct Extracted {
     /// The documents.
     pub entries: Vec<Entry>,
-    /// What is left out.
+    /// Objects and values that are left out.
     pub skipped: Vec<Skipped>,
     /// Problems with their positions: if there is one, nothing is applied.
     pub problems: Vec<String>,

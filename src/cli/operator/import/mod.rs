@@ -67,7 +67,7 @@ enum ImportFormat {
     DockerConfig,
     /// Secret objects, in YAML or JSON
     KubernetesSecret,
-    /// What vault kv get -format=json prints
+    /// The output of vault kv get -format=json
     VaultKvJson,
 }
 

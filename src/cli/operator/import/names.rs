@@ -28,7 +28,7 @@ impl NameArguments {
                 ConnectionName::parse(argument)?;
                 if names.only.replace(argument.clone()).is_some() {
                     return Err(Failure::usage(
-                        "--name NAME is given twice; say --name OLD=NEW for each",
+                        "--name NAME is given twice; give --name OLD=NEW for each",
                     ));
                 }
                 continue;
@@ -50,7 +50,7 @@ impl NameArguments {
         let named = found.entries.iter().filter(named).count();
         if let Some(only) = self.only.as_ref().filter(|_| named > 1) {
             let text = format!(
-                "--name {only} would name {named} connections; say --name OLD=NEW for each"
+                "--name {only} would name {named} connections; give --name OLD=NEW for each"
             );
             found.problems.push(text);
             return;
@@ -69,7 +69,7 @@ impl NameArguments {
             match entry.check_name() {
                 Ok(()) => found.entries.push(entry),
                 Err(_) if entry.is_nameless() => found.problems.push(format!(
-                    "{}: a connection of {called}; say --name NAME to name it",
+                    "{}: a connection of {called}; give --name NAME to name it",
                     entry.from
                 )),
                 Err(invalid) => {

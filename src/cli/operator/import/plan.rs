@@ -11,7 +11,7 @@ use crate::cli::operator::seed::{ValueOrigin, ValueOrigins};
 use crate::grpc::pb;
 use crate::grpc::pb::apply_request::Document;
 
-/// What the broker would do with the documents, and what the readers have left out.
+/// The broker's plan for the documents, and the objects that the readers have left out.
 pub struct ImportPlan<'a> {
     found: &'a Extracted,
     steps: Vec<PlannedStep>,

@@ -14,13 +14,13 @@ use crate::cli::operator::bindings::bindings;
 use crate::grpc::pb;
 use crate::grpc::pb::apply_request::Document;
 
-/// What seed documents mean where they do not say it.
+/// Defaults for seed documents, and permissions.
 pub struct SeedContext<'a> {
     /// The workflow of secrets whose document names no workflow.
     pub workflow: Option<&'a str>,
     /// The resolver of a connection, and the viewer of a group, whose document names no principal.
     pub default_resolver: Option<&'a str>,
-    /// What documents may read of this machine.
+    /// The files and variables that documents may read.
     pub allowed: &'a AllowedReads,
 }
 
@@ -30,7 +30,7 @@ pub(super) type Made = (Document, ValueOrigins);
 /// The resource that a document of our own form describes.
 ///
 /// # Errors
-/// What is wrong with the document.
+/// The first problem of the document.
 pub(super) fn ours(
     document: RawDocument,
     reach: &Reach<'_>,
@@ -231,7 +231,7 @@ pub(super) fn secret(
     reach: &Reach<'_>,
 ) -> Result<Made, Failure> {
     let workflow = workflow.ok_or_else(|| {
-        Failure::usage(format!("secret {name}: whose workflow is it? say --workflow NAME"))
+        Failure::usage(format!("secret {name} has no workflow; give --workflow NAME"))
     })?;
     let read = value.read(reach).map_err(|failure| located(failure, &format!("secret {name}")));
     let (value, origin) = read?;
@@ -244,9 +244,9 @@ pub(super) fn secret(
 /// The fields of a document.
 #[derive(Default)]
 pub(super) struct ReadFields {
-    /// Those with a value.
+    /// The fields with a value.
     pub(super) given: BTreeMap<String, Vec<u8>>,
-    /// Those whose stored value stays.
+    /// The fields whose stored value stays.
     pub(super) kept: Vec<String>,
     /// Where each value comes from.
     pub(super) origins: ValueOrigins,

@@ -308,10 +308,10 @@ mod tests {
                 "seed.yaml:4:",
             ),
             ("secrets: {canary: a, canary: b}\n", "seed.yaml:1:"),
-            ("conections: {}\n", "is connections meant?"),
+            ("conections: {}\n", "did you mean connections?"),
             (
                 "apiVersion: keyhatch/v1\nkind: Connection\nmetadata: {name: a}\nspec: {field: {a: b}}\n",
-                "seed.yaml:4:8: unknown key; is fields meant?",
+                "seed.yaml:4:8: unknown key; did you mean fields?",
             ),
             (
                 "apiVersion: keyhatch/v1\nkind: Connection\nmetadata: {name: a, tags: {id: 12345678}}\n",

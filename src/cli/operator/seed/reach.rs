@@ -1,4 +1,5 @@
-//! What seed documents may read of this machine by `fromFile` and `fromEnv`: somebody else may have written them.
+//! The files and variables that seed documents may read by `fromFile` and `fromEnv`. Somebody else may have written the
+//! documents.
 
 use std::fs::File;
 use std::io;
@@ -15,7 +16,7 @@ use crate::sys::input;
 /// At most so many attempts to open a file while somebody renames directories on its path.
 const MOST_ATTEMPTS: usize = 16;
 
-/// What the user lets documents read, beside files below the directory of the document.
+/// The files and variables that the user permits, beside files below the directory of the document.
 #[derive(clap::Args, Clone, Default)]
 pub struct AllowedReads {
     /// A file that fromFile may read although it is not below its document's directory; may be given more than once.
@@ -35,7 +36,7 @@ impl AllowedReads {
     }
 }
 
-/// What the documents of one file may read.
+/// The permissions of the documents of one file.
 pub struct Reach<'a> {
     /// The directory of the file; `None` for stdin.
     directory: Option<PathBuf>,
@@ -63,7 +64,7 @@ impl<'a> Reach<'a> {
         let AllowedReads { variables, everything, .. } = self.allowed;
         let is_allowed = *everything || variables.iter().any(|one| one == "*" || one == name);
         if !is_allowed {
-            let text = format!("fromEnv names {name}; if it may be read, say --allow-env {name}");
+            let text = format!("fromEnv names {name}; if it may be read, give --allow-env {name}");
             return Err(Failure::usage(text));
         }
         from_environment(name)
@@ -86,7 +87,7 @@ impl<'a> Reach<'a> {
                 Ok(file) => return read(file, &named),
                 Err(Errno::XDEV) => format!("is no path below {}", directory.display()),
                 Err(error @ (Errno::NOSYS | Errno::PERM)) => {
-                    let why = "the kernel cannot tell whether it is below";
+                    let why = "the kernel cannot check whether it is below";
                     format!("is refused: {why} {} (openat2: {error})", directory.display())
                 }
                 Err(error) => return Err(unreadable(&named, &error.into())),
@@ -98,7 +99,7 @@ impl<'a> Reach<'a> {
             // Opened by the allowed path: the other may lead to another file by now.
             Some(allowed) => from_file(allowed),
             None => Err(Failure::usage(format!(
-                "fromFile names {path}, which {why}; if it may be read, say --allow-file {}",
+                "fromFile names {path}, which {why}; if it may be read, give --allow-file {}",
                 named.display()
             ))),
         }

@@ -132,7 +132,7 @@ fn is_likely(path: &Path) -> bool {
 #[derive(Default)]
 struct Below {
     files: Vec<PathBuf>,
-    /// What could not be read.
+    /// Paths that could not be read.
     closed: Vec<(PathBuf, std::io::Error)>,
 }
 

@@ -65,7 +65,7 @@ pub fn explain(error: &serde_saphyr::Error) -> String {
     let message = match message.split_once("expected ") {
         Some((_, expected)) if shows_value => format!("expected {expected}"),
         Some((before, expected)) if shows_key => match nearest_key(before, expected) {
-            Some(key) => format!("unknown key; is {key} meant?"),
+            Some(key) => format!("unknown key; did you mean {key}?"),
             None => format!("unknown key, expected {expected}"),
         },
         None if shows_key => "a key that is repeated or unknown".to_owned(),

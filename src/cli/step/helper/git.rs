@@ -79,7 +79,7 @@ async fn answer(
         let host = question.host;
         say(&format!(
             "note: git asks for the login of {asked:?} on {host}, and {reference} has another user's; if it is meant, \
-             say --answer {asked}@{host}={reference}"
+             give --answer {asked}@{host}={reference}"
         ));
     }
     failed.map_or(Ok(None), Err)

@@ -151,7 +151,7 @@ impl Helping<'_> {
         let named = reference.map(|text| text.parse()).transpose()?;
         let reference = named.as_ref().or_else(|| self.answer_for(matches)).ok_or_else(|| {
             Failure::usage(
-                "no --answer is for who asks: name the connection, or say --answer WHOM=REF (and --profile WHOM for aws)",
+                "no --answer is for who asks: name the connection, or give --answer WHOM=REF (and --profile WHOM for aws)",
             )
         })?;
         let credential = self.resolve(reference).await?;

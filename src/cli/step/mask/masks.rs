@@ -174,7 +174,7 @@ impl Patterns {
         let texts: Vec<Vec<u8>> = forms.iter().cloned().collect();
         let search = FormSearch::new(&texts).map_err(|_| {
             let text =
-                "the values are too large to be masked; say --no-mask to leave the output as it is";
+                "the values are too large to be masked; give --no-mask to leave the output as it is";
             Failure::new("VALUE_UNFIT", text, exit::FAILED)
         })?;
         let longest = texts.iter().map(Vec::len).max().unwrap_or(0);

@@ -156,7 +156,7 @@ fn clear(setting: &Setting) -> Result<(), String> {
     } else if within_quotes(value).is_some() {
         "the value is in quotes, which most of AWS' tools take for a part of it; remove them"
     } else if has_comment {
-        "some of AWS' tools take what stands behind # or ; for a comment and some for part of the value; put it on a \
+        "some of AWS' tools take the text behind # or ; for a comment and some for part of the value; put it on a \
          line of its own"
     } else {
         return Ok(());

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use crate::cli::operator::import::extracted::at_line;
 use crate::cli::operator::import::fit::NamedValue;
 
-/// What a shell takes for its own in a value without quotes.
+/// Characters that a shell interprets in a value without quotes.
 const OF_SHELLS: [char; 7] = [';', '&', '|', '<', '>', '(', ')'];
 
 /// Why a value is refused that some readers of the file would take differently, and what to do.
@@ -22,7 +22,7 @@ const BACKTICKS: Unclear = "the value is in backticks, or has them in double quo
                             them; put the value in single quotes";
 const COMMENT: Unclear = "the value begins with #; put the value in single quotes";
 /// Behind the name of the variable.
-const DOLLAR: Unclear = "has a $ that stands for another variable; put the value in single quotes";
+const DOLLAR: Unclear = "has a $ that means another variable; put the value in single quotes";
 const INSIDE: Unclear = "the value has quotes or backslashes in it; put the value in single quotes";
 const MORE: Unclear = "there is more behind its quotes";
 const NOT_CLOSED: Unclear = "its quotes are not closed";
@@ -38,7 +38,7 @@ const THREE_QUOTES: Unclear = "the value is in three quotes, which few readers k
 struct Assignment<'a> {
     line: u64,
     text: &'a str,
-    /// Whether every reader takes its value alike.
+    /// An error if readers take its value differently.
     checked: Result<(), Unclear>,
 }
 

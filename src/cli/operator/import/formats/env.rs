@@ -78,7 +78,7 @@ mod tests {
         NameArguments::parse(&arguments).unwrap()
     }
 
-    /// What the file becomes under its names.
+    /// Reads a file and renames its documents.
     fn read(bytes: &[u8], wanted: &ImportOptions) -> Extracted {
         let mut found = super::read(bytes, wanted);
         wanted.names.give(&mut found);

@@ -113,7 +113,7 @@ impl SecretType {
             let mut found = Extracted::default();
             let (of, integration, kind) = (self.of, self.integration, self.kind);
             let why = format!(
-                "{of} is {integration}/{kind}, which also needs {}; say --integration NAME or --workflow NAME \
+                "{of} is {integration}/{kind}, which also needs {}; give --integration NAME or --workflow NAME \
                  to make something else of it",
                 missing.join(", ")
             );

@@ -83,7 +83,7 @@ fn connection_of(
 
 fn secret_of(name: &str, value: FieldSource, options: &ImportOptions) -> Result<Document, String> {
     let Some(workflow) = options.workflow.clone() else {
-        return Err(format!("secret {name}: whose workflow is it? say --workflow NAME"));
+        return Err(format!("secret {name} has no workflow; give --workflow NAME"));
     };
     let (name, value) = (name.to_owned(), bytes_of(value)?);
     Ok(Document::Secret(pb::SecretDocument { workflow, name, value, kept: false }))
