@@ -1,7 +1,7 @@
 //! The daemon's configuration: flags, environment, file, defaults, in this order.
 //!
-//! Flags and environment are one thing to clap; this room joins them with the file and says what the
-//! defaults are. It is the only reader of the configuration file.
+//! clap reads flags and environment. This room joins them with the file and the defaults. No other room reads the
+//! configuration file.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -30,16 +30,16 @@ pub enum ConfigError {
         /// What is wrong.
         message: String,
     },
-    /// There is no such group.
+    /// The admin group does not exist.
     #[error(
         "the admin group {0:?} is neither a group of /etc/group nor a group id; of a directory service's group give the \
          id, which is the third part of what this prints: getent group NAME"
     )]
     GroupUnknown(String),
-    /// Metrics are not for other hosts.
+    /// The metrics address is not a loopback address.
     #[error(
         "the metrics address {0:?} must be a loopback address with a port, such as 127.0.0.1:9464 or [::1]:9464: \
-         what is told there is told to everybody who can connect"
+         everybody who can connect can read the metrics"
     )]
     MetricsAddress(String),
     /// The file cannot be read.
@@ -60,19 +60,19 @@ pub enum ConfigError {
     },
 }
 
-/// Where the KEK comes from, by the table `kek` of the file: one of these.
+/// The table `kek` of the file: the source of the KEK, of which one is given.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct KekTable {
-    /// The file that holds it.
+    /// A file that holds the KEK.
     pub file: Option<PathBuf>,
-    /// The program that prints it, and its arguments.
+    /// A program that prints the KEK, and its arguments.
     pub command: Option<Vec<String>>,
-    /// A file that holds the passphrase that it is made of.
+    /// A file that holds the passphrase of the KEK.
     pub passphrase_file: Option<PathBuf>,
 }
 
-/// What the file may say.
+/// The configuration file.
 #[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 struct ConfigFile {
@@ -86,7 +86,7 @@ struct ConfigFile {
     limits: Limits,
 }
 
-/// What the flags and the environment say.
+/// The values of flags and environment.
 #[derive(Debug, Default)]
 pub struct Given {
     /// `--state`, `KEYHATCH_STATE`
@@ -110,28 +110,28 @@ pub struct Given {
 /// The checked configuration of a daemon.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where everything is kept.
+    /// The state directory.
     pub state: PathBuf,
-    /// Where sockets are made.
+    /// The runtime directory, where sockets are made.
     pub runtime: PathBuf,
-    /// The directories above these two that others may write to, and are trusted with.
+    /// Directories above these two whose other writers are trusted.
     pub shared_parents: Vec<PathBuf>,
-    /// The group, by its id, that may connect to the admin socket beside the daemon's own user.
+    /// The id of the group that may connect to the admin socket, besides the daemon's own user.
     pub admin_group: Option<u32>,
-    /// When a decision on the step door is as good as written.
+    /// What the answer to a decision on the step door waits for.
     pub journal: JournalMode,
-    /// Where metrics are told, if anywhere: a loopback address.
+    /// The loopback address that metrics are served at; `None` for no metrics.
     pub metrics: Option<SocketAddr>,
-    /// The least change that the store must be at, if somebody has noted one.
+    /// The least change that the store must have, if one is expected.
     pub expect_head: Option<u64>,
-    /// Where the KEK comes from, if the file says it.
+    /// The source of the KEK, if the file names one.
     pub kek: Option<KekTable>,
     /// The limits.
     pub limits: Limits,
 }
 
 impl Config {
-    /// A configuration with these directories, and the defaults of everything else.
+    /// The default configuration with these directories.
     pub fn in_directories(state: PathBuf, runtime: PathBuf) -> Self {
         Self {
             state,
@@ -146,11 +146,11 @@ impl Config {
         }
     }
 
-    /// Joins what was given with the file and the defaults.
+    /// Joins flags and environment with the file and the defaults.
     ///
     /// # Errors
-    /// If the file cannot be read, is not well formed, or says what cannot be; if there is no such group; if
-    /// metrics would be told to other hosts.
+    /// If the file cannot be read, is malformed or has an invalid value; if the group does not exist; if the metrics address
+    /// is not a loopback address.
     pub fn load(given: Given) -> Result<Self, ConfigError> {
         let trust = Trust::of_process(&given.shared_parents);
         let read = given.file.as_deref().map(|path| read(path, &trust)).transpose()?;
@@ -176,8 +176,8 @@ impl Config {
     }
 }
 
-/// Whether a table `kek` may decide where the KEK comes from: who can write the state directory must not, nor who is at
-/// `fault` for the file.
+/// Checks that a table `kek` may decide the source of the KEK. Users who can write the state directory must not decide it,
+/// nor users who could have written the file: `fault` is why they could.
 fn check_kek(
     kek: &KekTable,
     path: &Path,
@@ -188,16 +188,16 @@ fn check_kek(
     let failed = |message: &str| kek_error(message.to_owned());
     let said = [kek.file.is_some(), kek.command.is_some(), kek.passphrase_file.is_some()];
     if said.into_iter().filter(|said| *said).count() != 1 {
-        return Err(failed("it says one of file, command and passphrase_file"));
+        return Err(failed("give one of file, command and passphrase_file"));
     }
     let canonical = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     if canonical(path).starts_with(canonical(state)) {
-        return Err(failed("it is for a file outside of the state directory; move it elsewhere"));
+        return Err(failed("the file must be outside of the state directory; move it"));
     }
     fault.map_or(Ok(()), |message| Err(kek_error(message)))
 }
 
-/// Every key that the file may have; of the table `kek` as `kek.file`.
+/// Every key of the file; keys of the table `kek` as `kek.file`.
 pub fn file_keys() -> Vec<String> {
     let keys = |value: serde_json::Result<serde_json::Value>| {
         let value = value.unwrap_or_default();
@@ -210,7 +210,7 @@ pub fn file_keys() -> Vec<String> {
     file.chain(of_kek.into_iter().map(|key| format!("kek.{key}"))).collect()
 }
 
-/// What holds where a key of the file is said nowhere, in words; nothing where there is no default.
+/// The default of a key of the file, in words; `None` if it has no default.
 pub fn default_in_words(key: &str) -> Option<String> {
     let of_user =
         |root: &str, base: &str, name: &str| format!("`{root}`; `{base}/{name}` if not root");
@@ -233,7 +233,7 @@ fn group(text: &str) -> Result<u32, ConfigError> {
     id.ok_or_else(|| ConfigError::GroupUnknown(text.to_owned()))
 }
 
-/// An address of this host that no other can reach.
+/// Parses a loopback address with a port.
 ///
 /// # Errors
 /// [`ConfigError::MetricsAddress`]
@@ -242,8 +242,8 @@ pub fn metrics_address(text: &str) -> Result<SocketAddr, ConfigError> {
     address.ok_or_else(|| ConfigError::MetricsAddress(text.to_owned()))
 }
 
-/// Reads the file, and says why somebody else could have written it, if so. It is open meanwhile: what is looked at is
-/// what was read.
+/// Reads the file. Returns it with the reason why another user could have written it, if one could. The file stays open, so
+/// that the file that was checked is the file that is read.
 fn read(path: &Path, trust: &Trust) -> Result<(ConfigFile, Option<String>), ConfigError> {
     let failed = |source| ConfigError::Read { path: path.to_owned(), source };
     let (file, fault) = match trust.open_file(path) {
@@ -258,10 +258,10 @@ fn read(path: &Path, trust: &Trust) -> Result<(ConfigFile, Option<String>), Conf
     Ok((parse(path, &text)?, fault))
 }
 
-/// No configuration is longer.
+/// The longest configuration, in bytes.
 const MAX_FILE_BYTES: usize = 1024 * 1024;
 const WRITTEN_BY_OTHERS: &str =
-    "somebody else could have written it; make the file root's or the daemon's, with mode 0644";
+    "another user could have written it; make root or the daemon's user its owner, with mode 0644";
 
 fn parse(path: &Path, text: &str) -> Result<ConfigFile, ConfigError> {
     let file: ConfigFile = toml::from_str(text).map_err(|error| {
@@ -297,7 +297,7 @@ pub fn default_runtime() -> PathBuf {
     base.unwrap_or_else(|| PathBuf::from("/run")).join(RUNTIME_NAME)
 }
 
-/// Where a user's own identity is: below the user's configuration directory (XDG Base Directory).
+/// The directory of a user's own identity, below the configuration directory (XDG Base Directory).
 pub fn default_identity() -> Option<PathBuf> {
     let home = || directory("HOME").map(|home| home.join(".config"));
     directory("XDG_CONFIG_HOME").or_else(home).map(|base| base.join(NAME))
@@ -317,7 +317,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn metrics_are_told_on_this_host_only() {
+    fn metrics_are_served_on_this_host_only() {
         for good in ["127.0.0.1:9464", "127.1.2.3:0", "[::1]:9464"] {
             assert!(metrics_address(good).is_ok(), "{good}");
         }

@@ -53,7 +53,7 @@ use crate::grpc;
 use crate::identity::{Authority, REFUSALS, TlsError};
 use crate::model::limits::DRAIN_DEADLINE;
 use crate::model::{Clock, Invalid, Limits};
-use crate::seal::{NoRandomness, Unlock, give_back_what_is_free};
+use crate::seal::{NoRandomness, Unlock, release_free_memory};
 use crate::sys::{Lock, Trust};
 
 /// Why a daemon cannot be made or started.
@@ -279,7 +279,7 @@ impl Loaded {
             let _entered = threads.admin.enter();
             scrape.serve(source, stop.clone()).map_err(DaemonError::Threads)?;
         }
-        give_back_what_is_free();
+        release_free_memory();
         tracing::info!(socket = %socket.display(), "serving");
         Ok(Daemon { broker, stop, reload, servers, threads, socket, metrics_address, _lock: lock })
     }

@@ -1,4 +1,4 @@
-//! The check of a credential against its integration: all problems at once.
+//! Checks a credential against its integration, and reports all problems at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,19 +9,18 @@ use super::template::references;
 use crate::model::limits::{MAX_CONNECTION_BYTES, MAX_FIELDS, MAX_VALUE_BYTES};
 use crate::model::{FieldName, KindName, Value};
 
-/// The name of the token that an http two_step connection fetches with its first request (Datadog's HTTP
-/// connections call it so).
+/// The token that an http two_step connection fetches with its first request, by its name in Datadog's HTTP connections.
 const FETCHED_TOKEN: &str = "accessToken";
 
 /// The longest value of a field that has a pattern, in bytes.
 const MAX_PATTERN_TEXT_BYTES: usize = 4096;
 
-/// One thing that is wrong with one field. It never shows a value.
+/// A problem of one field. It never shows a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The field, or empty if it is about the whole.
+    /// The field; empty for a problem of all fields together.
     pub field: String,
-    /// What is wrong, and what to do.
+    /// What is wrong and what to do.
     pub description: String,
 }
 
@@ -32,19 +31,19 @@ impl Problem {
     }
 }
 
-/// One field that passed.
+/// A field without a problem.
 pub struct CheckedField {
     /// Write-only.
     pub sensitive: bool,
-    /// Says where the credential is sent.
+    /// The value decides where the credential is sent.
     pub destination: bool,
     /// The value.
     pub value: Value,
-    /// Whether the newline at its end was added here.
+    /// True if the check has added the newline at its end.
     pub is_mended: bool,
 }
 
-/// The fields that passed, by our names.
+/// The fields without a problem, by our names.
 pub type Checked = BTreeMap<FieldName, CheckedField>;
 
 /// The rule for a field of this name, if the kind has one.
@@ -53,10 +52,10 @@ pub fn find_field<'a>(kind: &'a CredentialKind, name: &str) -> Option<&'a FieldR
     exact.or_else(|| kind.fields.iter().find(|rule| rule.covers(name)))
 }
 
-/// The kind that is meant: the one named, or the only one that takes these field names.
+/// The kind of a credential: the named kind, or the only kind that has all these fields.
 ///
 /// # Errors
-/// A problem that lists the kinds there are.
+/// A problem that lists the kinds.
 pub fn infer_kind<'a>(
     integration: &'a Integration,
     named: Option<&KindName>,
@@ -98,7 +97,7 @@ pub fn infer_kind<'a>(
     }
 }
 
-/// The fields that no kind has: a slip of the pen, or a kind that was taken for a field.
+/// A problem if no kind has some of the fields: they are misspelt, or are names of kinds.
 fn unknown_to_all(integration: &Integration, fields: &BTreeSet<&str>) -> Option<Problem> {
     let is_known =
         |name: &&&str| integration.kinds.iter().any(|kind| find_field(kind, name).is_some());
@@ -126,21 +125,21 @@ fn fields_by_kind(integration: &Integration) -> String {
     integration.kinds.iter().map(of_kind).collect::<Vec<_>>().join("; ")
 }
 
-/// The fields that a connection has already, and keeps.
+/// The fields that a connection has, and keeps.
 pub type PresentFields = BTreeMap<FieldName, PresentField>;
 
-/// What is known of one of them.
+/// A field that a connection has.
 pub struct PresentField {
-    /// What the value counts for in the bound on all of them together, in bytes: never less than it has.
+    /// The size of the value for the limit on all fields together, in bytes; never less than its length.
     pub room: usize,
     /// The value, if it is not sensitive; empty otherwise.
     pub value: Vec<u8>,
 }
 
-/// Checks the fields to be set: all there is, or what is to be changed of what is `present`.
+/// Checks the fields of a write: all fields of a new connection, or changes to the fields that are `present`.
 ///
 /// # Errors
-/// Every problem there is.
+/// All problems.
 pub fn check(
     kind: &CredentialKind,
     fields: BTreeMap<String, Value>,
@@ -177,14 +176,14 @@ pub fn check(
     if problems.is_empty() { Ok(checked) } else { Err(problems) }
 }
 
-/// What holds for all fields together, those that stay included.
+/// Checks all fields together, those that stay included.
 fn check_whole(
     kind: &CredentialKind,
     checked: &Checked,
     present: Option<&PresentFields>,
 ) -> Vec<Problem> {
     let mut problems = Vec::new();
-    // Name by name, what is there afterwards: the value as text where it can be looked at.
+    // The fields after the write: their sizes, and their values as far as they are known.
     let mut after: BTreeMap<&FieldName, (usize, &[u8])> = BTreeMap::new();
     for (name, field) in present.into_iter().flatten() {
         after.insert(name, (field.room, &field.value));
@@ -193,7 +192,7 @@ fn check_whole(
         after.insert(name, (field.value.len(), field.value.expose()));
     }
     let total: usize = after.values().map(|(room, _)| room).sum();
-    // Who gives nothing makes nothing longer. Neither the sum nor its parts are told: some are stored secrets.
+    // A write without values cannot exceed the limit. Neither the sum nor its parts are shown: some are stored secrets.
     if total > MAX_CONNECTION_BYTES && !checked.is_empty() {
         let text = format!(
             "at most {MAX_CONNECTION_BYTES} bytes are allowed together; a sensitive value that stays counts as \
@@ -209,7 +208,7 @@ fn check_whole(
     problems
 }
 
-/// Every token that a text refers to must be there, and one that is referred to must stay.
+/// Checks that every token that a text refers to exists after the write.
 fn check_templates(
     kind: &CredentialKind,
     after: &BTreeMap<&FieldName, (usize, &[u8])>,
@@ -221,7 +220,7 @@ fn check_templates(
         if !is_template {
             continue;
         }
-        // The token that two_step fetches first stands in what it sends then.
+        // A two_step connection uses the token that it fetches first in its second request.
         let is_fetched = kind.name.as_str() == "two_step" && !name.as_str().starts_with("request_");
         let has_token = |token: &str| {
             if is_fetched && token == FETCHED_TOKEN {
@@ -234,7 +233,7 @@ fn check_templates(
             Err(problem) => problems.push(Problem::new(name.as_str(), problem)),
             Ok(names) => {
                 for token in names.into_iter().filter(|token| !has_token(token)) {
-                    let text = format!("{{{{ {token} }}}} is no token of this connection");
+                    let text = format!("{{{{ {token} }}}} is not a token of this connection");
                     problems.push(Problem::new(name.as_str(), text));
                 }
             }
@@ -275,7 +274,7 @@ fn check_value(rule: &FieldRule, given: &str, name: &FieldName, value: &Value) -
         let text = "the broker makes this value itself; leave it out";
         return Some(Problem::new(given, text));
     }
-    // What goes into a header, an address or a name must not begin another line.
+    // A value for a header, an address or a name must not begin a new line.
     let is_line = if rule.family().is_some() { rule.template } else { rule.pattern.is_some() };
     if is_line && value.expose().iter().any(u8::is_ascii_control) {
         return Some(Problem::new(given, "the value must not hold control characters"));
@@ -287,7 +286,7 @@ fn check_value(rule: &FieldRule, given: &str, name: &FieldName, value: &Value) -
             "the client sets this one itself; it says where requests go",
         ));
     }
-    // Before anything is matched: that takes time in proportion to the text.
+    // Checked before a pattern is matched, which takes time in proportion to the text.
     if rule.pattern.is_some() && rule.family().is_none() && value.len() > MAX_PATTERN_TEXT_BYTES {
         let text = format!("the value has more than {MAX_PATTERN_TEXT_BYTES} bytes");
         return Some(Problem::new(given, text));

@@ -1,4 +1,4 @@
-//! When a token says itself that it ends.
+//! The expiry that a token names itself.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -7,8 +7,8 @@ use zeroize::Zeroizing;
 
 use crate::model::Timestamp;
 
-/// The end of a JSON Web Token by its claim `exp` (RFC 7519, 4.1.4); none of anything else. The signature is not
-/// looked at: nothing is decided by it.
+/// The expiry of a JSON Web Token by its claim `exp` (RFC 7519, 4.1.4); `None` for any other value. The signature is not
+/// checked: nothing is decided by the expiry.
 pub fn token_end(value: &[u8]) -> Option<Timestamp> {
     #[derive(Deserialize)]
     struct Header {
@@ -25,7 +25,7 @@ pub fn token_end(value: &[u8]) -> Option<Timestamp> {
     let header: Header = serde_json::from_slice(&decoded(header)?).ok()?;
     let claims: Claims = serde_json::from_slice(&decoded(claims)?).ok()?;
     let is_token = parts.next().is_none() && !header.alg.is_empty();
-    // NumericDate may have a fraction; what no calendar knows is no end.
+    // NumericDate may have a fraction. A number beyond the calendar is no expiry.
     let seconds = time::Duration::checked_seconds_f64(claims.exp)?.whole_seconds();
     is_token.then(|| Timestamp::from_millis(seconds.saturating_mul(1000)))
 }

@@ -1,4 +1,4 @@
-//! What can be seen to be wrong with values without asking anybody. A finding never shows a value.
+//! Faults of values that are visible without asking a service. A finding never shows a value.
 
 use std::collections::BTreeMap;
 
@@ -12,38 +12,38 @@ use super::placeholder::{is_for_later, stands_for_another};
 use super::schema::{CredentialKind, FieldRule, ValueForm};
 use crate::model::{FieldName, Value};
 
-/// Shorter texts decode to something printable by chance.
+/// The shortest text, in bytes, that counts as encoded: shorter texts decode to printable text by chance.
 const LEAST_ENCODED_BYTES: usize = 16;
 
-/// How bad a finding is.
+/// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
     /// The broker changed the value.
     Note,
-    /// Most likely a mistake.
+    /// The value is most likely a mistake.
     Warning,
     /// The value cannot work for its purpose.
     Error,
 }
 
-/// One thing to know about one field, or about several together.
+/// A fault of one field, or of several together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// Which field; empty if it is about several.
+    /// The field; empty if it concerns several.
     pub field: String,
-    /// How bad it is.
+    /// The severity.
     pub severity: Severity,
-    /// What is wrong, and what to do.
+    /// What is wrong and what to do.
     pub description: String,
 }
 
 impl Finding {
-    /// Something that cannot work.
+    /// A value that cannot work.
     pub fn error(field: &str, description: impl Into<String>) -> Self {
         Self::new(field, Severity::Error, description)
     }
 
-    /// Something that is most likely a mistake.
+    /// A value that is most likely a mistake.
     pub fn warning(field: &str, description: impl Into<String>) -> Self {
         Self::new(field, Severity::Warning, description)
     }
@@ -52,14 +52,14 @@ impl Finding {
         Self { field: field.to_owned(), severity, description: description.into() }
     }
 
-    /// That a value is stored with a newline which it was given without.
+    /// A value that was given without a newline and is stored with it.
     pub fn mended(field: &str) -> Self {
         let text = "a newline was added at its end when it was written, as its format needs";
         Self::new(field, Severity::Note, text)
     }
 }
 
-/// What is wrong with these values as texts: the forms that need a certificate library are the caller's.
+/// The findings about values as texts. The caller checks the forms that need a certificate library.
 pub fn findings(kind: &CredentialKind, fields: &BTreeMap<FieldName, &Value>) -> Vec<Finding> {
     let mut found = Vec::new();
     for (name, value) in fields {
@@ -71,11 +71,11 @@ pub fn findings(kind: &CredentialKind, fields: &BTreeMap<FieldName, &Value>) -> 
     found
 }
 
-/// What values of examples are like, too: worth a word to whoever tests, and none to whoever tries something out.
+/// A doubt that example values raise, too: shown when a connection is tested, and not when it is written.
 pub fn doubts(fields: &BTreeMap<FieldName, &Value>) -> Option<Finding> {
     let secret = field(fields, "secret_access_key").filter(|secret| secret.len() != 40)?;
     let is_of_aws = begins(fields, b"AKIA") || begins(fields, b"ASIA");
-    let text = "the value has not the 40 characters that AWS' secret keys have; is it whole?";
+    let text = "secret keys of AWS have 40 characters and this value has not; is it whole?";
     (is_of_aws && !secret.is_empty()).then(|| Finding::warning("secret_access_key", text))
 }
 
@@ -84,15 +84,15 @@ fn field<'a>(fields: &BTreeMap<FieldName, &'a Value>, name: &str) -> Option<&'a 
     found.map(|(_, value)| value.expose())
 }
 
-/// Whether there is the ID of an access key that AWS has issued, and begins so. Others' keys for S3 look otherwise.
+/// True if there is the ID of an access key of AWS with this beginning. Keys of other S3 services look different.
 fn begins(fields: &BTreeMap<FieldName, &Value>, start: &[u8]) -> bool {
     field(fields, "access_key_id").is_some_and(|id| {
         id.len() == 20 && id.iter().all(u8::is_ascii_alphanumeric) && id.starts_with(start)
     })
 }
 
-/// Parts of an AWS access key that do not go together: long-lived keys begin with AKIA and have no session token,
-/// temporary ones with ASIA and have one.
+/// Parts of an AWS access key that do not fit. A long-lived key begins with AKIA and has no session token; a temporary key
+/// begins with ASIA and has one.
 fn of_access_key(fields: &BTreeMap<FieldName, &Value>) -> Vec<Finding> {
     let (is_lasting, is_temporary) = (begins(fields, b"AKIA"), begins(fields, b"ASIA"));
     let has_token = field(fields, "session_token").is_some();
@@ -108,7 +108,7 @@ fn of_access_key(fields: &BTreeMap<FieldName, &Value>) -> Vec<Finding> {
     found
 }
 
-/// That a file of Google's is a person's login, which is taken for a service account's key.
+/// A file of Google Cloud that is a person's login instead of a service account's key.
 fn of_key_file(fields: &BTreeMap<FieldName, &Value>) -> Option<Finding> {
     #[derive(serde::Deserialize)]
     struct File {
@@ -120,19 +120,19 @@ fn of_key_file(fields: &BTreeMap<FieldName, &Value>) -> Option<Finding> {
     (file.of == "authorized_user").then(|| Finding::error("service_account_key", text))
 }
 
-/// What is wrong with a text that is of no kind.
+/// The findings about a text that belongs to no kind.
 pub fn text_findings(name: &str, value: &Value) -> Vec<Finding> {
     of_value(name, value, None)
 }
 
-/// A value that no rule is for is a secret.
+/// The findings about one value. A value without a rule is a secret.
 fn of_value(name: &str, value: &Value, rule: Option<&FieldRule>) -> Vec<Finding> {
     let form = rule.and_then(|rule| rule.form);
     let bytes = value.expose();
     let text = std::str::from_utf8(bytes).ok();
     let is_sensitive = rule.is_none_or(|rule| rule.sensitive);
     let is_template = rule.is_some_and(|rule| rule.template);
-    // Documents may hold keys, too, in forms of their own.
+    // Documents may hold keys in their own forms, too.
     let is_of_pem = matches!(form, Some(ValueForm::PrivateKey | ValueForm::Certificate));
     let of_pem = text.filter(|text| is_of_pem || pem::begins(text)).and_then(pem::fault);
     let of_pem = of_pem.map(|fault| format!("the value is PEM, and {fault}"));
@@ -140,7 +140,7 @@ fn of_value(name: &str, value: &Value, rule: Option<&FieldRule>) -> Vec<Finding>
         true => Finding::error(name, text),
         false => Finding::warning(name, text),
     });
-    // One thing about its text: what comes first explains what would follow.
+    // At most one finding about the text: the first explains the others.
     let of_text = of_pem.or_else(|| odd(bytes, form).map(|text| Finding::warning(name, text)));
     let another = text.filter(|_| !is_template).and_then(|text| {
         stands_for_another(text).or_else(|| is_for_later(text).filter(|_| is_sensitive))
@@ -152,7 +152,7 @@ fn of_value(name: &str, value: &Value, rule: Option<&FieldRule>) -> Vec<Finding>
     of_text.into_iter().chain(warnings).chain(errors).chain(of_user).collect()
 }
 
-/// What an address that can be read says of a user: steps look for a login elsewhere.
+/// A login in an address that can be read. Steps expect the login in other fields.
 fn of_user(name: &str, address: &str) -> Option<Finding> {
     let user = user_information(address).filter(|user| !user.contains("{{"))?;
     if password(address).is_some() {
@@ -163,7 +163,7 @@ fn of_user(name: &str, address: &str) -> Option<Finding> {
     (!user.is_empty()).then(|| Finding::warning(name, text))
 }
 
-/// What is odd about the bytes of a value.
+/// An odd property of the bytes of a value.
 fn odd(bytes: &[u8], form: Option<ValueForm>) -> Option<&'static str> {
     if bytes.is_empty() {
         return Some("the value is empty");
@@ -183,12 +183,12 @@ fn odd(bytes: &[u8], form: Option<ValueForm>) -> Option<&'static str> {
     None
 }
 
-/// Whether there is a line break anywhere but at the end.
+/// True if there is a line break before the end.
 fn is_several_lines(bytes: &[u8]) -> bool {
     bytes.trim_ascii().iter().any(|byte| b"\r\n".contains(byte))
 }
 
-/// Whether a text is the Base64 of a text. Random bytes hardly ever decode to what can be printed.
+/// True if a text is the Base64 of a printable text. Random bytes hardly ever decode to one.
 fn is_encoded(bytes: &[u8], form: Option<ValueForm>) -> bool {
     let trimmed = bytes.trim_ascii();
     if trimmed.len() < LEAST_ENCODED_BYTES || form == Some(ValueForm::Certificate) {
@@ -200,16 +200,16 @@ fn is_encoded(bytes: &[u8], form: Option<ValueForm>) -> bool {
     decoded.is_ok_and(|decoded| decoded.iter().all(is_text))
 }
 
-/// Whether JSON and addresses are what they should be.
+/// A fault of JSON or a URL.
 fn shape(value: &Value, form: ValueForm) -> Option<&'static str> {
     match form {
         ValueForm::Json => {
             let parsed = serde_json::from_slice::<serde::de::IgnoredAny>(value.expose());
-            parsed.is_err().then_some("the value is no JSON")
+            parsed.is_err().then_some("the value is not JSON")
         }
         ValueForm::Url => {
             let is_url = std::str::from_utf8(value.expose()).is_ok_and(is_url);
-            let text = "the value is no absolute URL, such as https://api.example.com/v1";
+            let text = "the value is not an absolute URL, such as https://api.example.com/v1";
             (!is_url).then_some(text)
         }
         ValueForm::Certificate | ValueForm::PrivateKey => None,

@@ -1,12 +1,12 @@
-//! Secrets where everybody reads them who may see the connection: such a value is refused when it is written.
+//! Secrets in fields that viewers of the connection can read. Such a value is refused when it is written.
 
 use super::schema::FieldRule;
 use crate::model::Value;
 
-/// What a private key in PEM begins with, after its algorithm.
+/// The beginning of a private key in PEM, after its algorithm.
 const PRIVATE_KEY: &[u8] = b"PRIVATE KEY-----";
 
-/// How tokens begin that say of themselves whose they are: GitHub's, GitLab's, Slack's, Stripe's, Anthropic's.
+/// The prefixes of tokens of GitHub, GitLab, Slack, Stripe and Anthropic.
 const TOKENS: [&str; 12] = [
     "ghp_",
     "gho_",
@@ -22,10 +22,10 @@ const TOKENS: [&str; 12] = [
     "xoxp-",
 ];
 
-/// Shorter texts only begin like a token, in bytes.
+/// The shortest token, in bytes: shorter texts only begin like one.
 const LEAST_TOKEN_BYTES: usize = 20;
 
-/// Why a value cannot be meant for this field: it belongs into another.
+/// Why a value belongs into another field; `None` if it does not.
 pub fn misplaced(rule: &FieldRule, value: &Value) -> Option<&'static str> {
     let bytes = value.expose();
     if rule.sensitive {
@@ -59,7 +59,7 @@ pub fn misplaced(rule: &FieldRule, value: &Value) -> Option<&'static str> {
     )
 }
 
-/// The ID of an access key that AWS has issued: of a user, or a temporary one.
+/// True for the ID of an access key of AWS, long-lived or temporary.
 fn is_aws_id(bytes: &[u8]) -> bool {
     let bytes = bytes.trim_ascii();
     let is_part = |byte: &u8| byte.is_ascii_uppercase() || byte.is_ascii_digit();
@@ -67,7 +67,7 @@ fn is_aws_id(bytes: &[u8]) -> bool {
     bytes.len() == 20 && is_begun && bytes.iter().all(is_part)
 }
 
-/// The secret of such a key. Others' IDs may have 40 characters, too, but of one case.
+/// True for the secret of such a key. IDs of other services may have 40 characters, too, but of one case.
 fn is_aws_secret(bytes: &[u8]) -> bool {
     let bytes = bytes.trim_ascii();
     let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"/+".contains(byte);
@@ -77,7 +77,7 @@ fn is_aws_secret(bytes: &[u8]) -> bool {
         && bytes.iter().any(u8::is_ascii_uppercase)
 }
 
-/// The user of an absolute URL, with the password if it has one.
+/// The user of an absolute URL, with the password if there is one.
 pub fn user_information(text: &str) -> Option<&str> {
     let (scheme, rest) = text.trim_ascii().split_once("://")?;
     let is_scheme = scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
@@ -85,7 +85,7 @@ pub fn user_information(text: &str) -> Option<&str> {
     authority.rsplit_once('@').map(|(user, _)| user).filter(|_| is_scheme)
 }
 
-/// The password of an absolute URL; one that a token is put in place of is none.
+/// The password of an absolute URL. A `{{ token }}` in its place is not a password.
 pub fn password(text: &str) -> Option<&str> {
     let (_, password) = user_information(text)?.split_once(':')?;
     Some(password).filter(|password| !password.is_empty() && !password.contains("{{"))

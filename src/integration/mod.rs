@@ -1,4 +1,4 @@
-//! The catalogue of integrations: one small data file each, and the check of a credential against it.
+//! The catalogue of integrations, a small data file each, and the check of credentials against it.
 
 mod check;
 mod expiry;
@@ -101,7 +101,7 @@ mod tests {
                 for field in &kind.fields {
                     assert!(!field.description.is_empty(), "{}: {}", integration.name, field.name);
                     assert!(field.pattern().is_ok(), "{}: {}", integration.name, field.name);
-                    // Whether a sensitive whole has changed would be told by what goes with it.
+                    // A part that can be read would reveal whether a sensitive whole has changed.
                     let whole = field.part_of.as_deref().map(|whole| find_field(kind, whole));
                     let is_part =
                         whole.is_none_or(|whole| whole.is_some_and(|rule| !rule.sensitive));

@@ -1,4 +1,4 @@
-//! The check of an operators' own integration: all problems at once.
+//! Checks an integration that operators have made, and reports all problems at once.
 
 use std::collections::BTreeSet;
 
@@ -14,10 +14,10 @@ const MAX_TEXT_BYTES: usize = 1024;
 /// The most other names of one field.
 const MAX_ALIASES: usize = 16;
 
-/// Whether an integration can be taken in.
+/// Checks that an integration can be stored.
 ///
 /// # Errors
-/// Every problem there is.
+/// All problems.
 pub fn check_own(integration: &Integration) -> Result<(), Vec<Problem>> {
     let mut problems = Vec::new();
     let mut names = BTreeSet::new();
@@ -28,7 +28,7 @@ pub fn check_own(integration: &Integration) -> Result<(), Vec<Problem>> {
     for kind in &integration.kinds {
         let place = format!("kinds.{}", kind.name);
         if !names.insert(&kind.name) {
-            problems.push(Problem::new(&place, "this kind is there twice"));
+            problems.push(Problem::new(&place, "this kind is given twice"));
         }
         check_text(&place, &kind.title, &mut problems);
         check_kind(&place, kind, &mut problems);
@@ -45,7 +45,7 @@ fn check_kind(place: &str, kind: &CredentialKind, problems: &mut Vec<Problem>) {
         let place = format!("{place}.fields.{}", rule.name.chars().take(64).collect::<String>());
         for name in std::iter::once(&rule.name).chain(&rule.aliases) {
             if !names.insert(name) {
-                problems.push(Problem::new(&place, format!("{name} is there twice")));
+                problems.push(Problem::new(&place, format!("{name} is given twice")));
             }
         }
         problems.extend(check_rule(rule).map(|text| Problem::new(&place, text)));
@@ -56,7 +56,7 @@ fn check_kind(place: &str, kind: &CredentialKind, problems: &mut Vec<Problem>) {
 }
 
 fn check_rule(rule: &FieldRule) -> Option<String> {
-    // A family is named by the dot that its names have in common, or is all of them.
+    // A family is a prefix with a dot and a star, or the star alone.
     let is_name = match rule.name.strip_suffix(".*") {
         Some(prefix) => FieldName::parse(prefix).is_ok(),
         None => rule.name == "*" || FieldName::parse(&rule.name).is_ok(),
@@ -65,10 +65,10 @@ fn check_rule(rule: &FieldRule) -> Option<String> {
         return Some("a field is named NAME, NAME.* or *".to_owned());
     }
     if rule.description.is_empty() {
-        return Some("say in its description what it is".to_owned());
+        return Some("describe the field".to_owned());
     }
     if rule.sensitive && rule.template {
-        return Some("a sensitive value is no template: what is wrong with one is told".to_owned());
+        return Some("a sensitive value cannot be a template, whose errors are shown".to_owned());
     }
     if rule.aliases.len() > MAX_ALIASES
         || rule.aliases.iter().any(|alias| FieldName::parse(alias).is_err())
@@ -80,7 +80,9 @@ fn check_rule(rule: &FieldRule) -> Option<String> {
     }
     let is_long = rule.pattern.as_ref().is_some_and(|pattern| pattern.len() > MAX_TEXT_BYTES);
     if is_long || rule.pattern().is_err() {
-        return Some("its pattern is no regular expression that this broker takes".to_owned());
+        return Some(
+            "its pattern is not a regular expression that this broker supports".to_owned(),
+        );
     }
     let is_variable = |c: char| c == '_' || c.is_ascii_alphanumeric();
     if !rule.env.chars().all(is_variable) || rule.env.starts_with(|c: char| c.is_ascii_digit()) {

@@ -1,5 +1,5 @@
-//! Texts in PEM (RFC 7468), as they are after somebody has pasted, cut or escaped them. Where a text still says all
-//! that a key is made of, programs refuse it for its line breaks alone; only that is judged here.
+//! Texts in PEM (RFC 7468) that were damaged by pasting, cutting or escaping. Programs refuse a text for its line breaks alone,
+//! even if it still holds the whole key.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -12,22 +12,22 @@ const END: &str = "-----END ";
 const DASHES: &str = "-----";
 /// The label of OpenSSH's own format, which is stricter than PEM.
 const OPENSSH: &str = "OPENSSH PRIVATE KEY";
-/// The armour of OpenPGP, which looks alike and has a checksum at its end.
+/// The beginning of OpenPGP's armour, which looks like PEM and has a checksum at its end.
 const OF_PGP: &str = "-----BEGIN PGP ";
-/// What OpenSSH's own format begins with, once decoded.
+/// The beginning of OpenSSH's own format, once decoded.
 const MAGIC: &[u8] = b"openssh-key-v1\0";
 
 const ENDLESS: &str = "its end is missing, so it was cut off; write the whole file";
 const CUT: &str = "a part of it is missing or changed; write the whole file";
 
-/// A block, boundaries included, and what it says it is.
+/// A block with its boundaries, and its label.
 struct PemBlock<'a> {
     label: &'a str,
     text: &'a str,
 }
 
-/// The value with the newline at its end that its format needs, and whether it was added: PEM ends its last line, and
-/// OpenSSH refuses a key whose last line does not end. Shells and forms take that newline away.
+/// Adds the newline at the end of a PEM value if it is missing. Returns the value, and true if a newline was added. OpenSSH
+/// refuses a key without that newline, which shells and web forms remove.
 pub fn with_last_newline(value: Value) -> (Value, bool) {
     if !needs_newline(&value) {
         return (value, false);
@@ -39,7 +39,7 @@ pub fn with_last_newline(value: Value) -> (Value, bool) {
     (Value::new(longer), true)
 }
 
-/// Whether a value is PEM that lacks the newline at its end, and nothing else.
+/// True if a value is PEM, and only the newline at its end is missing.
 pub fn needs_newline(value: &Value) -> bool {
     std::str::from_utf8(value.expose()).is_ok_and(|text| {
         let is_block = text.starts_with(BEGIN) && text.ends_with(DASHES);
@@ -47,17 +47,17 @@ pub fn needs_newline(value: &Value) -> bool {
     })
 }
 
-/// Whether a text is meant to be PEM and nothing else.
+/// True if a text begins like PEM, after quotes or white space.
 pub fn begins(text: &str) -> bool {
     let quotes = |c: char| c.is_whitespace() || ['"', '\'', '`', '\u{feff}'].contains(&c);
     text.trim_start_matches(quotes).starts_with(BEGIN) && !text.starts_with(OF_PGP)
 }
 
-/// Why programs refuse a text in PEM; none if they need not, or it is no PEM.
+/// Why programs refuse a text in PEM; `None` if they do not, or the text is not PEM.
 pub fn fault(text: &str) -> Option<&'static str> {
     let (before, rest) = text.split_at(text.find(BEGIN)?);
     if before.ends_with(['"', '\'', '`']) {
-        return Some("it stands in quotes; write it without them");
+        return Some("it is in quotes; write it without them");
     }
     if rest.contains("\\n") {
         return Some(
@@ -75,7 +75,7 @@ pub fn fault(text: &str) -> Option<&'static str> {
     }
     let is_openssh = blocks.iter().any(|block| block.label == OPENSSH);
     if is_openssh && !before.is_empty() {
-        return Some("something stands before its first line; take that away");
+        return Some("there is text before its first line; remove that");
     }
     if is_openssh && rest.contains('\r') {
         return Some("its lines end in CR LF; write it with line feeds alone");
@@ -83,7 +83,7 @@ pub fn fault(text: &str) -> Option<&'static str> {
     blocks.iter().any(|block| !block.is_whole()).then_some(CUT)
 }
 
-/// The blocks of a text, which begins with the first.
+/// The blocks of a text that begins with a block.
 fn blocks(text: &str) -> Result<Vec<PemBlock<'_>>, &'static str> {
     let (mut blocks, mut rest) = (Vec::new(), text);
     while let Some(at) = rest.find(BEGIN) {
@@ -113,13 +113,13 @@ fn blocks(text: &str) -> Result<Vec<PemBlock<'_>>, &'static str> {
     Ok(blocks)
 }
 
-/// Whether the rest of the line is empty.
+/// True if the rest of the line is empty.
 fn starts_a_line(text: &str) -> bool {
     text.trim_start_matches([' ', '\t', '\r']).starts_with('\n')
 }
 
 impl PemBlock<'_> {
-    /// Whether its lines decode, and, in OpenSSH's format, are all there.
+    /// True if its lines decode and, in OpenSSH's format, none is missing.
     fn is_whole(&self) -> bool {
         let lines = self.text.lines().map(str::trim);
         let lines = lines.filter(|line| !line.starts_with(DASHES) && !line.contains(':'));
@@ -131,8 +131,8 @@ impl PemBlock<'_> {
     }
 }
 
-/// Whether OpenSSH's format has all that it says it has: cipher, key derivation, its options, the keys, each with its
-/// length (PROTOCOL.key of OpenSSH).
+/// `Some` if a key in OpenSSH's format is complete: cipher, key derivation, its options, the keys, each with its length
+/// (PROTOCOL.key of OpenSSH).
 fn is_whole_openssh(decoded: &[u8]) -> Option<()> {
     let rest = decoded.strip_prefix(MAGIC)?;
     let rest = skip(skip(skip(rest)?)?)?;
@@ -146,7 +146,7 @@ fn number(bytes: &[u8]) -> Option<(u32, &[u8])> {
     Some((u32::from_be_bytes(*number), rest))
 }
 
-/// What follows a text with its length before it.
+/// The bytes after a text that has its length before it.
 fn skip(bytes: &[u8]) -> Option<&[u8]> {
     let (length, rest) = number(bytes)?;
     rest.get(usize::try_from(length).ok()?..)

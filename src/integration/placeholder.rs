@@ -1,6 +1,6 @@
-//! Values that stand for a credential in somebody's template, and are none.
+//! Placeholders: values in the place of a credential.
 
-/// How references begin that another tool replaces by the value.
+/// The beginnings of references that another tool replaces by the value.
 const REFERENCES: [&str; 16] = [
     "<path:",
     "@Microsoft.KeyVault(",
@@ -20,7 +20,7 @@ const REFERENCES: [&str; 16] = [
     "{{resolve:",
 ];
 
-/// How texts begin that another tool has encrypted.
+/// The beginnings of texts that another tool has encrypted.
 const ENCRYPTED: [&str; 8] = [
     "!vault",
     "$ANSIBLE_VAULT;",
@@ -32,7 +32,7 @@ const ENCRYPTED: [&str; 8] = [
     "vault:v1:",
 ];
 
-/// What stands around the name of a variable.
+/// The signs around the name of a variable.
 const AROUND: [(&str, &str); 10] = [
     ("${", "}"),
     ("$(", ")"),
@@ -46,8 +46,7 @@ const AROUND: [(&str, &str); 10] = [
     ("#{", "}#"),
 ];
 
-/// What people write down until they know better, or to hide a secret, without what is no letter or digit and in
-/// lower case.
+/// Words that people write until there is a secret, or to hide a secret: letters and digits only, in lower case.
 const LATER: [&str; 28] = [
     "changeit",
     "changeme",
@@ -79,12 +78,12 @@ const LATER: [&str; 28] = [
     "xxx",
 ];
 
-/// Nobody writes more than this until there is a real one, in bytes.
+/// The longest such text, in bytes.
 const LONGEST: usize = 100;
-/// The longest beginning of a secret that is written down where the rest is left out, in bytes.
+/// The longest beginning of a secret whose rest is left out, in bytes.
 const LONGEST_BEGINNING: usize = 12;
 
-/// Why a value is no credential, though a tool or a person meant to put a credential in its place.
+/// Why a value stands for a credential that was to be put in its place; `None` if it does not.
 pub fn stands_for_another(text: &str) -> Option<&'static str> {
     let text = text.trim();
     let begins = |all: &[&str]| all.iter().any(|start| text.starts_with(start));
@@ -105,13 +104,13 @@ pub fn stands_for_another(text: &str) -> Option<&'static str> {
     }
     if AROUND.iter().any(is_around) || is_variable(text) {
         return Some(
-            "the value looks like a variable that nothing was put in place of; write the value itself",
+            "the value looks like a variable that was not replaced; write the value itself",
         );
     }
     None
 }
 
-/// Why a secret is none, but what somebody wrote until there is a real one.
+/// Why a value looks like a text that was written until there is a secret; `None` if it does not.
 pub fn is_for_later(text: &str) -> Option<&'static str> {
     let text = text.trim();
     if text.len() > LONGEST {
@@ -133,10 +132,10 @@ pub fn is_for_later(text: &str) -> Option<&'static str> {
         || is_crossed
         || is_left_out(text)
         || LATER.contains(&letters.as_str());
-    is_later.then_some("the value looks like what is written until there is a real one; write that")
+    is_later.then_some("the value looks like a placeholder for a real one; write the real value")
 }
 
-/// `sk-...`, `sk-xxxx`: how a secret begins, and nothing of the rest.
+/// `sk-...`, `sk-xxxx`: the beginning of a secret, without the rest.
 fn is_left_out(text: &str) -> bool {
     let begun = text.trim_end_matches(['.', '\u{2026}']);
     let is_open = text.ends_with("...") || text.ends_with('\u{2026}');

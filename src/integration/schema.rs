@@ -1,102 +1,102 @@
-//! The form of an integration's data file.
+//! The schema of an integration's data file.
 
 use regex_lite::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 
 use crate::model::{FieldName, IntegrationName, KindName};
 
-/// How large a pattern may become when it is compiled: matching takes time in proportion.
+/// The largest compiled pattern, in bytes: matching takes time in proportion.
 const MAX_PATTERN_BYTES: usize = 64 * 1024;
 
 /// A type of connections.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Integration {
-    /// As connections name it, for example `aws`.
+    /// The name in connections, for example `aws`.
     pub name: IntegrationName,
-    /// As people call it.
+    /// The name for people.
     pub title: String,
-    /// Steps may ask for it without naming a connection: Datadog "propagates" its credential.
+    /// True if steps may ask for it without naming a connection: Datadog "propagates" its credential.
     #[serde(default)]
     pub tile: bool,
-    /// Environment variables that its tools prefer to the customary ones, or mix with them: inherited, they
-    /// would stand in the way.
+    /// Environment variables that its tools prefer to the customary ones, or mix with them. If they were inherited, tools
+    /// would use the wrong values.
     #[serde(default)]
     pub shadowing: Vec<String>,
-    /// The ways to hold its credentials.
+    /// The kinds of its credentials.
     #[serde(rename = "kind")]
     pub kinds: Vec<CredentialKind>,
 }
 
 impl Integration {
-    /// The kind of this name.
+    /// The kind of this name; `None` if there is no such kind.
     pub fn kind(&self, name: &str) -> Option<&CredentialKind> {
         self.kinds.iter().find(|kind| kind.name.as_str() == name)
     }
 }
 
-/// One way to hold credentials.
+/// A kind of credentials.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct CredentialKind {
-    /// For example `access_key`.
+    /// The name, for example `access_key`.
     pub name: KindName,
-    /// As people call it.
+    /// The name for people.
     pub title: String,
-    /// Its fields.
+    /// The rules of its fields.
     #[serde(rename = "field")]
     pub fields: Vec<FieldRule>,
 }
 
-/// The rule of one field, or of a family of fields such as `tokens.*`.
+/// The rule of a field, or of a family of fields such as `tokens.*`.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct FieldRule {
-    /// Its name; `tokens.*` stands for `tokens.ANYTHING`, and `*` for any name.
+    /// The name; `tokens.*` means `tokens.ANYTHING`, and `*` means any name.
     pub name: String,
-    /// What it is, for whoever has to fill it in.
+    /// The description for operators who write the field.
     pub description: String,
-    /// A value that shows the form. Never a real one.
+    /// An example, which is never a real value.
     #[serde(default)]
     pub example: String,
-    /// Write-only.
+    /// True if the value is write-only.
     pub sensitive: bool,
-    /// Whether it (of a family: at least one) must be there.
+    /// True if the field, or at least one of the family, is required.
     #[serde(default)]
     pub required: bool,
-    /// Says where the credential is sent.
+    /// True if the value decides where the credential is sent.
     #[serde(default)]
     pub destination: bool,
-    /// Its text may refer to tokens: see [`super::template`].
+    /// True if the text may refer to tokens; see [`super::template`].
     #[serde(default)]
     pub template: bool,
-    /// The broker makes the value itself; nobody else may.
+    /// True if the broker makes the value; operators may not write it.
     #[serde(default)]
     pub generated: bool,
-    /// Other names for it.
+    /// Other names of the field.
     #[serde(default)]
     pub aliases: Vec<String>,
     /// The customary environment variable.
     #[serde(default)]
     pub env: String,
-    /// Further variables by which tools look for the same.
+    /// Further variables that tools read the value from.
     #[serde(default)]
     pub also_env: Vec<String>,
-    /// What a value looks like that is well formed; a test of the connection looks.
+    /// The form of a value, which a test of the connection checks.
     #[serde(default)]
     pub form: Option<ValueForm>,
-    /// Of a family: names that may not follow the dot, in lower case.
+    /// For a family: names that may not follow the dot, in lower case.
     #[serde(default)]
     pub forbidden: Vec<String>,
-    /// A regular expression that the value must match; of a family, the part of the name after the dot.
+    /// A regular expression for the value; for a family, for the part of the name after the dot.
     #[serde(default)]
     pub pattern: Option<String>,
-    /// The field whose value this one goes with: it is removed when that one changes and it is not given itself.
+    /// The field that this one is a part of. If that field changes and this one is not given, this one is removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part_of: Option<String>,
 }
 
-/// The form of a value that is more than a text.
+/// A form of values that is more than text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ValueForm {
@@ -111,7 +111,7 @@ pub enum ValueForm {
 }
 
 impl FieldRule {
-    /// Whether this is the rule for a field of this name.
+    /// True if this is the rule of a field of this name.
     pub fn covers(&self, name: &str) -> bool {
         match self.family() {
             Some(prefix) => name.strip_prefix(prefix).is_some_and(|rest| !rest.is_empty()),
@@ -124,7 +124,7 @@ impl FieldRule {
         FieldName::parse(if self.family().is_some() { name } else { &self.name }).ok()
     }
 
-    /// For a family, what its names start with, dot included.
+    /// The prefix of a family's names, with the dot; `None` if it is a single field.
     pub fn family(&self) -> Option<&str> {
         self.name.strip_suffix('*')
     }
@@ -132,7 +132,7 @@ impl FieldRule {
     /// The compiled pattern, if there is one.
     ///
     /// # Errors
-    /// If it is no regular expression.
+    /// If it is not a regular expression.
     pub fn pattern(&self) -> Result<Option<Regex>, regex_lite::Error> {
         let build = |pattern| RegexBuilder::new(pattern).size_limit(MAX_PATTERN_BYTES).build();
         self.pattern.as_deref().map(build).transpose()

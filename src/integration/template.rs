@@ -1,15 +1,15 @@
-//! `{{ name }}` in headers, URL parameters and bodies stands for the connection's token of that name.
+//! `{{ name }}` in headers, URL parameters and bodies is replaced by the connection's token of that name.
 //!
-//! Datadog renders an unknown name as empty, which sends a request without its credential; here it is an
-//! error when the connection is written. Only a name may stand between the braces, as in Datadog's own
-//! runner: "`{{ }}`, `{{ .. }}`, `{{ a/b }}`" are errors there, too.
+//! Datadog renders an unknown name as empty, which sends a request without its credential. Here an unknown name is an error
+//! when the connection is written. Only a name is allowed between the braces, as in Datadog's own runner, where
+//! "`{{ }}`, `{{ .. }}`, `{{ a/b }}`" are errors, too.
 
 /// A part of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TextPart<'a> {
-    /// As it is.
+    /// Plain text.
     Text(&'a str),
-    /// What stands between `{{` and `}}`.
+    /// The text between `{{` and `}}`.
     Reference(&'a str),
     /// A `{{` without its `}}`; the last part.
     Unclosed,
@@ -50,7 +50,7 @@ fn token(name: &str) -> Result<&str, &'static str> {
     match is_name {
         true => Ok(name),
         false => Err(
-            "between {{ and }} stands a token's name: letters and digits, starting with a letter",
+            "write a token's name between {{ and }}: letters and digits, starting with a letter",
         ),
     }
 }

@@ -1,12 +1,11 @@
-//! Workflows of Datadog, as its API and its pages write them: the same steps, with connections by labels.
+//! Workflows of Datadog, as its API and its pages write them: their steps name connections by labels.
 //!
 //! ```text
 //! data.attributes {name, spec {steps [{name, actionId, connectionLabel}],
 //!     connectionEnvs [{connections [{label, connectionId}], connectionGroups [{label, connectionGroupId, tags}]}]}}
 //! ```
 //!
-//! An action is called `com.datadoghq.INTEGRATION.…`. A connection has no other name than its id, so that is the name
-//! which is asked for here.
+//! An action is called `com.datadoghq.INTEGRATION.…`. A connection has no name but its id, which is the name here.
 
 use super::reference::SpecReference;
 use super::spec::plain_text;
@@ -15,12 +14,12 @@ use super::yaml::Node;
 /// What the id of an action begins with; the integration's name follows.
 pub(super) const ACTIONS: &str = "com.datadoghq.";
 
-/// The workflow in a file that has more than that.
+/// The workflow in a Datadog file, if it is one.
 pub(super) fn workflow(document: &Node) -> Option<&Node> {
     attributes(document).get("spec").filter(|spec| spec.get("steps").is_some())
 }
 
-/// The name of the workflow in a file that has more than that.
+/// The name of the workflow in a Datadog file, if it is one.
 pub(super) fn name(document: &Node) -> Option<&Node> {
     workflow(document).and_then(|_| attributes(document).get("name"))
 }
@@ -29,7 +28,7 @@ fn attributes(document: &Node) -> &Node {
     document.get("data").and_then(|data| data.get("attributes")).unwrap_or(document)
 }
 
-/// The connection that a node names by its id, for an action.
+/// The connection that a node names by its id, with the integration of an action.
 pub(super) fn connection(node: &Node, action: &Node) -> Option<SpecReference> {
     let name = node.get("connectionId").and_then(plain_text)?.to_owned();
     let action = ["actionId", "fqn"].iter().find_map(|key| action.get(key)?.text())?;

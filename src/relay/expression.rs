@@ -1,4 +1,4 @@
-//! Relay's expressions, as they stand between `${` and `}`: `connections.aws.'my-account'`,
+//! Relay's expressions, which are written between `${` and `}`: `connections.aws.'my-account'`,
 //! `secrets['regions.' + parameters.region]`, `concat("a", outputs.build.tag)`.
 
 use std::iter::Peekable;
@@ -8,17 +8,17 @@ use serde_json::{Number, Value as Json};
 
 use super::scalar;
 
-/// How deep expressions may be nested.
+/// The deepest nesting of an expression.
 const MAX_DEPTH: usize = 32;
-/// How many parts one may have: chains of dots and operators are trees as deep as they are long.
+/// The most parts of an expression: a chain of dots or operators is a tree as deep as the chain is long.
 const MAX_PARTS: usize = 400;
 
-/// One expression.
+/// An expression.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Expression {
-    /// A text, number, truth value or null.
+    /// A text, number, boolean or null.
     Literal(Json),
-    /// A name that stands first, such as `connections`; in a query, a key of the spec.
+    /// A name at the beginning, such as `connections`; in a query, a key of the spec.
     Name(String),
     /// `$`: everything.
     Root,
@@ -39,7 +39,7 @@ pub enum Expression {
 }
 
 impl Expression {
-    /// Whether something of another place is in it.
+    /// True if a part of it refers to a value.
     pub fn is_made_of_values(&self) -> bool {
         match self {
             Self::Literal(_) => false,
@@ -59,7 +59,7 @@ impl Expression {
     }
 }
 
-/// What stands between two expressions.
+/// An operator between two expressions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BinaryOperator {
     Or,
@@ -78,11 +78,11 @@ pub enum BinaryOperator {
     Divide,
     Remainder,
     Power,
-    /// `|>`, whose meaning is not known here: what it stands in is not evaluated.
+    /// `|>`, which is not implemented: an expression with it is not evaluated.
     Pipe,
 }
 
-/// Operators, longer ones before those that begin alike, with how strongly they bind.
+/// Operators with their precedence. A sign comes before its own prefixes.
 const OPERATORS: [(&str, BinaryOperator, u8); 17] = [
     ("|>", BinaryOperator::Pipe, 0),
     ("||", BinaryOperator::Or, 1),
@@ -106,7 +106,7 @@ const OPERATORS: [(&str, BinaryOperator, u8); 17] = [
 /// Parses a whole text.
 ///
 /// # Errors
-/// What was expected instead. It quotes none of the text.
+/// What was expected instead, without a quote of the text.
 pub fn parse(text: &str) -> Result<Expression, String> {
     let mut parser = Parser::new(text);
     let expression = parser.expression(0)?;
@@ -114,7 +114,7 @@ pub fn parse(text: &str) -> Result<Expression, String> {
     Ok(expression)
 }
 
-/// Parses an expression at the beginning of a text, up to its `}`; says how many bytes that are, with the brace.
+/// Parses an expression at the beginning of a text, up to its `}`. Returns its length in bytes, with the brace.
 ///
 /// # Errors
 /// As [`parse`].
@@ -137,7 +137,7 @@ impl<'a> Parser<'a> {
         Self { text, chars: text.char_indices().peekable(), depth: 0, parts: 0 }
     }
 
-    /// Where the next character is, in bytes.
+    /// The offset of the next character, in bytes.
     fn offset(&mut self) -> usize {
         self.chars.peek().map_or(self.text.len(), |(offset, _)| *offset)
     }
@@ -193,7 +193,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// Operators that bind at least so strongly.
+    /// Parses operands and operators of at least this precedence.
     fn expression(&mut self, least: u8) -> Result<Expression, String> {
         self.deeper()?;
         let mut left = self.unary()?;
@@ -218,7 +218,7 @@ impl<'a> Parser<'a> {
     }
 
     fn unary(&mut self) -> Result<Expression, String> {
-        // Signs before signs are as deep as brackets in brackets.
+        // Each sign counts as a level of nesting.
         let sign = match () {
             () if self.accept('!') => Expression::Not as fn(Box<Expression>) -> Expression,
             () if self.accept('-') => Expression::Negative,
@@ -233,7 +233,7 @@ impl<'a> Parser<'a> {
     fn postfix(&mut self) -> Result<Expression, String> {
         let mut expression = self.primary()?;
         loop {
-            // No space before a dot or bracket: `a .b` is nothing that anybody writes.
+            // No space is allowed before a dot or bracket.
             let key = match self.peek() {
                 Some('.') => {
                     self.chars.next();
@@ -252,7 +252,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// What follows a dot.
+    /// The key after a dot.
     fn member(&mut self) -> Result<Expression, String> {
         match self.peek() {
             Some('(') => {
@@ -334,7 +334,7 @@ impl<'a> Parser<'a> {
         })
     }
 
-    /// What stands between commas, up to a closing sign.
+    /// The items between commas, up to a closing sign.
     fn items<T>(
         &mut self,
         end: char,
@@ -393,7 +393,7 @@ fn is_first(c: char) -> bool {
     c.is_alphabetic() || c == '_'
 }
 
-/// A name may hold a dash: subtraction needs spaces.
+/// True for a further character of a name. A name may hold a dash, so subtraction needs spaces.
 fn is_further(c: char) -> bool {
     c.is_alphanumeric() || c == '_' || c == '-'
 }
@@ -437,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_well_formed_is_refused_and_said_where() {
+    fn a_malformed_expression_is_refused_with_its_place() {
         for bad in
             ["", "a.", "a[", "a['", "a b", "a..b", "(a", "f(a", "f(a,", "1.2.3", "'\\u00'", "@"]
         {

@@ -1,4 +1,4 @@
-//! Puppet Relay's step specs: read, and evaluated to the JSON that its steps ask for.
+//! Puppet Relay's step specs: parsed, and evaluated to the JSON that steps ask for.
 //!
 //! ```text
 //! YAML ─ yaml ─ spec ──────────── Tree ─ evaluate ─ JSON, what is unresolvable
@@ -6,8 +6,8 @@
 //!        line   ${…} ─ expression path    query       └ KnownValues: what was looked up before
 //! ```
 //!
-//! All of it is pure: what an evaluation lacks it names ([`Need`]), and it is repeated when that was looked up.
-//! The rules are those of relay-core's `pkg/spec` and of Relay's documents on expressions.
+//! All of it is pure. An evaluation returns the look-ups that it needs ([`Need`]), and is repeated with their results. The
+//! rules are those of relay-core's `pkg/spec` and of Relay's documents on expressions.
 
 mod datadog;
 mod evaluate;
@@ -34,21 +34,21 @@ pub use spec::{StepSpec, Tree};
 pub use workflow::{UseTarget, WorkflowFile, WorkflowUse, find_uses};
 pub use yaml::MAX_COST as MAX_FILE_BYTES;
 
-/// Where something stands in a file.
+/// A position in a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
-    /// Counts from 1.
+    /// The line, from 1.
     pub line: usize,
-    /// In characters; counts from 1.
+    /// The column in characters, from 1.
     pub column: usize,
 }
 
-/// What is wrong with a file, and where. It shows keys and tags, never a value.
+/// An error of a file. It shows keys and tags, never a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpecError {
-    /// Where.
+    /// The position.
     pub at: Position,
-    /// What, and what to write instead.
+    /// The problem, and what to write instead.
     pub problem: String,
 }
 

@@ -1,21 +1,21 @@
-//! The way to a part of a spec: keys and indices.
+//! Paths to parts of a spec: keys and indices.
 
 use serde_json::Value as Json;
 
 use super::evaluate::error::EvaluationError;
 use super::expression::Expression;
 
-/// One step on the way.
+/// One segment of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Segment {
-    /// Into a mapping.
+    /// A key of a mapping.
     Key(String),
-    /// Into a list.
+    /// An index of a list.
     Index(usize),
 }
 
 impl Segment {
-    /// What a literal selects.
+    /// The segment of a literal; `None` if it is neither a text nor an index.
     pub fn from_json(value: &Json) -> Option<Self> {
         match value {
             Json::String(key) => Some(Self::Key(key.clone())),
@@ -24,7 +24,7 @@ impl Segment {
         }
     }
 
-    /// As text: what it is called as a key.
+    /// The segment as a key.
     pub fn key(&self) -> String {
         match self {
             Self::Key(key) => key.clone(),
@@ -32,7 +32,7 @@ impl Segment {
         }
     }
 
-    /// What it selects of a list.
+    /// The segment as an index; `None` if it is not a number.
     pub fn index(&self) -> Option<usize> {
         match self {
             Self::Key(key) => key.parse().ok(),
@@ -41,7 +41,7 @@ impl Segment {
     }
 }
 
-/// The path that an expression is, if it is nothing but names and literal keys. A leading `$` is everything.
+/// The path of an expression of names and literal keys; `None` for any other. A leading `$` is everything.
 pub fn plain(expression: &Expression) -> Option<Vec<Segment>> {
     match expression {
         Expression::Root => Some(Vec::new()),
@@ -59,7 +59,7 @@ pub fn plain(expression: &Expression) -> Option<Vec<Segment>> {
 /// The part of a value at a path.
 ///
 /// # Errors
-/// If there is nothing.
+/// If the path leads nowhere.
 pub fn apply(value: Json, path: &[Segment]) -> Result<Json, EvaluationError> {
     let Some((first, rest)) = path.split_first() else { return Ok(value) };
     let found = match value {

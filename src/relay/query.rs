@@ -1,4 +1,4 @@
-//! What a client asks of a spec, in one of Relay's four languages: as far as steps use them, that is paths.
+//! A client's query of a spec, in one of Relay's four languages. Only paths are supported: steps use nothing else.
 
 use std::str::FromStr;
 
@@ -6,7 +6,7 @@ use super::expression;
 use super::path::{Segment, plain};
 use super::spec::{TemplatePart, parts};
 
-/// How a query is written.
+/// A query language.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Language {
     /// `aws["connection"].region`
@@ -34,21 +34,21 @@ impl FromStr for Language {
     }
 }
 
-/// What is asked for.
+/// A query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Query {
-    /// What is at one path.
+    /// The value at a path.
     Path(Vec<Segment>),
-    /// A text that is made of several.
+    /// A text of several pieces.
     Text(Vec<QueryPiece>),
 }
 
 /// A piece of a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum QueryPiece {
-    /// As it is.
+    /// Plain text.
     Text(String),
-    /// What is at a path.
+    /// The value at a path.
     Path(Vec<Segment>),
 }
 
@@ -60,15 +60,15 @@ impl Query {
         Self::Path(Vec::new())
     }
 
-    /// What is under one key.
+    /// The value of one key.
     pub fn key(name: &str) -> Self {
         Self::Path(vec![Segment::Key(name.to_owned())])
     }
 
-    /// Reads a query; an empty one asks for everything.
+    /// Parses a query; an empty query asks for everything.
     ///
     /// # Errors
-    /// If it is not well formed, or more than a path.
+    /// If it is malformed, or more than a path.
     pub fn parse(text: &str, language: Language) -> Result<Self, String> {
         if text.is_empty() {
             return Ok(Self::Path(Vec::new()));
@@ -91,7 +91,7 @@ impl Query {
             Language::JsonPathTemplate => json_path_pieces(text)?,
         };
         match <[QueryPiece; 1]>::try_from(pieces) {
-            // Alone, it keeps its type.
+            // A single path keeps the type of its value.
             Ok([QueryPiece::Path(path)]) => Ok(Self::Path(path)),
             Ok(pieces) => Ok(Self::Text(pieces.into())),
             Err(pieces) => Ok(Self::Text(pieces)),
@@ -107,7 +107,7 @@ fn json_path(text: &str) -> Result<Vec<Segment>, String> {
         return Ok(Vec::new());
     }
     let is_plain = !rest.contains(['*', '?', ':', ',']) && !rest.contains("..");
-    // Below a root it is the path of the other language.
+    // After the root, the syntax is that of the other language.
     let separator = if rest.starts_with(['.', '[']) { "" } else { "." };
     let parsed = is_plain.then(|| expression::parse(&format!("${separator}{rest}")).ok()).flatten();
     parsed.and_then(|expression| plain(&expression)).ok_or_else(|| ONLY_PATHS.to_owned())
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_path_is_refused() {
+    fn a_query_that_is_not_a_path_is_refused() {
         for (language, text) in [
             (Language::Path, "a + b"),
             (Language::Path, "a[b]"),

@@ -1,17 +1,17 @@
-//! What a spec can refer to.
+//! References of a spec to other values.
 
 use serde_json::{Value as Json, json};
 
 use super::path::Segment;
 
-/// What a spec can refer to.
+/// A reference of a spec to another value.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SpecReference {
     /// The answer to a question.
     Answer {
         /// The step that asked.
         ask_ref: String,
-        /// What it asked for.
+        /// The name of the answer.
         name: String,
     },
     /// A connection.
@@ -23,37 +23,37 @@ pub enum SpecReference {
     },
     /// A part of the event that triggered the run.
     Data {
-        /// Which.
+        /// The part.
         query: String,
     },
-    /// What another step has put out.
+    /// An output of another step.
     Output {
         /// The step.
         from: String,
-        /// What it is called.
+        /// The name of the output.
         name: String,
     },
     /// A parameter of the run.
     Parameter {
-        /// Which.
+        /// Its name.
         name: String,
     },
     /// A secret of the workflow.
     Secret {
-        /// Which.
+        /// Its name.
         name: String,
     },
-    /// How another step has ended.
+    /// The status of another step.
     Status {
         /// The step.
         action: String,
-        /// What of it.
+        /// The property of the status.
         property: String,
     },
 }
 
 impl SpecReference {
-    /// As its `$type` map.
+    /// The reference as a `$type` map.
     pub fn to_json(&self) -> Json {
         match self {
             Self::Answer { ask_ref, name } => {
@@ -72,7 +72,7 @@ impl SpecReference {
         }
     }
 
-    /// Its type and the keys of its `$type` map, in the order of its sequence form.
+    /// Types of references with the keys of their `$type` maps, in the order of their sequence form.
     pub(super) fn forms() -> [(&'static str, &'static [&'static str]); 6] {
         [
             ("Answer", &["askRef", "name"]),
@@ -97,7 +97,8 @@ impl SpecReference {
         }
     }
 
-    /// What the keys after a scope's name select, and how many of them; nothing if they are too few.
+    /// The reference that the keys after a scope's name select, and the number of keys that it takes; `None` if there are
+    /// too few.
     pub fn of_scope(scope: SpecScope, keys: &[Segment]) -> Option<(Self, usize)> {
         let key = |index: usize| keys.get(index).map(Segment::key);
         let reference = match scope {
@@ -115,22 +116,22 @@ impl SpecReference {
 /// The names that expressions of a spec begin with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SpecScope {
-    /// Of the operators' connections.
+    /// Connections.
     Connections,
-    /// Of the event that triggered the run.
+    /// The event that triggered the run.
     Event,
-    /// Of what other steps have put out.
+    /// Outputs of other steps.
     Outputs,
-    /// Of the run's parameters.
+    /// Parameters of the run.
     Parameters,
-    /// Of the workflow's secrets.
+    /// Secrets of the workflow.
     Secrets,
-    /// Of how other steps have ended.
+    /// Statuses of other steps.
     Steps,
 }
 
 impl SpecScope {
-    /// The scope of a name.
+    /// The scope of a name; `None` if there is no such scope.
     pub fn of(name: &str) -> Option<Self> {
         match name {
             "connections" => Some(Self::Connections),
@@ -143,7 +144,7 @@ impl SpecScope {
         }
     }
 
-    /// How many keys select one thing of it.
+    /// How many keys select one value of the scope.
     pub const fn keys(self) -> usize {
         match self {
             Self::Connections | Self::Outputs | Self::Steps => 2,

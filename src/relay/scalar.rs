@@ -1,10 +1,10 @@
-//! What a scalar of YAML is as JSON: the core schema of YAML 1.2, as Relay's parser reads it.
+//! Scalars of YAML as JSON: the core schema of YAML 1.2, as Relay's parser reads it.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Number, Value as Json, json};
 
-/// A scalar without quotes: null, a truth value, a number, or a text.
+/// A scalar without quotes: null, a boolean, a number, or a text.
 pub fn plain(text: &str) -> Json {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => Json::Null,
@@ -36,7 +36,7 @@ pub fn number(text: &str) -> Option<Number> {
     integer.or_else(|| Number::from_f64(text.parse().ok()?))
 }
 
-/// Bytes as a text, or as Relay writes what is no text: `{"$encoding": "base64", "data": "…"}`.
+/// Bytes as a text, or in Relay's form for other bytes: `{"$encoding": "base64", "data": "…"}`.
 pub fn bytes(bytes: &[u8]) -> Json {
     match std::str::from_utf8(bytes) {
         Ok(text) if !text.contains('\0') => Json::from(text),

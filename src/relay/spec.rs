@@ -1,7 +1,7 @@
-//! A spec as a tree of what has to be evaluated.
+//! A spec as a tree that can be evaluated.
 //!
-//! Tags (`!Connection {type: aws, name: prod}`), their `$type` maps and `${…}` are three ways to write the same;
-//! here they are one. Source: relay-core `pkg/spec`, relay docs `reference/relay-expressions.md`.
+//! Tags (`!Connection {type: aws, name: prod}`), their `$type` maps and `${…}` are three ways to write a reference; the tree
+//! has one form for all. Source: relay-core `pkg/spec`, relay docs `reference/relay-expressions.md`.
 
 use std::collections::BTreeMap;
 
@@ -14,22 +14,22 @@ use super::reference::{SpecReference, SpecScope};
 use super::yaml::{Content, Node};
 use super::{Position, SpecError, scalar, yaml};
 
-/// What can be evaluated.
+/// A part of a spec.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Tree {
-    /// A scalar that is what it is.
+    /// A scalar.
     Plain(Json),
     /// A list.
     List(Vec<Tree>),
     /// A mapping.
     Map(BTreeMap<String, Tree>),
-    /// Something of another place.
+    /// A reference to another value.
     Reference(SpecReference),
     /// `!Fn.NAME`
     Call {
         /// `NAME`
         name: String,
-        /// What it is called with.
+        /// The arguments.
         arguments: Arguments,
     },
     /// A text with `${…}` in it.
@@ -37,13 +37,13 @@ pub enum Tree {
 }
 
 impl Tree {
-    /// Whether it is a mapping that has this key.
+    /// True if it is a mapping with this key.
     pub fn has_key(&self, key: &str) -> bool {
         matches!(self, Self::Map(entries) if entries.contains_key(key))
     }
 }
 
-/// What a function is called with.
+/// The arguments of a function.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Arguments {
     /// In order.
@@ -55,29 +55,29 @@ pub enum Arguments {
 /// A text with expressions in it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SpecTemplate {
-    /// As it was written.
+    /// The text as it was written.
     pub source: String,
-    /// Its parts, in order.
+    /// The parts, in order.
     pub parts: Vec<TemplatePart>,
 }
 
 /// A part of a template.
 #[derive(Clone, Debug, PartialEq)]
 pub enum TemplatePart {
-    /// As it is.
+    /// Plain text.
     Text(String),
     /// `${…}`
     Expression(Expression),
 }
 
-/// What a step is given, as a workflow file has it.
+/// The inputs of a step, as a workflow file has them.
 #[derive(Clone, Debug)]
 pub struct StepSpec {
     /// `spec`
     pub spec: Tree,
     /// `env`
     pub env: Tree,
-    /// `when`: what must be true for the step to run.
+    /// `when`: the conditions of the step.
     pub when: Tree,
 }
 
@@ -97,10 +97,10 @@ const STEP_KEYS: [&str; 11] = [
 ];
 
 impl StepSpec {
-    /// Reads a file that holds a spec, or a whole step: a mapping that has `spec` and no key that a step has not.
+    /// Parses a file that holds a spec, or a whole step: a mapping with `spec` and only keys of steps.
     ///
     /// # Errors
-    /// Where it is not YAML, or not a spec.
+    /// Where the text is not YAML or not a spec.
     pub fn parse(text: &str) -> Result<Self, SpecError> {
         let document = yaml::parse(text)?;
         let Content::Mapping(entries) = &document.content else {
@@ -126,7 +126,7 @@ impl StepSpec {
     }
 }
 
-/// A node with everything in it that is to be evaluated.
+/// The tree of a node.
 fn tree(node: &Node) -> Result<Tree, SpecError> {
     match node.tag.as_deref() {
         None => untagged(node),
@@ -189,7 +189,7 @@ fn untagged(node: &Node) -> Result<Tree, SpecError> {
     }
 }
 
-/// A mapping, which is a reference if its `$type` is that of one.
+/// A mapping; it is a reference if its `$type` is the type of one.
 fn typed(node: &Node, entries: &[(Node, Node)]) -> Result<Tree, SpecError> {
     match typed_reference(node) {
         Some(reference) => reference.map(Tree::Reference),
@@ -197,14 +197,14 @@ fn typed(node: &Node, entries: &[(Node, Node)]) -> Result<Tree, SpecError> {
     }
 }
 
-/// The reference that a mapping is by its `$type`, if it has one that is known.
+/// The reference of a mapping with a known `$type`; `None` for any other node.
 pub(super) fn typed_reference(node: &Node) -> Option<Result<SpecReference, SpecError>> {
     let kind = node.get("$type").and_then(Node::text)?;
     let form = SpecReference::forms().into_iter().find(|(name, _)| *name == kind)?;
     Some(of_form(node, form))
 }
 
-/// What is wrong with a `$type` that is none, and looks as if a reference was meant.
+/// The error of an unknown `$type` that looks like a misspelt reference.
 pub(super) fn misspelt_type(node: &Node) -> Option<SpecError> {
     let kind = node.get("$type")?;
     let meant = misspelt(kind.text()?, &["Connection", "Secret"])?;
@@ -212,7 +212,7 @@ pub(super) fn misspelt_type(node: &Node) -> Option<SpecError> {
     Some(SpecError::new(kind.at, problem))
 }
 
-/// The known word that somebody meant who has mistyped one letter of it, or its case.
+/// The known word that differs from a word by one letter or by case.
 pub(super) fn misspelt<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     let word = word.to_lowercase();
     let distance = |one: &&str| strsim::damerau_levenshtein(&word, &one.to_lowercase());
@@ -223,7 +223,7 @@ fn of_form(node: &Node, form: (&str, &[&str])) -> Result<SpecReference, SpecErro
     let (kind, keys) = form;
     let mut values = Vec::new();
     for key in keys {
-        // Workflows from before `from` said taskName.
+        // Older workflows have taskName instead of `from`.
         let legacy = (*key == "from").then(|| node.get("taskName")).flatten();
         let value = node.get(key).or(legacy).ok_or_else(|| {
             SpecError::new(node.at, format!("the required field {key:?} of this {kind} is missing"))
@@ -236,12 +236,12 @@ fn of_form(node: &Node, form: (&str, &[&str])) -> Result<SpecReference, SpecErro
     SpecReference::new(kind, values).ok_or_else(|| SpecError::new(node.at, "not a reference"))
 }
 
-/// A text that is what it is: names of references are not evaluated.
+/// The text of a node without a tag or expression: names in references are not evaluated.
 pub(super) fn plain_text(node: &Node) -> Option<&str> {
     node.text().filter(|text| node.tag.is_none() && !text.contains("${"))
 }
 
-/// `!Connection`, `!Secret` and the like, in one of their forms.
+/// The reference of a tag such as `!Connection` or `!Secret`, in one of its forms.
 pub(super) fn tagged(node: &Node, tag: &str) -> Result<SpecReference, SpecError> {
     let wrong = |problem: String| SpecError::new(node.at, problem);
     let form = SpecReference::forms().into_iter().find(|(name, _)| *name == tag);
@@ -306,8 +306,8 @@ pub fn parts(source: &str) -> Result<Vec<TemplatePart>, String> {
     Ok(parts)
 }
 
-/// Names must be known, and nobody gets all connections or secrets at once: what a step has no name for it does
-/// not need, and a log that prints a spec would print them all.
+/// Checks that names are known, and that no expression gives all connections or secrets at once. A step needs only what it
+/// names, and a log that prints a spec would print them all.
 fn check(expression: &Expression) -> Result<(), String> {
     match expression {
         Expression::Literal(_) => Ok(()),
@@ -323,7 +323,7 @@ fn check(expression: &Expression) -> Result<(), String> {
             entries.iter().try_for_each(|(key, value)| check(key).and_then(|()| check(value)))
         }
         Expression::Not(inner) | Expression::Negative(inner) => check(inner),
-        // What stands behind a pipe is a function's name.
+        // The name of a function follows a pipe.
         Expression::Binary(BinaryOperator::Pipe, left, _) => check(left),
         Expression::Binary(_, left, right) => check(left).and_then(|()| check(right)),
     }
@@ -339,8 +339,8 @@ fn check_member(expression: &Expression, keys: usize) -> Result<(), String> {
         }
         Expression::Name(name) => match SpecScope::of(name) {
             None => Err(format!(
-                "{name} is no name that a spec knows; it knows connections, secrets, parameters, outputs, \
-                 steps and event"
+                "{name} is not a name that a spec can use; it can use connections, secrets, parameters, outputs, steps and \
+                 event"
             )),
             Some(scope) if keys < scope.keys() => Err(format!(
                 "{name} without a name after it stands for all of them at once; name the one that is needed"

@@ -170,7 +170,7 @@ fn a_malformed_spec_is_refused_with_line_and_column() {
         ("a: ${connections.aws}", "1:4", "all of them at once"),
         ("a: ${secrets}", "1:4", "all of them at once"),
         ("a: x ${$} y", "1:4", "everything"),
-        ("a: ${HOME}", "1:4", "no name that a spec knows"),
+        ("a: ${HOME}", "1:4", "not a name that a spec can use"),
         ("a: ${secrets.", "1:4", "expected"),
         ("a: 1\na: 2", "2:1", "twice"),
         ("- a", "1:1", "mapping"),

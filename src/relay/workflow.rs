@@ -1,9 +1,8 @@
-//! What a workflow file asks for, and where: every connection, group and secret in it.
+//! Finds the connections, groups and secrets that a workflow file uses, with their positions.
 //!
-//! Looked at are a step's `spec`, `env` and `when`, a trigger's `source`, `binding` and `when`, and `locals`. What
-//! stands in `input`, `inputFile`, `command` and `args` is the container's own: a `${…}` there is its shell's.
-//! A file without `steps` is looked at as a whole. Sources: relay-core `pkg/spec`, and the Workflow schema of
-//! Relay's API; for Datadog's workflows see `datadog`.
+//! It searches a step's `spec`, `env` and `when`, a trigger's `source`, `binding` and `when`, and `locals`. It skips `input`,
+//! `inputFile`, `command` and `args`, where a `${…}` belongs to the container's shell. A file without `steps` is searched as
+//! a whole. Sources: relay-core `pkg/spec`, and the Workflow schema of Relay's API; for Datadog's workflows see `datadog`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -15,39 +14,39 @@ use super::spec::{self, TemplatePart, Tree};
 use super::yaml::{Content, Node};
 use super::{Position, SpecError, yaml};
 
-/// The most that a file may ask for, each step counted: aliases and labels multiply.
+/// The most uses in one file, counted for each step: aliases and labels multiply.
 const MAX_USES: usize = 50_000;
 
-/// A workflow file as far as it asks for something.
+/// The uses of a workflow file.
 #[derive(Debug, Default)]
 pub struct WorkflowFile {
-    /// What it calls itself.
+    /// The name of the workflow.
     pub name: Option<String>,
-    /// Whether it has steps at all; if not, it may be something else.
+    /// True if it has steps; a file without may be no workflow.
     pub has_steps: bool,
     /// The names of its steps and triggers.
     pub steps: BTreeSet<String>,
-    /// What it asks for, in the order of the file; once for each step that does.
+    /// The uses in the order of the file, once for each step.
     pub uses: Vec<WorkflowUse>,
-    /// What is meant to ask for something, and is not well formed.
+    /// Malformed uses.
     pub problems: Vec<SpecError>,
 }
 
-/// One place that asks for something.
+/// One use of a connection, group or secret.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct WorkflowUse {
-    /// Where it stands; of an alias, where its anchor does.
+    /// The position; for an alias, that of its anchor.
     pub at: Position,
-    /// For what.
+    /// The target.
     pub target: UseTarget,
-    /// Of which step or trigger; none outside of them.
+    /// The step or trigger; `None` outside of steps and triggers.
     pub step: Option<String>,
 }
 
-/// What a workflow file can ask a broker for.
+/// A target that a workflow file can use.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum UseTarget {
-    /// Something whose name is made at run time.
+    /// A target whose name is made at run time.
     Computed(SpecScope),
     /// A connection.
     Connection {
@@ -60,7 +59,7 @@ pub enum UseTarget {
     Group {
         /// The group.
         name: String,
-        /// The identifiers; none where the value is made at run time.
+        /// The identifiers; a value is `None` if it is made at run time.
         identifiers: BTreeMap<String, Option<String>>,
     },
     /// A secret.
@@ -70,10 +69,10 @@ pub enum UseTarget {
     },
 }
 
-/// Finds all that a file asks for.
+/// Finds all uses in a file.
 ///
 /// # Errors
-/// Where it is not YAML.
+/// Where the text is not YAML.
 pub fn find_uses(text: &str) -> Result<WorkflowFile, SpecError> {
     let document = yaml::parse(text)?;
     let workflow = datadog::workflow(&document).unwrap_or(&document);
@@ -88,7 +87,7 @@ pub fn find_uses(text: &str) -> Result<WorkflowFile, SpecError> {
             finder.part(trigger, &["source", "binding", "when"]);
         }
         finder.environments(workflow);
-        // An anchor there is reported where it is used; what nobody uses is reported here.
+        // An anchor in locals is reported where it is used. The rest of locals is reported here.
         let used: BTreeSet<Position> = finder.found.iter().map(|one| one.at).collect();
         let mut rest = Finder::default();
         workflow.get("locals").into_iter().for_each(|locals| rest.node(locals));
@@ -98,7 +97,7 @@ pub fn find_uses(text: &str) -> Result<WorkflowFile, SpecError> {
         finder.node(&document);
     }
     if finder.found.len() >= MAX_USES {
-        let text = format!("it asks for more than {MAX_USES} things");
+        let text = format!("it uses more than {MAX_USES} connections, groups and secrets");
         return Err(SpecError::new(document.at, text));
     }
     let named = parts("steps").into_iter().chain(parts("triggers"));
@@ -120,7 +119,7 @@ struct Finder {
 }
 
 impl Finder {
-    /// A step or trigger.
+    /// Searches a step or trigger.
     fn part(&mut self, part: &Node, keys: &[&str]) {
         self.step = part.get("name").and_then(Node::text).map(ToOwned::to_owned);
         keys.iter().filter_map(|key| part.get(key)).for_each(|node| self.node(node));
@@ -129,7 +128,7 @@ impl Finder {
     }
 
     fn node(&mut self, node: &Node) {
-        // `!!str` and the like are YAML's own: their text is what it is.
+        // Tags such as `!!str` are YAML's own.
         let tag = node.tag.as_deref().filter(|tag| !tag.starts_with("Fn."));
         match (tag, &node.content) {
             (Some(tag), _) if !tag.starts_with('!') => self.tagged(node, tag),
@@ -214,7 +213,7 @@ impl Finder {
                 self.expression(at, value);
             }),
             Expression::Not(inner) | Expression::Negative(inner) => self.expression(at, inner),
-            // What stands behind a pipe is a function's name.
+            // The name of a function follows a pipe.
             Expression::Binary(BinaryOperator::Pipe, left, _) => self.expression(at, left),
             Expression::Binary(_, left, right) => {
                 self.expression(at, left);
@@ -223,7 +222,7 @@ impl Finder {
         }
     }
 
-    /// `scope.key.key`, from its end; `keys` are those behind, the last one first.
+    /// `scope.key.key`, from its end; `keys` are the keys after `expression`, the last first.
     fn member<'a>(
         &mut self,
         at: Position,
@@ -232,7 +231,7 @@ impl Finder {
     ) {
         match expression {
             Expression::Member(of, key) => {
-                // A key that is computed may itself ask for something.
+                // A computed key may use something itself.
                 self.expression(at, key);
                 keys.push(key);
                 self.member(at, of, keys);
@@ -259,7 +258,7 @@ impl Finder {
         }
     }
 
-    /// What steps name by a label.
+    /// Searches the connections that steps name by a label.
     fn environments(&mut self, workflow: &Node) {
         let mut users = HashMap::<&str, Vec<&Node>>::new();
         for step in workflow.get("steps").map(Node::items).unwrap_or_default() {
@@ -287,7 +286,7 @@ impl Finder {
         }
     }
 
-    /// A connection or group with a label, for the steps that have it; a group that no step has is told of, too.
+    /// Adds a connection or group for each step with its label. A group that no step uses is added, too.
     fn labelled(&mut self, named: &Node, key: &str, users: &[&Node]) {
         if users.is_empty() && key == "connectionGroups" {
             self.group(named);

@@ -1,4 +1,4 @@
-//! YAML as a tree that still knows its tags and where everything stood.
+//! YAML as a tree with tags and positions.
 
 use std::collections::{HashMap, HashSet};
 
@@ -6,35 +6,35 @@ use granit_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Tag};
 
 use super::{Position, SpecError};
 
-/// What a file may come to once its aliases are written out: nodes, and bytes of text.
+/// The largest document with its aliases written out: nodes and bytes of text together.
 pub const MAX_COST: usize = 4 * 1024 * 1024;
-/// How deep it may be nested.
+/// The deepest nesting.
 const MAX_DEPTH: usize = 64;
 
-/// One node.
+/// A node.
 #[derive(Clone, Debug)]
 pub struct Node {
-    /// Its tag without the `!`, such as `Connection`; `!str` for YAML's own, which are written `!!str`.
+    /// The tag without its first `!`, such as `Connection`, or `!str` for YAML's own `!!str`.
     pub tag: Option<String>,
-    /// Where it begins.
+    /// The position of its beginning.
     pub at: Position,
-    /// What it is.
+    /// The content.
     pub content: Content,
 }
 
-/// What a node is.
+/// The content of a node.
 #[derive(Clone, Debug)]
 pub enum Content {
     /// A text.
     Scalar {
         /// Without quotes and escapes.
         text: String,
-        /// It stands without quotes, and may be a number or null.
+        /// True if it has no quotes, so that it may be a number or null.
         is_plain: bool,
     },
     /// `[…]`, or lines with dashes.
     Sequence(Vec<Node>),
-    /// `{…}`, or lines with colons; no key stands twice.
+    /// `{…}`, or lines with colons. Keys are unique.
     Mapping(Vec<(Node, Node)>),
 }
 
@@ -63,10 +63,10 @@ impl Node {
     }
 }
 
-/// Reads the one document of a text; none is an empty mapping.
+/// Parses the document of a text; a text without a document is an empty mapping.
 ///
 /// # Errors
-/// If it is not YAML, if a key stands twice, or if it is too large, too deep or more than one document.
+/// If it is not YAML, has a key twice, is too large or too deep, or has more than one document.
 pub fn parse(text: &str) -> Result<Node, SpecError> {
     let mut reader = YamlReader {
         events: Parser::new_from_str_with_options(
@@ -97,12 +97,12 @@ pub fn parse(text: &str) -> Result<Node, SpecError> {
     }))
 }
 
-/// What an anchor names.
+/// The node of an anchor.
 struct Anchored {
     node: Node,
-    /// What it costs to write it out again.
+    /// The cost of writing it out again.
     cost: usize,
-    /// How deep it is in itself.
+    /// Its own depth.
     height: usize,
 }
 
@@ -110,7 +110,7 @@ struct YamlReader<'input> {
     events: Parser<'input, granit_parser::StrInput<'input>>,
     anchors: HashMap<usize, Anchored>,
     cost: usize,
-    /// How deep the deepest node since the last look was.
+    /// The depth of the deepest node below the present one.
     deepest: usize,
 }
 
@@ -135,8 +135,8 @@ impl<'input> YamlReader<'input> {
             Event::Alias(anchor) => {
                 let known = self.anchors.get(&anchor);
                 let known = known.map(|known| (known.node.clone(), known.cost, known.height));
-                let (node, cost, height) =
-                    known.ok_or_else(|| SpecError::new(at, "an alias of what it is part of"))?;
+                let (node, cost, height) = known
+                    .ok_or_else(|| SpecError::new(at, "an alias of a node that contains it"))?;
                 self.pay(cost, at)?;
                 self.reach(depth + height, at)?;
                 self.deepest = self.deepest.max(deepest_before);
@@ -158,7 +158,7 @@ impl<'input> YamlReader<'input> {
         let node = Node { tag: tag.as_deref().map(name_of), at, content };
         if anchor != 0 {
             let (cost, height) = (self.cost - before, self.deepest.saturating_sub(depth));
-            // It is kept a second time.
+            // The copy for its aliases costs as much again.
             self.pay(cost, at)?;
             self.anchors.insert(anchor, Anchored { node: node.clone(), cost, height });
         }
@@ -204,7 +204,7 @@ impl<'input> YamlReader<'input> {
                     if !keys.insert(text.clone()) {
                         return Err(SpecError::new(
                             key.at,
-                            format!("the key {text:?} stands twice"),
+                            format!("the key {text:?} is given twice"),
                         ));
                     }
                     entries.push((key, value));
@@ -212,7 +212,7 @@ impl<'input> YamlReader<'input> {
                 _ => return Err(SpecError::new(key.at, "a key must be a text")),
             }
         }
-        // What stands in the mapping itself wins, then what was merged first.
+        // Keys of the mapping itself win, then those that were merged first.
         for (key, value) in merged {
             if key.text().is_some_and(|text| keys.insert(text.to_owned())) {
                 entries.push((key, value));
@@ -231,7 +231,7 @@ impl<'input> YamlReader<'input> {
     }
 }
 
-/// What `<<: *anchor` or `<<: [*anchor, …]` adds to a mapping.
+/// The entries that `<<: *anchor` or `<<: [*anchor, …]` adds to a mapping.
 fn merged_entries(value: Node) -> Result<Vec<(Node, Node)>, SpecError> {
     match value.content {
         Content::Mapping(entries) => Ok(entries),

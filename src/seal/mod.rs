@@ -32,7 +32,7 @@ pub use keys::id::{Dek, KeyId};
 pub use keys::keyring::Keyring;
 pub use keys::store::{KeyStore, Unlocked};
 pub use keys::take_over::TakeOver;
-pub use memory::allocator::{ALLOCATOR, Allocator, give_back_what_is_free};
+pub use memory::allocator::{ALLOCATOR, Allocator, release_free_memory};
 pub use memory::protection::{MemoryProtection, note_wiping_allocator};
 pub use memory::secret_memory::{KeyMemory, key_memory};
 pub use record::{RecordKey, RecordKind, Sealed};

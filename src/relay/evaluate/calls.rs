@@ -1,4 +1,4 @@
-//! Calls of functions, by `!Fn.NAME` or in an expression: which of their arguments are evaluated.
+//! Calls of functions, by `!Fn.NAME` or in an expression.
 
 use serde_json::{Value as Json, json};
 
@@ -9,22 +9,22 @@ use crate::relay::expression::Expression;
 use crate::relay::path::{Segment, apply};
 use crate::relay::spec::{Arguments, Tree};
 
-/// What a function is called with.
+/// An argument of a call.
 #[derive(Clone, Copy)]
 enum Argument<'a> {
     Tree(&'a Tree),
     Expression(&'a Expression),
 }
 
-/// What came of a call.
+/// The result of a call.
 enum Called {
     Value(Json),
-    /// An argument could not be resolved, or there is no such function here.
+    /// An argument could not be resolved, or the function does not exist here.
     Unresolved(Vec<Json>, NamedArguments),
 }
 
 impl Evaluator<'_> {
-    /// What a call in an expression comes to, if it can be had.
+    /// The value of a call in an expression; `None` if it could not be resolved.
     pub(super) fn call_expression(
         &mut self,
         name: &str,
@@ -41,7 +41,7 @@ impl Evaluator<'_> {
         }
     }
 
-    /// What a `!Fn.NAME` comes to.
+    /// The value of a `!Fn.NAME`.
     pub(super) fn call(
         &mut self,
         name: &str,
@@ -108,7 +108,7 @@ impl Evaluator<'_> {
         Ok(called.map_or_else(|| Called::Unresolved(values, by_name), Called::Value))
     }
 
-    /// The first argument that is something. What is passed over is not missing.
+    /// The first argument that is not null. Arguments before it do not count as unresolvable.
     fn coalesce(&mut self, arguments: &[Argument<'_>]) -> Result<Called> {
         for argument in arguments {
             self.meter.pay(self.unresolvable.len())?;
@@ -121,7 +121,7 @@ impl Evaluator<'_> {
                 Err(error) if error.is_absence => {}
                 Err(error) => return Err(error),
             }
-            // It may be something once it is looked up; what stands behind it is not asked for before.
+            // The argument may have a value once it is looked up; later arguments are not looked up before.
             if self.needs.len() > needs {
                 return Ok(Called::Unresolved(Vec::new(), NamedArguments::new()));
             }

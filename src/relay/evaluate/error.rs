@@ -4,7 +4,7 @@ use std::fmt;
 
 pub(in crate::relay) type Result<T> = std::result::Result<T, EvaluationError>;
 
-/// A path that leads nowhere, or a function that was called wrongly.
+/// A path that leads nowhere, or a wrong call of a function.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EvaluationError {
     path: Vec<String>,

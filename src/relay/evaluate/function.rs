@@ -1,4 +1,4 @@
-//! Relay's functions, by `!Fn.NAME` or in an expression, on arguments that are all known.
+//! Relay's functions, called with arguments that are all known.
 
 use std::collections::BTreeMap;
 
@@ -10,13 +10,13 @@ use super::operator::equal;
 use crate::relay::expression::parse;
 use crate::relay::path::{apply, plain};
 
-/// Arguments that have names.
+/// Arguments by name.
 pub type NamedArguments = BTreeMap<String, Json>;
 
-/// What a function made of its arguments; nothing if there is no such function here.
+/// Calls a function. `None` if it does not exist here.
 ///
 /// # Errors
-/// What it expected, or that the budget is spent. It shows none of the arguments.
+/// What the function expected, or that the budget is spent. An error shows no argument.
 pub fn call(
     name: &str,
     arguments: Vec<Json>,
@@ -43,7 +43,7 @@ pub fn call(
         },
         "jsonMarshal" => Json::from(meter.json(one("one argument")?)?),
         "jsonUnmarshal" => match one("one text")? {
-            // What serde_json says of a text is of no use to whoever asked for a value.
+            // The parser's message is not shown: the text may be secret.
             Json::String(text) => {
                 meter.made(serde_json::from_str(text).map_err(|_| wants("JSON"))?)?
             }
@@ -65,7 +65,7 @@ pub fn call(
     Ok(Some(answer))
 }
 
-/// The part of an object that a query leads to, or else a default.
+/// The part of an object at a path, or the default.
 fn part(arguments: &[Json], named: &NamedArguments, meter: &mut Meter) -> Result<Json> {
     let wants = |what: &str| EvaluationError::new(format!("path wants {what}"));
     let of = |name: &str, place: usize| named.get(name).or_else(|| arguments.get(place));
@@ -81,7 +81,7 @@ fn part(arguments: &[Json], named: &NamedArguments, meter: &mut Meter) -> Result
     }
 }
 
-/// Maps in one; of two values under one key the later wins, or if both are maps and it is deep, they are merged.
+/// Merges maps; `None` if an argument is not a map. The later value of a key wins; two maps are merged if `is_deep`.
 fn merge(arguments: Vec<Json>, is_deep: bool) -> Option<Json> {
     let mut merged = Map::new();
     for argument in arguments {

@@ -1,4 +1,4 @@
-//! The budget of one evaluation. A spec of a few lines can ask for more than any memory holds.
+//! The budget of one evaluation: a spec of a few lines can make a value that no memory holds.
 
 use std::io::{self, Write};
 
@@ -9,16 +9,16 @@ use serde_json::ser::{CompactFormatter, Formatter, PrettyFormatter, Serializer};
 use super::error::{EvaluationError, Result};
 use crate::relay::yaml::MAX_COST;
 
-/// The cost of a list, a mapping or a scalar beside its text: about the memory that it takes.
+/// The cost of a list, a mapping or a scalar without its text: about the memory that it takes.
 const NODE_COST: usize = 16;
 
-/// What is left of the budget: bytes of texts, [`NODE_COST`] for each value, and steps of `=~`, all together.
+/// The rest of the budget: bytes of texts, [`NODE_COST`] for each value, and steps of `=~` together.
 pub struct Meter {
     left: usize,
 }
 
 impl Meter {
-    /// A whole budget of [`MAX_COST`].
+    /// The full budget of [`MAX_COST`].
     pub fn new() -> Self {
         Self { left: MAX_COST }
     }
@@ -26,13 +26,13 @@ impl Meter {
     /// Takes a cost from the budget, before the work is done.
     ///
     /// # Errors
-    /// If less is left.
+    /// If the rest is smaller.
     pub fn pay(&mut self, cost: usize) -> Result<()> {
         self.left = self.left.checked_sub(cost).ok_or_else(exhausted)?;
         Ok(())
     }
 
-    /// A copy of a value.
+    /// Copies a value.
     ///
     /// # Errors
     /// As [`Meter::pay`].
@@ -41,7 +41,7 @@ impl Meter {
         Ok(value.clone())
     }
 
-    /// A value that a function has made.
+    /// Takes the cost of a value that a function has made, and returns it.
     ///
     /// # Errors
     /// As [`Meter::pay`].
@@ -50,7 +50,7 @@ impl Meter {
         Ok(value)
     }
 
-    /// A value as part of a text: a text as it is, anything else as JSON, indented with tabs as Relay's is.
+    /// A value as part of a text: a text unchanged, any other value as JSON that is indented with tabs, as in Relay.
     ///
     /// # Errors
     /// As [`Meter::pay`].
@@ -75,14 +75,14 @@ impl Meter {
     fn write(&mut self, value: &Json, formatter: impl Formatter) -> Result<String> {
         let mut written = Bounded { bytes: Vec::new(), most: self.left };
         let mut writer = Serializer::with_formatter(&mut written, formatter);
-        // The writer fails for want of room alone.
+        // The writer only fails if the budget is spent.
         value.serialize(&mut writer).map_err(|_| exhausted())?;
         self.pay(written.bytes.len())?;
         String::from_utf8(written.bytes).map_err(|_| EvaluationError::new("not UTF-8"))
     }
 }
 
-/// What a value takes.
+/// The cost of a value.
 fn cost(value: &Json) -> usize {
     let within = match value {
         Json::Null | Json::Bool(_) | Json::Number(_) => 0,
@@ -100,7 +100,7 @@ fn exhausted() -> EvaluationError {
     ))
 }
 
-/// A text that ends at a length.
+/// A buffer with a maximum length.
 struct Bounded {
     bytes: Vec<u8>,
     most: usize,

@@ -1,6 +1,6 @@
-//! Evaluation: of the part of a spec that is asked for, and of nothing else.
+//! Evaluates the requested part of a spec, and nothing else.
 //!
-//! What cannot be had is no error: it stays as it was written, is named, and makes the answer incomplete
+//! A reference that cannot be resolved is no error: it stays as it was written, is listed, and makes the answer incomplete
 //! (relay-core `pkg/spec`, its evaluator). Only a path that leads nowhere is an error.
 
 mod calls;
@@ -22,7 +22,7 @@ use crate::relay::query::{Query, QueryPiece};
 use crate::relay::reference::{SpecReference, SpecScope};
 use crate::relay::spec::{SpecTemplate, TemplatePart, Tree};
 
-/// What only the broker knows.
+/// A value that only the broker has.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Need {
     /// A connection.
@@ -31,7 +31,7 @@ pub enum Need {
         kind: String,
         /// Its name.
         name: String,
-        /// This field alone, by any of its names.
+        /// Only this field, by any of its names; all fields if `None`.
         field: Option<String>,
     },
     /// A secret of the workflow.
@@ -41,12 +41,12 @@ pub enum Need {
     },
 }
 
-/// What came of a look-up.
+/// The result of a look-up.
 #[derive(Clone)]
 pub enum LookedUp {
     /// The connection as a map, a field or a secret.
     Value(Json),
-    /// It is absent, or not for this step.
+    /// It does not exist, or this step may not have it.
     Nothing,
     /// The connection has no such field.
     NoSuchField,
@@ -61,52 +61,52 @@ impl LookedUp {
     }
 }
 
-/// What is known when an evaluation begins.
+/// The values that are known when an evaluation begins.
 #[derive(Clone, Default)]
 pub struct KnownValues {
-    /// What was looked up for it.
+    /// The results of look-ups.
     pub looked_up: BTreeMap<Need, LookedUp>,
     /// The run's parameters.
     pub parameters: BTreeMap<String, Json>,
-    /// What steps have put out, by step and name.
+    /// The outputs of steps, by step and name.
     pub outputs: BTreeMap<(String, String), Json>,
 }
 
 /// References that could not be resolved.
 pub type Unresolvable = BTreeSet<SpecReference>;
 
-/// How far an evaluation has come.
+/// The state of an evaluation.
 pub enum EvaluationProgress {
-    /// To its end.
+    /// It is done.
     Done(Evaluated),
-    /// Look these up, and evaluate again.
+    /// It needs these look-ups; evaluate again then.
     Needs(BTreeSet<Need>),
 }
 
-/// What an evaluation gave.
+/// The result of an evaluation.
 pub struct Evaluated {
-    /// The value; where it is not complete, with what could not be resolved as it was written.
+    /// The value. Parts that could not be resolved are as they were written.
     pub value: Json,
-    /// All of it could be resolved.
+    /// True if all parts could be resolved.
     pub complete: bool,
-    /// What could not.
+    /// The references that could not be resolved.
     pub unresolvable: Unresolvable,
 }
 
-/// What a part of a tree comes to.
+/// The value of a part of a tree.
 pub(super) enum TreeValue {
     Complete(Json),
-    /// A list or map in which something could not be resolved.
+    /// A list or map with a part that could not be resolved.
     Incomplete(Json),
-    /// It could not be resolved itself: as it was written.
+    /// It could not be resolved; this is as it was written.
     Unresolved(Json),
 }
 
 impl Tree {
-    /// Evaluates what a query asks for. Look up what it needs and evaluate again, until it needs nothing.
+    /// Evaluates the part that a query asks for. Evaluate again with the look-ups that it needs, until it is done.
     ///
     /// # Errors
-    /// A path that leads nowhere, a function that was called wrongly, or an answer beyond the budget of 4 MiB.
+    /// A path that leads nowhere, a wrong call of a function, or an answer beyond the budget of 4 MiB.
     pub fn evaluate(&self, query: &Query, known: &KnownValues) -> Result<EvaluationProgress> {
         let mut evaluator = Evaluator {
             known,
@@ -116,7 +116,7 @@ impl Tree {
         };
         let outcome = evaluator.query(self, query);
         let Evaluator { needs, unresolvable, .. } = evaluator;
-        // What is not known yet may have led to an error that there is not.
+        // A missing look-up may have caused the error.
         if !needs.is_empty() {
             return Ok(EvaluationProgress::Needs(needs));
         }
@@ -133,7 +133,7 @@ pub(super) struct Evaluator<'a> {
 }
 
 impl<'a> Evaluator<'a> {
-    /// A value, and whether it is complete.
+    /// The value, and true if it is complete.
     fn query(&mut self, tree: &Tree, query: &Query) -> Result<(Json, bool)> {
         Ok(match query {
             Query::Path(path) => match self.tree(tree, path)? {
@@ -149,7 +149,7 @@ impl<'a> Evaluator<'a> {
         })
     }
 
-    /// A text, if all of it could be resolved.
+    /// The text; `None` if a part could not be resolved.
     fn pieces(&mut self, tree: &Tree, pieces: &[QueryPiece]) -> Result<Option<String>> {
         let mut written = Some(String::new());
         for piece in pieces {
@@ -218,9 +218,9 @@ impl<'a> Evaluator<'a> {
         Ok(TreeValue::container(Json::Array(list), complete))
     }
 
-    /// The value, if all of it could be resolved.
+    /// The value; `None` if a part could not be resolved.
     fn template(&mut self, template: &SpecTemplate, path: &[Segment]) -> Result<Option<Json>> {
-        // Alone, it keeps its type.
+        // A single expression keeps its type.
         if let [TemplatePart::Expression(only)] = template.parts.as_slice() {
             return self.expression(only, path);
         }
@@ -241,7 +241,7 @@ impl<'a> Evaluator<'a> {
         written.map(|written| apply(Json::from(written), path)).transpose()
     }
 
-    /// What a reference stands for, if it can be had.
+    /// The value of a reference; `None` if it could not be resolved.
     fn reference(&mut self, reference: &SpecReference, path: &[Segment]) -> Result<Option<Json>> {
         let (found, rest) = match reference {
             SpecReference::Connection { kind, name } => {
@@ -266,7 +266,7 @@ impl<'a> Evaluator<'a> {
             SpecReference::Output { from, name } => {
                 (self.known.outputs.get(&(from.clone(), name.clone())), path)
             }
-            // There is no event, no question and no other step here.
+            // Events, questions and other steps do not exist here.
             SpecReference::Answer { .. }
             | SpecReference::Data { .. }
             | SpecReference::Status { .. } => (None, path),
@@ -288,7 +288,7 @@ impl<'a> Evaluator<'a> {
         found
     }
 
-    /// What is at a path of an expression's value, if it can be had.
+    /// The part of an expression's value at a path; `None` if the expression could not be resolved.
     pub(super) fn expression(
         &mut self,
         expression: &Expression,
@@ -329,7 +329,7 @@ impl<'a> Evaluator<'a> {
         value.map(|value| apply(value, path)).transpose()
     }
 
-    /// `base.key.key`: its keys, and then what they lead to.
+    /// `base.key.key`: evaluates the keys, then the value at them.
     fn member(&mut self, expression: &Expression, path: &[Segment]) -> Result<Option<Json>> {
         let mut base = expression;
         let mut keys = Vec::new();
@@ -394,7 +394,7 @@ impl TreeValue {
         if complete { Self::Complete(value) } else { Self::Incomplete(value) }
     }
 
-    /// The value, and whether it was complete is added to what is known of its neighbours.
+    /// The value. Sets `complete` to false if the value is not complete.
     pub(super) fn into_json(self, complete: &mut bool) -> Json {
         match self {
             Self::Complete(value) => value,

@@ -1,5 +1,5 @@
-//! What operators make of two values. As in Relay's (leg's gval), values are converted where one kind is wanted:
-//! a text that is a number is one, and beside a text everything is a text.
+//! Operators on two values. As in Relay's evaluator (leg's gval), operands are converted: a text of a number is a number,
+//! and any scalar is a text beside a text.
 
 use serde_json::Value as Json;
 
@@ -7,16 +7,16 @@ use super::error::{EvaluationError, Result};
 use super::meter::Meter;
 use crate::relay::expression::BinaryOperator;
 
-/// A truth value, or the text of one.
+/// A boolean, or the text of a boolean.
 ///
 /// # Errors
-/// If it is none.
+/// If it is neither.
 pub fn truth(value: &Json) -> Result<bool> {
     let truth = value.as_bool().or_else(|| value.as_str()?.parse().ok());
     truth.ok_or_else(|| EvaluationError::new("expected true or false"))
 }
 
-/// Whether two values are the same, also when only one of them is a text.
+/// True if two values are equal, also if only one of them is a text.
 ///
 /// # Errors
 /// If the budget is spent.
@@ -32,7 +32,7 @@ pub fn equal(left: &Json, right: &Json, meter: &mut Meter) -> Result<bool> {
     })
 }
 
-/// Whether two numbers, or else two texts, stand in this order.
+/// True if two numbers, or else two texts, are in the order of the operator.
 ///
 /// # Errors
 /// If they are neither, or the budget is spent.
@@ -59,12 +59,12 @@ pub fn compare(
     })
 }
 
-/// Whether a text matches a regular expression.
+/// True if a text matches a regular expression.
 ///
 /// # Errors
-/// If it is none, too large, or the budget is spent.
+/// If the pattern is not a regular expression or is too large, or the budget is spent.
 pub fn matches(value: &Json, pattern: &Json, meter: &mut Meter) -> Result<bool> {
-    /// How large a pattern may become when it is compiled.
+    /// The largest compiled pattern, in bytes.
     const MAX_PATTERN_BYTES: usize = 64 * 1024;
     /// The most states that a compiled pattern of that size has, about.
     const MAX_STATES: usize = MAX_PATTERN_BYTES / 32;
@@ -73,16 +73,16 @@ pub fn matches(value: &Json, pattern: &Json, meter: &mut Meter) -> Result<bool> 
     let text = meter.text(value)?;
     // Only a counted repetition has more states than characters.
     let states = if pattern.contains('{') { MAX_STATES } else { pattern.len() };
-    // Compiled it is passed through once, then once for each byte of the text.
+    // The compiler visits each state once; matching visits each once per byte of the text.
     meter.pay(states.saturating_mul(text.len() + 1))?;
     let built = regex_lite::RegexBuilder::new(pattern).size_limit(MAX_PATTERN_BYTES).build();
     Ok(built.map_err(|_| wrong())?.is_match(&text))
 }
 
-/// What comes of two numbers, or of two texts that are added.
+/// The result of arithmetic on two numbers, or of adding two texts.
 ///
 /// # Errors
-/// If they are neither, the answer is no finite number, or the budget is spent.
+/// If they are neither, the result is not a finite number, or the budget is spent.
 pub fn arithmetic(
     operator: BinaryOperator,
     left: &Json,
@@ -118,7 +118,7 @@ pub fn arithmetic(
         _ => return Err(wrong()),
     };
     let number = serde_json::Number::from_f64(answer);
-    number.map(Json::Number).ok_or_else(|| EvaluationError::new("no finite number"))
+    number.map(Json::Number).ok_or_else(|| EvaluationError::new("not a finite number"))
 }
 
 fn number(value: &Json) -> Option<f64> {

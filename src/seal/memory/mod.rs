@@ -1,4 +1,4 @@
-//! Memory that holds keys and values, and how it is kept from others.
+//! Memory for keys and values, and its protection.
 
 pub(super) mod allocator;
 pub(super) mod protection;

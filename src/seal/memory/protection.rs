@@ -1,4 +1,4 @@
-//! What keeps the keys and values in this process's memory from everybody else.
+//! The protection of keys and values in this process's memory.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -8,19 +8,19 @@ use super::secret_memory::{KeyMemory, key_memory};
 
 static HAS_WIPING_ALLOCATOR: AtomicBool = AtomicBool::new(false);
 
-/// What there is of it.
+/// The protection that is in effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryProtection {
-    /// Where keys are kept.
+    /// The memory of keys.
     pub key_memory: KeyMemory,
-    /// Whether there are no core dumps, and no debugger of the same user.
+    /// True if there are no core dumps, and no debugger of the same user.
     pub has_no_core_dumps: bool,
-    /// Whether every heap block is wiped when it is freed.
+    /// True if every heap block is wiped when it is freed.
     pub wipes_freed_memory: bool,
 }
 
 impl MemoryProtection {
-    /// That of this process.
+    /// The protection of this process.
     pub fn of_this_process() -> Self {
         Self {
             key_memory: key_memory(),
@@ -30,7 +30,7 @@ impl MemoryProtection {
     }
 }
 
-/// Notes that this program's allocator wipes what is freed. Only who has chosen the allocator can know.
+/// Notes that this program's allocator wipes freed blocks. The program that has chosen the allocator calls this.
 pub fn note_wiping_allocator() {
     HAS_WIPING_ALLOCATOR.store(true, Ordering::Relaxed);
 }

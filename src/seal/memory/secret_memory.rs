@@ -1,8 +1,8 @@
-//! Memory for keys: memory that no other process reads, root's neither, where the kernel has it
-//! (memfd_secret(2)), else memory that is never swapped nor dumped, else plain memory.
+//! Memory for keys. If the kernel has memfd_secret(2), no other process can read it, not even root's. Otherwise it is never
+//! swapped nor dumped. If it cannot be locked either, it is plain memory.
 //!
-//! Keys share pages, which are never given back: what is locked is limited (RLIMIT_MEMLOCK), and keys are
-//! few. A key leaves its place only as a copy for one use.
+//! Keys share pages, which are never freed: locked memory is limited (RLIMIT_MEMLOCK), and keys are few. A key leaves its
+//! slot only as a copy for one use.
 
 #![expect(unsafe_code, reason = "mapped memory and memfd_secret(2) have no safe interface")]
 
@@ -17,14 +17,14 @@ use parking_lot::Mutex;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mlock, mmap, mmap_anonymous};
 use zeroize::Zeroizing;
 
-/// Where keys are kept.
+/// The kind of memory that keys are in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum KeyMemory {
-    /// memfd_secret(2): taken out of the kernel's own map of memory.
+    /// memfd_secret(2): removed from the kernel's own map of memory.
     MemfdSecret,
-    /// Locked, and left out of core dumps.
+    /// Locked, and not in core dumps.
     Locked,
-    /// Like everything else; wiped when it is freed.
+    /// Plain memory, which is wiped when it is freed.
     Unprotected,
 }
 
@@ -38,7 +38,7 @@ impl fmt::Display for KeyMemory {
     }
 }
 
-/// The place of one key. Of atomics, so that shared memory needs no more than safe code.
+/// The slot of one key. It consists of atomics, so that safe code can share it.
 #[derive(Default)]
 #[repr(transparent)]
 struct Slot([AtomicU64; 4]);
@@ -50,7 +50,7 @@ type Page = [Slot; SLOTS];
 
 struct SlotPool {
     free: Vec<&'static Slot>,
-    /// The weakest of the memory in use.
+    /// The weakest kind of memory in use.
     memory: KeyMemory,
 }
 
@@ -100,7 +100,7 @@ impl Drop for SecretKey {
     }
 }
 
-/// Where this process keeps its keys: the weakest place, if there is more than one.
+/// The memory that this process has its keys in: the weakest kind, if there are several.
 pub fn key_memory() -> KeyMemory {
     POOL.lock().memory
 }
@@ -129,36 +129,36 @@ fn secret_page() -> io::Result<&'static Page> {
     let file = memfd_secret()?;
     rustix::fs::ftruncate(&file, PAGE_BYTES as u64)?;
     let access = ProtFlags::READ | ProtFlags::WRITE;
-    // SAFETY: a mapping at a place of the kernel's choice touches nothing that there is.
+    // SAFETY: the kernel chooses the place of the mapping, where nothing else is.
     let place = unsafe { mmap(null_mut(), PAGE_BYTES, access, MapFlags::SHARED, &file, 0) }?;
-    // SAFETY: the mapping has PAGE_BYTES zero bytes, which are a `Page`, begins on a page and so is aligned,
-    // and is never unmapped. Nobody else has the file that is behind it.
+    // SAFETY: the mapping has PAGE_BYTES zero bytes, which are a valid `Page`. It begins on a page and so is aligned, and is
+    // never unmapped. No other process has its file.
     Ok(unsafe { &*place.cast::<Page>() })
 }
 
 /// A page that is neither swapped out nor dumped.
 fn locked_page() -> io::Result<&'static Page> {
     let access = ProtFlags::READ | ProtFlags::WRITE;
-    // SAFETY: a mapping at a place of the kernel's choice touches nothing that there is.
+    // SAFETY: the kernel chooses the place of the mapping, where nothing else is.
     let place = unsafe { mmap_anonymous(null_mut(), PAGE_BYTES, access, MapFlags::PRIVATE) }?;
-    // SAFETY: both say something of the mapping that was just made, and change nothing in it. One that cannot
-    // be locked stays mapped and is nobody's: this is tried a few times in the life of a process.
+    // SAFETY: both calls concern the mapping that was just made, and change no byte of it. A mapping that cannot be locked
+    // stays mapped and unused; a process tries this only a few times.
     unsafe {
         madvise(place, PAGE_BYTES, Advice::LinuxDontDump)?;
         mlock(place, PAGE_BYTES)?;
     }
-    // SAFETY: the mapping has PAGE_BYTES zero bytes, which are a `Page`, begins on a page and so is aligned,
-    // and is never unmapped.
+    // SAFETY: the mapping has PAGE_BYTES zero bytes, which are a valid `Page`. It begins on a page and so is aligned, and is
+    // never unmapped.
     Ok(unsafe { &*place.cast::<Page>() })
 }
 
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"))]
 fn memfd_secret() -> io::Result<OwnedFd> {
-    // SAFETY: the call takes no pointer; it makes a descriptor, or says why not.
+    // SAFETY: the call takes no pointer; it returns a descriptor or an error.
     let made = unsafe { libc::syscall(libc::SYS_memfd_secret, libc::O_CLOEXEC) };
     let descriptor = i32::try_from(made).ok().filter(|descriptor| *descriptor >= 0);
     let descriptor = descriptor.ok_or_else(io::Error::last_os_error)?;
-    // SAFETY: the kernel has just made it for us, and nobody else knows it.
+    // SAFETY: the kernel has just made the descriptor, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
@@ -172,11 +172,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_comes_back_as_it_was_and_its_place_is_wiped_when_it_goes() {
+    fn a_key_comes_back_unchanged_and_its_slot_is_wiped_on_drop() {
         let keys: Vec<_> = (0..=u8::MAX).map(|n| SecretKey::new(&[n; 32])).collect();
         assert!(keys.iter().zip(0..=u8::MAX).all(|(key, n)| *key.copy() == [n; 32]));
         let places: Vec<_> = keys.iter().map(|key| key.0).collect();
-        // Others take and give back places meanwhile: of these, at most few.
+        // Other tests take and release slots meanwhile, but only a few of these.
         drop(keys);
         let is_wiped = |slot: &&&Slot| slot.0.iter().all(|part| part.load(Ordering::Relaxed) == 0);
         assert!(places.iter().filter(is_wiped).count() > 200);

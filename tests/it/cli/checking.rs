@@ -299,7 +299,7 @@ fn a_file_too_large_or_grown_by_aliases_is_refused() {
     labels.push_str("connectionEnvs:\n- connectionGroups:\n");
     (0..1000).for_each(|_| labels.push_str("  - {label: a, name: g, tags: ['a:b']}\n"));
     let refused = check(&steps, &labels, &[]);
-    assert!(text(&refused.stdout).contains("asks for more than 50000 things"));
+    assert!(text(&refused.stdout).contains("uses more than 50000 connections"));
 }
 
 #[test]
@@ -360,7 +360,7 @@ steps:
     let told: Vec<_> = stdout.lines().map(|line| line.split_once(": ").unwrap()).collect();
     let of = |line: usize, column| format!("deploy.yaml:{line}:{column}");
     let typed = |text: &str, meant: &str| format!("unknown $type {text:?}; is {meant} meant?");
-    let name = "connection is no name that a spec knows; it knows connections, secrets, parameters, outputs, steps \
+    let name = "connection is not a name that a spec can use; it can use connections, secrets, parameters, outputs, steps \
                 and event";
     let expected = [
         (of(4, 16), typed("connection", "Connection")),

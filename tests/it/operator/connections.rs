@@ -402,7 +402,7 @@ fn a_test_reports_faults_of_values_and_shows_no_value() {
     assert_eq!(
         found,
         [
-            ("base_url", "the value is no absolute URL, such as https://api.example.com/v1"),
+            ("base_url", "the value is not an absolute URL, such as https://api.example.com/v1"),
             ("private_key", "the private key does not belong to the certificate"),
         ]
     );

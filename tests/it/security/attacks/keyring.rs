@@ -137,7 +137,7 @@ fn an_unnamed_kek_is_read_from_no_other_place() {
     assert!(said.contains("outside of the state directory"), "{said}");
     std::fs::set_permissions(&config, std::fs::Permissions::from_mode(0o666)).unwrap();
     let said = world.refused(&["serve", "--config", config.to_str().unwrap()]);
-    assert!(said.contains("somebody else could have written it"), "{said}");
+    assert!(said.contains("another user could have written it"), "{said}");
 }
 
 #[test]
