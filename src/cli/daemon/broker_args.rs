@@ -48,9 +48,7 @@ pub struct LocalBroker {
 
 impl BrokerArgs {
     /// Reads the configuration. `more` is given beside these options.
-    ///
-    /// # Errors
-    /// If the configuration file is wrong.
+    /// Fails if the configuration file is wrong.
     pub fn config(&self, common: &Common, more: Given) -> Result<Config, ConfigError> {
         Config::load(Given {
             state: common.state.clone(),
@@ -61,9 +59,7 @@ impl BrokerArgs {
     }
 
     /// The broker with this configuration.
-    ///
-    /// # Errors
-    /// If the KEK command is not well formed, or there is no working directory.
+    /// Fails if the KEK command is not well formed, or there is no working directory.
     pub fn broker(self, mut config: Config) -> Result<LocalBroker, Failure> {
         config.state = std::path::absolute(config.state)?;
         config.runtime = std::path::absolute(config.runtime)?;
@@ -73,9 +69,6 @@ impl BrokerArgs {
     }
 
     /// Reads the configuration, and returns the broker with it.
-    ///
-    /// # Errors
-    /// As [`BrokerArgs::config`] and [`BrokerArgs::broker`].
     pub fn load(self, common: &Common, more: Given) -> Result<LocalBroker, Failure> {
         let config = self.config(common, more);
         self.broker(config.map_err(|error| Failure::usage(error.to_string()))?)

@@ -60,9 +60,7 @@ const AS_A_STEP: &str =
 
 impl Endpoint {
     /// Finds the identity for a caller.
-    ///
-    /// # Errors
-    /// If there is none.
+    /// Fails if there is none.
     pub fn find(caller: Caller, state: Option<&Path>) -> Result<Self, Failure> {
         let named = std::env::var_os("KEYHATCH_DIR").filter(|directory| !directory.is_empty());
         if let Some(directory) = named {
@@ -111,18 +109,14 @@ impl Endpoint {
     }
 
     /// Finds an operator's identity, or else an executor's, for requests that both may send.
-    ///
-    /// # Errors
-    /// If there is neither.
+    /// Fails if there is neither.
     pub(crate) fn find_any(state: Option<&Path>) -> Result<Self, Failure> {
         let operator = Self::find(Caller::Operator, state);
         operator.or_else(|missing| Self::find(Caller::Executor, state).map_err(|_| missing))
     }
 
     /// Finds an identity in a state directory, an operator's before an executor's. Ignores the environment.
-    ///
-    /// # Errors
-    /// If there is neither.
+    /// Fails if there is neither.
     pub(crate) fn of_host(state: &Path) -> Result<Self, Failure> {
         let operator = Self::in_directory(&state.join(OPERATOR_DIRECTORY));
         operator.or_else(|missing| {
@@ -131,9 +125,7 @@ impl Endpoint {
     }
 
     /// The identity in this directory.
-    ///
-    /// # Errors
-    /// If the directory names no socket.
+    /// Fails if the directory names no socket.
     pub fn in_directory(directory: &Path) -> Result<Self, Failure> {
         let socket = directory.join("keyhatch.sock");
         let socket = if socket.exists() { socket } else { address_in(directory)? };
@@ -157,18 +149,13 @@ impl Endpoint {
     }
 
     /// Connects, and retries while the broker is away.
-    ///
-    /// # Errors
-    /// If a file cannot be read, or the broker cannot be reached or refuses the certificate. `STEP_NOT_OPEN` at once if
+    /// Fails if a file cannot be read, or the broker cannot be reached or refuses the certificate. `STEP_NOT_OPEN` at once if
     /// the step has ended.
     pub async fn connect(&self) -> Result<Channel, Failure> {
         self.connect_within(&mut RetryDeadline::after(RETRY_TIME)).await
     }
 
     /// The same, with retries until this deadline.
-    ///
-    /// # Errors
-    /// As [`Endpoint::connect`].
     pub(crate) async fn connect_within(
         &self,
         deadline: &mut RetryDeadline,
@@ -179,17 +166,11 @@ impl Endpoint {
     }
 
     /// Connects without retries, and without renewing the certificate.
-    ///
-    /// # Errors
-    /// As [`Endpoint::connect`].
     pub(crate) async fn reach(&self) -> Result<Channel, Failure> {
         self.reach_within(&mut RetryDeadline::after(Duration::ZERO)).await
     }
 
     /// Connects without renewing the certificate, with retries until this deadline.
-    ///
-    /// # Errors
-    /// As [`Endpoint::connect`].
     pub(crate) async fn reach_within(
         &self,
         deadline: &mut RetryDeadline,
@@ -244,9 +225,7 @@ impl Endpoint {
     }
 
     /// The identity in the certificate.
-    ///
-    /// # Errors
-    /// If the certificate cannot be read.
+    /// Fails if the certificate cannot be read.
     pub(crate) fn identity(&self) -> Result<SpiffeId, Failure> {
         self.files.svid().map(|svid| svid.id)
     }

@@ -35,17 +35,13 @@ impl IdentityFiles {
     }
 
     /// Reads the certificate.
-    ///
-    /// # Errors
-    /// If the file cannot be read, or holds no certificate of an identity.
+    /// Fails if the file cannot be read, or holds no certificate of an identity.
     pub(crate) fn svid(&self) -> Result<Svid, Failure> {
         parse_svid(&read_or_fail(&self.certificate)?, &self.certificate)
     }
 
     /// Reads the private key.
-    ///
-    /// # Errors
-    /// `STEP_NOT_OPEN` if the step has ended.
+    /// Fails with `STEP_NOT_OPEN` if the step has ended.
     pub(super) fn read_key(&self) -> Result<Zeroizing<String>, Failure> {
         match &self.step {
             Some(directory) if is_missing(&self.key) => Err(step_has_ended(directory)),
@@ -54,9 +50,6 @@ impl IdentityFiles {
     }
 
     /// Reads all of them.
-    ///
-    /// # Errors
-    /// As [`IdentityFiles::read_key`].
     pub(super) fn read(&self) -> Result<ClientIdentity, Failure> {
         Ok(ClientIdentity {
             ca_pem: read_or_fail(&self.ca)?.to_string(),
@@ -75,9 +68,7 @@ pub(super) fn parse_svid(pem: &str, path: &Path) -> Result<Svid, Failure> {
 }
 
 /// Reads a text file by its path, up to 256 KiB.
-///
-/// # Errors
-/// If it is longer, or is not a regular file of text.
+/// Fails if it is longer, or is not a regular file of text.
 pub(crate) fn read(path: &Path) -> io::Result<Zeroizing<String>> {
     input::text(input::file(path, MAX_BYTES)?)
 }

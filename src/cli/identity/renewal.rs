@@ -50,9 +50,7 @@ pub(crate) fn is_due(svid: &Svid, now: Timestamp) -> bool {
 }
 
 /// Renews the certificate, and returns the one that is there afterwards.
-///
-/// # Errors
-/// If the broker refuses, or the file cannot be replaced.
+/// Fails if the broker refuses, or the file cannot be replaced.
 pub(crate) async fn renew_now(files: &IdentityFiles, channel: &Channel) -> Result<Svid, Failure> {
     renew(files, channel, &files.svid()?).await?;
     files.svid()

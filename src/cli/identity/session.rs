@@ -69,9 +69,6 @@ impl CredentialRequest {
     }
 
     /// Adds to an answer what the broker does not send: the address of a database.
-    ///
-    /// # Errors
-    /// As [`add_uri`].
     pub fn complete(&self, credential: &mut Credential) -> Result<(), Failure> {
         if self.with_uri { add_uri(credential) } else { Ok(()) }
     }
@@ -95,9 +92,6 @@ pub struct SessionChannel {
 
 impl Session {
     /// Connects as a step. Now and later, the session retries for this time while the broker is away.
-    ///
-    /// # Errors
-    /// As [`Endpoint::find`] and [`Endpoint::connect`].
     pub async fn open(common: &Common, retry_time: Duration) -> Result<Self, Failure> {
         let endpoint = Endpoint::find(Caller::Step, common.state.as_deref())?;
         let channel = endpoint.connect_within(&mut RetryDeadline::after(retry_time)).await?;
@@ -116,9 +110,6 @@ impl Session {
     }
 
     /// Replaces a connection that has failed, unless another task has done so. If `failure` is given, the user learns why.
-    ///
-    /// # Errors
-    /// As [`Endpoint::connect`].
     pub async fn replace(
         &self,
         failed: &SessionChannel,
@@ -139,9 +130,6 @@ impl Session {
     }
 
     /// Resolves these fields of a reference, or all if there are none. Retries on another connection if this one fails.
-    ///
-    /// # Errors
-    /// As [`Credential::resolve`].
     pub async fn resolve(
         &self,
         reference: &Reference,
@@ -161,9 +149,6 @@ impl Session {
 
     /// Resolves these selections, in their order. All fields of one connection are of one version: an identifier and a
     /// secret of two versions are not a credential.
-    ///
-    /// # Errors
-    /// As [`Credential::resolve`]. `VERSION_SUPERSEDED` if a connection changes too often.
     pub async fn resolve_all(
         &self,
         selections: &[FieldSelection<'_>],

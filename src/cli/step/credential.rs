@@ -1,4 +1,4 @@
-//! A credential on its way from the broker to a step's stdout or environment.
+//! A resolved credential, as JSON and as variables.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,25 +18,22 @@ use crate::model::{FieldName, Fields, IntegrationName, Reference, Tags, Value};
 
 /// A resolved credential.
 pub struct Credential {
-    /// What was asked for.
+    /// The reference in the request.
     pub reference: Reference,
-    /// The full name of what was resolved.
+    /// The full name of the resource.
     name: String,
-    /// The connection's integration and kind; empty for a secret.
+    /// The integration of the connection. Empty for a secret.
     pub integration: String,
-    /// See `integration`.
+    /// The kind of the connection. Empty for a secret.
     pub kind: String,
     version: i64,
     lease: pb::Lease,
-    /// The values, by the names asked for.
+    /// The values, by the names in the request.
     pub fields: Fields,
 }
 
 impl Credential {
-    /// Resolves a reference.
-    ///
-    /// # Errors
-    /// As `StepService.Resolve`.
+    /// Resolves a reference. Fails as `StepService.Resolve`.
     pub async fn resolve(
         channel: Channel,
         reference: Reference,
@@ -48,7 +45,7 @@ impl Credential {
         Self::from_response(reference, response)
     }
 
-    /// What to ask the broker for a reference.
+    /// The request for a reference.
     pub fn request(
         reference: &Reference,
         fields: Vec<String>,
@@ -71,10 +68,7 @@ impl Credential {
         pb::ResolveRequest { target: Some(target), fields, ttl }
     }
 
-    /// What the broker answered.
-    ///
-    /// # Errors
-    /// If a field's name is none.
+    /// The credential in a response. Fails if the name of a field is not valid.
     pub fn from_response(
         reference: Reference,
         response: pb::ResolveResponse,
@@ -94,18 +88,18 @@ impl Credential {
         })
     }
 
-    /// What was resolved, in full, and its version.
+    /// The full name of the resource, and its version.
     pub fn name_and_version(&self) -> (&str, i64) {
         (&self.name, self.version)
     }
 
-    /// Whether each value is the same as another credential's.
+    /// Whether fields and values equal those of another credential.
     pub fn has_values_of(&self, other: &Self) -> bool {
         let others = other.fields.iter().map(|(name, value)| (name, value.expose()));
         self.fields.iter().map(|(name, value)| (name, value.expose())).eq(others)
     }
 
-    /// The values, or that of one field alone by the name that was asked for.
+    /// All values, or the value of one field, by the name in the request.
     pub fn values_of<'a>(
         &'a self,
         field: Option<&'a str>,
@@ -113,22 +107,22 @@ impl Credential {
         self.fields.iter().filter(move |(name, _)| field.is_none_or(|field| name.as_str() == field))
     }
 
-    /// When the lease ends.
+    /// The end of the lease.
     pub fn expire_time(&self) -> String {
         moment(self.lease.expire_time.as_ref())
     }
 
-    /// When the lease ends, to the second.
+    /// The end of the lease, to the second.
     pub fn expire_second(&self) -> String {
         second(self.lease.expire_time.as_ref())
     }
 
-    /// When the lease ends, in seconds since the Unix epoch.
+    /// The end of the lease, in seconds since the Unix epoch.
     pub fn expire_epoch(&self) -> i64 {
         self.lease.expire_time.as_ref().map_or(0, |time| time.seconds)
     }
 
-    /// As scripts rely on it: docs/steps.md.
+    /// The JSON that scripts rely on (docs/steps.md).
     pub fn to_json(&self) -> Json {
         let fields: Map<String, Json> =
             self.fields.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
@@ -154,11 +148,8 @@ impl Credential {
         }
     }
 
-    /// The values under their customary environment variables: those of the integration where it has
-    /// them, `INTEGRATION_FIELD` otherwise, and a secret under its own name.
-    ///
-    /// # Errors
-    /// If a value cannot stand in an environment variable, or a name would change what programs execute.
+    /// The values under their customary variables: those of the integration, else `INTEGRATION_FIELD`. A secret has its own
+    /// name. Fails if a variable cannot hold a value, or would change what programs execute.
     pub fn to_env(&self) -> Result<Vec<(String, &Value)>, Failure> {
         self.named_by_fields(|name| match &self.reference {
             Reference::Secret(secret) => vec![variable_name(secret.as_str())],
@@ -172,11 +163,8 @@ impl Credential {
         })
     }
 
-    /// The values under `PREFIX_FIELD`.
-    ///
-    /// # Errors
-    /// As [`Credential::to_env`], and if an editor of the connection chose a field's name: with a prefix such a name
-    /// could be that of any variable.
+    /// The values under `PREFIX_FIELD`. Fails also if the name of a field is free: with a prefix, an editor of the connection
+    /// could set any variable.
     pub fn to_env_with_prefix(&self, prefix: &str) -> Result<Vec<(String, &Value)>, Failure> {
         let named = self.named_by_fields(|name| vec![prefixed(prefix, name.as_str())])?;
         match self.fields.keys().any(|name| self.is_free(name)) {
@@ -185,10 +173,7 @@ impl Credential {
         }
     }
 
-    /// The value of a field, or the only value, under this name, which whoever runs the command has chosen.
-    ///
-    /// # Errors
-    /// If it cannot stand in an environment variable.
+    /// The value of a field, or the only value, under a name that the user has chosen.
     pub fn to_env_as<'a>(
         &'a self,
         variable: &str,
@@ -197,32 +182,32 @@ impl Credential {
         self.named(field, |_| Ok(vec![variable.to_owned()]))
     }
 
-    /// The inherited variables that would stand in the way of the customary ones.
+    /// Inherited variables that tools would prefer to the customary ones.
     pub fn shadowing(&self) -> &'static [String] {
         let integration = IntegrationName::parse(&self.integration).ok();
         let found = integration.and_then(|name| integration::find(&name));
         found.map_or(&[], |integration| &integration.shadowing)
     }
 
-    /// Whether a field is write-only, or may be for all that is known here: only the broker knows the
-    /// integrations of operators' own.
+    /// Whether a field is write-only. Also true for a field of unknown rules: only the broker knows operators' own
+    /// integrations.
     pub fn is_sensitive(&self, field: &FieldName) -> bool {
         self.rule(field).is_none_or(|rule| rule.sensitive)
     }
 
-    /// A built-in integration's rule for a field.
+    /// The rule of a built-in integration for a field.
     pub fn rule(&self, field: &FieldName) -> Option<&'static FieldRule> {
         let integration = IntegrationName::parse(&self.integration).ok()?;
         let kind = integration::find(&integration)?.kind(&self.kind)?;
         integration::find_field(kind, field.as_str())
     }
 
-    /// Whether no built-in integration fixes a field's name.
+    /// Whether editors of the connection choose the name of a field.
     fn is_free(&self, field: &FieldName) -> bool {
         self.rule(field).is_none_or(|rule| rule.family().is_some())
     }
 
-    /// The values under variables that their names become.
+    /// The values under variables that are made of the names of fields.
     fn named_by_fields(
         &self,
         variables: impl Fn(&FieldName) -> Vec<String>,

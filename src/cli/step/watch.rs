@@ -48,9 +48,6 @@ impl CredentialWatch {
 
     /// Waits for the current version, and then for each new one. Retries while the daemon is away, because the step stays
     /// open. After an error the next call opens the watch again, without the version that came last.
-    ///
-    /// # Errors
-    /// As `StepService.Watch`, or if the daemon is away for too long.
     pub async fn next(&mut self) -> Result<WatchedVersion, Failure> {
         let mut deadline = None;
         loop {

@@ -34,9 +34,7 @@ pub struct Environment {
 impl Environment {
     /// The environment of this process, or only its harmless variables if `pristine`, with the variables of these arguments
     /// and of the listener.
-    ///
-    /// # Errors
-    /// If a variable cannot hold a value, or two values are for one variable.
+    /// Fails if a variable cannot hold a value, or two values are for one variable.
     pub fn new(
         pristine: bool,
         arguments: Arc<[EnvArgument]>,

@@ -1,4 +1,4 @@
-//! Addresses of servers, with a login in them.
+//! Addresses of servers with a login.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
@@ -8,9 +8,9 @@ use crate::cli::io::failure::Failure;
 use crate::cli::step::credential::Credential;
 use crate::model::{FieldName, Reference, Value};
 
-/// By this name the address stands beside a database's fields.
+/// The field with the address of a database.
 pub const URI_FIELD: &str = "uri";
-/// Whose it does.
+/// The integrations with that field.
 const DATABASES: [&str; 2] = ["mysql", "postgres"];
 
 /// RFC 3986, section 2.3.
@@ -18,16 +18,13 @@ const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove
 
 /// One of the servers of a database.
 pub struct Server<'a> {
-    /// A name, an address, or a directory of sockets.
+    /// A host name, an address, or a directory of sockets.
     pub host: &'a str,
-    /// The port, if the connection says one.
+    /// The port, if the connection has one.
     pub port: Option<&'a str>,
 }
 
-/// The servers of a database: libpq tries one after the other, each at its own port or all at the same.
-///
-/// # Errors
-/// If a host holds a line break, there are more ports than hosts, or as [`Picker::get`].
+/// The servers of a database. libpq tries one after the other, each at its own port or all at the same port.
 pub fn servers<'a>(picker: &Picker<'a>) -> Result<Vec<Server<'a>>, Failure> {
     let host = picker.get("host")?;
     if host.contains(['\n', '\r']) {
@@ -43,11 +40,8 @@ pub fn servers<'a>(picker: &Picker<'a>) -> Result<Vec<Server<'a>>, Failure> {
     Ok(hosts.into_iter().zip(ports).map(|(host, port)| Server { host, port }).collect())
 }
 
-/// `postgresql://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=…`, as libpq and its like take it in `DATABASE_URL`; of MySQL
-/// as its own tools take it; of others the address that they have, with the login in it.
-///
-/// # Errors
-/// If the connection is neither a database's nor has a login for an address.
+/// `postgresql://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=…`, as libpq reads `DATABASE_URL`, or the address that MySQL's tools
+/// read. For other connections, their own address with the login in it.
 pub fn uri(picker: &Picker<'_>) -> Result<String, Failure> {
     let (scheme, option) = match picker {
         _ if picker.is("postgres", "password") => ("postgresql", "sslmode"),
@@ -68,7 +62,7 @@ pub fn uri(picker: &Picker<'_>) -> Result<String, Failure> {
     Ok(format!("{scheme}://{login}@{servers}/{database}{}", options.unwrap_or_default()))
 }
 
-/// Whether a reference may be to a database: of a group it is known once it is resolved.
+/// Whether a reference may name a database. The integration of a group is known only when it is resolved.
 pub fn may_have_uri(reference: &Reference) -> bool {
     let integration = match reference {
         Reference::Connection(connection) => &connection.integration,
@@ -79,10 +73,7 @@ pub fn may_have_uri(reference: &Reference) -> bool {
     DATABASES.contains(&integration.as_str())
 }
 
-/// Puts the address beside the fields. A field of that name stays what it is.
-///
-/// # Errors
-/// As [`uri`].
+/// Adds the address to the fields of a database. An existing field of that name stays.
 pub fn add_uri(credential: &mut Credential) -> Result<(), Failure> {
     let name = FieldName::parse(URI_FIELD)?;
     if !credential.fields.contains_key(&name) {

@@ -1,4 +1,4 @@
-//! Docker's configuration.
+//! The configuration file of Docker.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,18 +9,15 @@ use super::picker::Picker;
 use crate::cli::io::failure::Failure;
 use crate::cli::io::output;
 
-/// What Docker calls its own registry, by any of that one's names.
+/// Docker's name for its own registry, and the other names of that registry.
 const DOCKER_HUB: &str = "https://index.docker.io/v1/";
 const HUB_NAMES: [&str; 4] =
     ["docker.io", "index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"];
 
-/// The user by whose name Docker knows that a login is an identity token, which it exchanges for others.
+/// The user name that marks a login as an identity token.
 const TOKEN_USER: &str = "<token>";
 
-/// `{"auths": {SERVER: {"auth": …}}}`, or `"identitytoken"` in its place.
-///
-/// # Errors
-/// If the connection has no login and server.
+/// `{"auths": {SERVER: {"auth": …}}}`, or with `"identitytoken"`.
 pub fn config(picker: &Picker<'_>) -> Result<String, Failure> {
     let Login { server, username, password, .. } = Login::of(picker)?;
     let server =
@@ -37,7 +34,7 @@ pub fn config(picker: &Picker<'_>) -> Result<String, Failure> {
     Ok(output::json(&json!({ "auths": { server_key(server): { "auth": auth } } }))? + "\n")
 }
 
-/// A registry as Docker names it.
+/// The name of a registry in Docker's files.
 pub fn server_key(server: &str) -> &str {
     let authority = authority_of(server);
     let is_hub = HUB_NAMES.iter().any(|name| name.eq_ignore_ascii_case(authority));

@@ -1,31 +1,28 @@
-//! A user name, a password and the host they are for, out of whatever connection holds such.
+//! A user name, a password and their server, from any connection that has them.
 
 use super::picker::Picker;
 use crate::cli::io::failure::Failure;
 use crate::cli::step::credential::Credential;
 
-/// The user name that GitHub takes with a token in the password's place.
+/// The user name that GitHub accepts with a token as the password.
 const GITHUB_USER: &str = "x-access-token";
-/// The same of GitLab.
+/// The same for GitLab.
 const GITLAB_USER: &str = "oauth2";
 
 /// A login.
 pub struct Login<'a> {
-    /// Where it is for, as far as the connection says: a host, an address or a URL.
+    /// A host, an address or a URL, if the connection has one.
     pub server: Option<&'a str>,
-    /// The user's name.
+    /// The user name.
     pub username: &'a str,
     /// The password.
     pub password: &'a str,
-    /// Whether the password is a token, with which the server takes any user's name.
+    /// Whether the password is a token. The server then accepts any user name.
     pub is_token: bool,
 }
 
 impl<'a> Login<'a> {
-    /// The login that a connection holds.
-    ///
-    /// # Errors
-    /// If it holds none, or as [`Picker::find`].
+    /// The login of a connection. Fails if it has none.
     pub fn of(picker: &Picker<'a>) -> Result<Self, Failure> {
         if picker.is("github", "token") {
             let (username, password) = (GITHUB_USER, picker.get("access_token")?);
@@ -48,10 +45,7 @@ impl<'a> Login<'a> {
         Ok(Self { server, username, password, is_token: false })
     }
 
-    /// The login of a helper's answer.
-    ///
-    /// # Errors
-    /// As [`Login::of`].
+    /// The login for a helper. Fails also if a value has a line break.
     pub fn for_helper(credential: &'a Credential, helper: &'static str) -> Result<Self, Failure> {
         let login = Self::of(&Picker::new(credential, helper))?;
         let has_line_break = |text: &str| text.contains(['\n', '\r']);
@@ -63,20 +57,20 @@ impl<'a> Login<'a> {
     }
 }
 
-/// The host of an address or URL, without scheme, user, port, path, and the brackets of IPv6.
+/// The host in an address or URL: without scheme, user, port, path, and the brackets of IPv6.
 pub fn host_of(server: &str) -> &str {
     let authority = authority_of(server);
     if let Some((host, _)) = authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         return host;
     }
     match authority.split_once(':') {
-        // More colons are those of IPv6 itself.
+        // More colons are part of an IPv6 address.
         Some((host, port)) if !port.contains(':') => host,
         _ => authority,
     }
 }
 
-/// The host and port of an address or URL.
+/// The host and port in an address or URL.
 pub fn authority_of(server: &str) -> &str {
     let rest = server.split_once("://").map_or(server, |(_, rest)| rest);
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
@@ -88,7 +82,7 @@ mod tests {
     use super::{authority_of, host_of};
 
     #[test]
-    fn a_host_is_found_in_whatever_names_it() {
+    fn a_host_is_found_in_every_form_of_address() {
         for (server, host) in [
             ("example.com", "example.com"),
             ("example.com:5000", "example.com"),

@@ -1,5 +1,4 @@
-//! The forms in which tools take a credential. Each is exactly the document, or an error that shows no value:
-//! what a form cannot hold is refused, never bent.
+//! The forms of a credential that tools read. A value that a form cannot hold exactly is refused. No error shows a value.
 
 mod database;
 mod docker;
@@ -31,8 +30,7 @@ pub enum CredentialFormat {
     DockerConfig,
     /// `NAME=value` lines without quotes, as `docker run --env-file` reads them.
     DockerEnv,
-    /// `NAME='value'` lines, as dotenv libraries and shells read them; `docker run --env-file` would take the quotes for
-    /// the value's.
+    /// `NAME='value'` lines, as dotenv libraries and shells read them; `docker run --env-file` would keep the quotes.
     Dotenv,
     /// `export NAME='value'` lines for a shell to evaluate.
     Env,
@@ -55,12 +53,11 @@ pub enum CredentialFormat {
 }
 
 impl CredentialFormat {
-    /// The document, with a newline at its end where the form has one.
-    ///
-    /// # Errors
-    /// If the credential is of another integration than the form is for, or holds what the form cannot.
+    /// The document, with a final newline if the form has one. Fails if the form is for another integration, or cannot hold a
+    /// value.
     pub fn render(self, credential: &Credential) -> Result<Zeroizing<Vec<u8>>, Failure> {
-        let picker = Picker::new(credential, self.name());
+        let name = self.to_possible_value().map(|value| value.get_name().to_owned());
+        let picker = Picker::new(credential, name.unwrap_or_default());
         let text = match self {
             Self::AwsCredentialProcess => token::aws_process(&picker)?,
             Self::DockerConfig => docker::config(&picker)?,
@@ -80,24 +77,5 @@ impl CredentialFormat {
             Self::Yaml => output::yaml(&credential.to_json())?,
         };
         Ok(Zeroizing::new(text.into_bytes()))
-    }
-
-    /// As on the command line.
-    fn name(self) -> &'static str {
-        match self {
-            Self::AwsCredentialProcess => "aws-credential-process",
-            Self::DockerConfig => "docker-config",
-            Self::DockerEnv => "docker-env",
-            Self::Dotenv => "dotenv",
-            Self::Env => "env",
-            Self::GcpKeyFile => "gcp-key-file",
-            Self::Json => "json",
-            Self::Kubectl => "kubectl",
-            Self::Netrc => "netrc",
-            Self::Pgpass => "pgpass",
-            Self::Raw => "raw",
-            Self::Uri => "uri",
-            Self::Yaml => "yaml",
-        }
     }
 }

@@ -1,22 +1,18 @@
-//! Files that name hosts and passwords, a line each.
+//! Files with a line for each host and password.
 
 use super::database::{Server, servers};
 use super::login::{Login, host_of};
 use super::picker::Picker;
 use crate::cli::io::failure::Failure;
 
-/// PostgreSQL's own, where a connection names none.
+/// The default port of PostgreSQL.
 const POSTGRES_PORT: &str = "5432";
-/// Where libpq looks for sockets by default, of which each build has one: it looks for that one's passwords as those of
-/// localhost.
+/// The default directories for sockets of builds of libpq. For its own default, libpq looks up the password of localhost.
 const SOCKET_DIRECTORIES: [&str; 3] = ["/run/postgresql", "/tmp", "/var/run/postgresql"];
 const LOCALHOST: &str = "localhost";
 
-/// `host:port:database:user:password` (PostgreSQL's documentation, "The Password File"), a line for each host. Any
-/// database: the connection's own is only the one to use where a step names none.
-///
-/// # Errors
-/// If the connection is not one of PostgreSQL's, or a value holds a line break.
+/// `host:port:database:user:password` (PostgreSQL's documentation, "The Password File"), a line for each host. The database
+/// is `*`: that of the connection is only a default.
 pub fn pgpass(picker: &Picker<'_>) -> Result<String, Failure> {
     if !picker.is("postgres", "password") {
         return Err(picker.wrong_integration("postgres connections"));
@@ -45,7 +41,7 @@ fn pgpass_part(picker: &Picker<'_>, field: &str) -> Result<String, Failure> {
     }
 }
 
-/// `*` alone stands for everything, and # begins a comment.
+/// Escapes a value. A lone `*` would match everything, and # would begin a comment.
 fn escaped(value: &str) -> String {
     let value = value.replace('\\', r"\\").replace(':', r"\:");
     match value.as_str() == "*" || value.starts_with('#') {
@@ -54,10 +50,7 @@ fn escaped(value: &str) -> String {
     }
 }
 
-/// `machine HOST login USER password PASSWORD`
-///
-/// # Errors
-/// If the connection has no login and host, or a value holds what readers of netrc read differently.
+/// `machine HOST login USER password PASSWORD`. Fails if the programs that read netrc would read a value differently.
 pub fn netrc(picker: &Picker<'_>) -> Result<String, Failure> {
     let Login { server, username, password, .. } = Login::of(picker)?;
     let host = server.map(host_of).filter(|host| !host.is_empty());
@@ -65,7 +58,7 @@ pub fn netrc(picker: &Picker<'_>) -> Result<String, Failure> {
     for (field, value) in
         [("the host", host), ("the user name", username), ("the password", password)]
     {
-        // curl and Python know quotes and escapes, git and others do not.
+        // curl and Python read quotes and escapes. git and others do not.
         let is_read_differently = |c: char| c.is_whitespace() || c.is_control() || c == '\\';
         if value.is_empty() || value.contains(is_read_differently) || value.starts_with(['"', '#'])
         {

@@ -1,4 +1,4 @@
-//! What a form takes out of a credential, and how it says that it cannot.
+//! The fields of a credential for one form, and the errors about them.
 
 use crate::cli::io::failure::{Failure, exit};
 use crate::cli::step::credential::Credential;
@@ -7,21 +7,21 @@ use crate::cli::step::credential::Credential;
 pub struct Picker<'a> {
     /// The credential.
     pub credential: &'a Credential,
-    format: &'static str,
+    format: String,
 }
 
 impl<'a> Picker<'a> {
     /// For the form of this name.
-    pub fn new(credential: &'a Credential, format: &'static str) -> Self {
-        Self { credential, format }
+    pub fn new(credential: &'a Credential, format: impl Into<String>) -> Self {
+        Self { credential, format: format.into() }
     }
 
-    /// Whether the connection is of this integration and credential kind.
+    /// Whether the connection is of this integration and kind.
     pub fn is(&self, integration: &str, kind: &str) -> bool {
         self.credential.integration == integration && self.credential.kind == kind
     }
 
-    /// The credential is not what the form is for.
+    /// The failure that the form is for other credentials.
     pub fn wrong_integration(&self, wanted: &str) -> Failure {
         let Credential { reference, integration, kind, .. } = self.credential;
         let is = match integration.as_str() {
@@ -32,7 +32,7 @@ impl<'a> Picker<'a> {
         Failure::new("INTEGRATION_UNFIT", text, exit::FAILED)
     }
 
-    /// A value that the form cannot hold.
+    /// The failure that the form cannot hold a value.
     pub fn unfit(&self, field: &str, why: &str) -> Failure {
         let reference = &self.credential.reference;
         let text = format!(
@@ -42,10 +42,7 @@ impl<'a> Picker<'a> {
         Failure::new("VALUE_UNFIT", text, exit::FAILED)
     }
 
-    /// A field's value, if it is there: a text without a zero byte.
-    ///
-    /// # Errors
-    /// If it is not.
+    /// The value of a field, or None. Fails if the value is not a text, or has a zero byte.
     pub fn find(&self, field: &str) -> Result<Option<&'a str>, Failure> {
         let fields = self.credential.fields.iter();
         let value = fields.into_iter().find(|(name, _)| name.as_str() == field);
@@ -58,10 +55,7 @@ impl<'a> Picker<'a> {
         }
     }
 
-    /// A field's value.
-    ///
-    /// # Errors
-    /// If there is none, or as [`Picker::find`].
+    /// The value of a field that the form needs.
     pub fn get(&self, field: &str) -> Result<&'a str, Failure> {
         self.find(field)?.ok_or_else(|| {
             let text = format!(
@@ -72,10 +66,7 @@ impl<'a> Picker<'a> {
         })
     }
 
-    /// A field's value, for a header of HTTP: printable, and without spaces at its ends.
-    ///
-    /// # Errors
-    /// If it is not, or as [`Picker::get`].
+    /// The value of a field for an HTTP header. Fails if it is not printable ASCII, or has spaces at its ends.
     pub fn get_for_header(&self, field: &str) -> Result<&'a str, Failure> {
         let value = self.get(field)?;
         let is_fit = value.trim() == value && value.chars().all(|c| matches!(c, ' '..='~'));

@@ -1,27 +1,21 @@
-//! Variables in lines, for shells and for dotenv libraries.
+//! Lines of variables, for shells and for dotenv libraries.
 
 use super::picker::Picker;
 use crate::cli::io::failure::Failure;
 
-/// The longest line that Docker reads, with its end, in bytes: Go's bufio.MaxScanTokenSize.
+/// The longest line that Docker reads, with its end, in bytes (Go's bufio.MaxScanTokenSize).
 const LONGEST_DOCKER_LINE: usize = 64 * 1024;
 
-/// `export NAME='value'`
-///
-/// # Errors
-/// If a value is not UTF-8, or has a zero byte.
+/// `export NAME='value'`. Fails if a value is not UTF-8, or has a zero byte.
 pub fn exports(picker: &Picker<'_>) -> Result<String, Failure> {
     let lines = variables(picker)?.into_iter().map(|(name, text)| {
-        // Within single quotes a shell reads everything as it is, but for the quote itself.
+        // Within single quotes, a shell interprets only the quote itself.
         format!("export {name}='{}'\n", text.replace('\'', r"'\''"))
     });
     Ok(lines.collect())
 }
 
-/// `NAME='value'`, such that Node's dotenv, Python's and a shell read the same.
-///
-/// # Errors
-/// As [`exports`], and if they would not.
+/// `NAME='value'`. Fails if Node's dotenv, Python's and a shell would read different values.
 pub fn dotenv(picker: &Picker<'_>) -> Result<String, Failure> {
     let mut lines = String::new();
     for (name, text) in variables(picker)? {
@@ -36,9 +30,9 @@ pub fn dotenv(picker: &Picker<'_>) -> Result<String, Failure> {
     Ok(lines)
 }
 
-/// The value in quotes that all readers take alike, if there are such.
+/// The value in quotes that every reader reads alike. None if there are none.
 fn quoted(text: &str) -> Option<String> {
-    // Python's dotenv fills ${NAME} in everywhere; Node's makes \n of \r.
+    // Python's dotenv expands ${NAME} everywhere. Node's reads \r as \n.
     if text.contains("${") || text.contains('\r') {
         return None;
     }
@@ -46,7 +40,7 @@ fn quoted(text: &str) -> Option<String> {
     if !text.is_empty() && text.chars().all(is_plain) {
         return Some(text.to_owned());
     }
-    // Python's takes \\ and \' within single quotes for escapes, Node's does not.
+    // Within single quotes, \\ and \' are escapes for Python's and not for Node's.
     if !text.contains('\'') && !text.contains(r"\\") && !text.ends_with('\\') {
         return Some(format!("'{text}'"));
     }
@@ -54,10 +48,7 @@ fn quoted(text: &str) -> Option<String> {
     (!text.contains(is_read_differently)).then(|| format!("\"{text}\""))
 }
 
-/// `NAME=value`: Docker takes what stands behind = as it is, up to the end of the line.
-///
-/// # Errors
-/// As [`exports`], and if a value holds a line break or is longer than the lines that Docker reads.
+/// `NAME=value`, where Docker reads the value as it is. Fails also for a line break, or a line too long for Docker.
 pub fn docker_env(picker: &Picker<'_>) -> Result<String, Failure> {
     let mut lines = String::new();
     for (name, text) in variables(picker)? {

@@ -1,5 +1,4 @@
-//! What cloud tools take from a command or an address: JSON, with the lease's end as that of the credential, so
-//! that they come back for the next version.
+//! JSON for cloud tools. The credential ends with its lease, so that the tools ask for the next version.
 
 use serde_json::{Map, Value as Json, json};
 
@@ -8,26 +7,20 @@ use crate::cli::io::failure::{Failure, exit};
 use crate::cli::io::output;
 use crate::cli::step::credential::Credential;
 
-/// Where Google's libraries exchange a key for a token.
+/// The address where Google's libraries exchange a key for a token.
 const GOOGLE_TOKEN_URI: &str = "https://oauth2.googleapis.com/token";
 const CLIENT_AUTHENTICATION: [&str; 2] =
     ["client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1"];
 
-/// For an AWS profile's `credential_process` (AWS SDKs and Tools Reference Guide, "Process credential provider").
-///
-/// # Errors
-/// If the connection is no access key of AWS.
+/// For `credential_process` of an AWS profile (AWS SDKs and Tools Reference Guide, "Process credential provider").
 pub fn aws_process(picker: &Picker<'_>) -> Result<String, Failure> {
     let mut answer = aws(picker, "SessionToken")?;
     answer.insert("Version".to_owned(), json!(1));
     Ok(output::json(&answer)? + "\n")
 }
 
-/// For `AWS_CONTAINER_CREDENTIALS_FULL_URI` (the same guide, "Container credential provider"), whose readers
-/// want a token even where there is none.
-///
-/// # Errors
-/// As [`aws_process`].
+/// For `AWS_CONTAINER_CREDENTIALS_FULL_URI` (the same guide, "Container credential provider"). Its readers need a token, even
+/// an empty one.
 pub fn aws_container(credential: &Credential) -> Result<Json, Failure> {
     let mut answer = aws(&Picker::new(credential, "--serve aws"), "Token")?;
     answer.entry("Token").or_insert_with(|| json!(""));
@@ -51,15 +44,12 @@ fn aws(picker: &Picker<'_>, token: &str) -> Result<Map<String, Json>, Failure> {
     Ok(answer)
 }
 
-/// What client-go says to the command of a kubeconfig's `exec`, if it says anything.
+/// The request of client-go to the command of a kubeconfig's `exec`. None if there is none.
 pub fn exec_info() -> Option<String> {
     std::env::var("KUBERNETES_EXEC_INFO").ok().filter(|info| !info.trim().is_empty())
 }
 
-/// For a kubeconfig user's `exec` (client.authentication.k8s.io), in the version that was asked for.
-///
-/// # Errors
-/// If the connection is not one of Kubernetes, or the version is not known.
+/// For `exec` of a kubeconfig's user (client.authentication.k8s.io), in the requested version.
 pub fn kubectl(picker: &Picker<'_>, exec_info: Option<&str>) -> Result<String, Failure> {
     if !picker.is("kubernetes", "token") {
         return Err(picker.wrong_integration("kubernetes connections"));
@@ -87,10 +77,7 @@ pub fn kubectl(picker: &Picker<'_>, exec_info: Option<&str>) -> Result<String, F
     Ok(output::json(&answer)? + "\n")
 }
 
-/// For `GOOGLE_APPLICATION_CREDENTIALS`: the key file as it was given, or what its readers need of one.
-///
-/// # Errors
-/// If the connection is not one of Google Cloud.
+/// For `GOOGLE_APPLICATION_CREDENTIALS`: the key file itself, or one with the fields that its readers need.
 pub fn gcp_key_file(picker: &Picker<'_>) -> Result<String, Failure> {
     if picker.is("gcp", "service_account_key") {
         let text = picker.get("service_account_key")?;

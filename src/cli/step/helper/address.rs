@@ -1,10 +1,10 @@
-//! Whom answers are for, as far as that is an address: compared as addresses are, RFC 3986, section 6.2.
+//! Addresses that answers are for, compared by RFC 3986, section 6.2.
 
 use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
-/// The protocol of an answer that names none.
+/// The default protocol of an answer.
 pub const HTTPS: &str = "https";
 
 /// `[PROTOCOL://][USER@]HOST[:PORT][/PATH]`
@@ -16,7 +16,7 @@ pub struct Address<'a> {
 }
 
 impl<'a> Address<'a> {
-    /// Takes any text apart.
+    /// Splits any text.
     pub fn parse(text: &'a str) -> Self {
         let (protocol, rest) = match text.split_once("://") {
             Some((protocol, rest)) => (Some(protocol), rest),
@@ -30,34 +30,34 @@ impl<'a> Address<'a> {
         Self { protocol, user, host, path: path.trim_end_matches('/') }
     }
 
-    /// What it says before `://`.
+    /// The part before `://`.
     pub fn protocol(&self) -> Option<&'a str> {
         self.protocol
     }
 
-    /// What it says before `@`.
+    /// The part before `@`, decoded.
     pub fn user(&self) -> Option<&str> {
         self.user.as_deref()
     }
 
-    /// The host, with the port where it says one.
+    /// The host, with the port if there is one.
     pub fn host(&self) -> &'a str {
         self.host
     }
 
-    /// What stands behind the host, without a slash at its beginning and its end.
+    /// The path, without slashes at its beginning and end.
     pub fn path(&self) -> &'a str {
         self.path
     }
 
-    /// Whether an answer for this address is for that protocol. Only `http://HOST` is for a connection that
-    /// everybody on the way can read.
+    /// Whether an answer for this address is for a protocol. Only an explicit `http://HOST` is for connections without
+    /// encryption.
     pub fn is_of(&self, protocol: &str) -> bool {
         self.protocol.unwrap_or(HTTPS).eq_ignore_ascii_case(protocol)
     }
 }
 
-/// Whether two hosts with ports are one place of a protocol.
+/// Whether two hosts with ports are the same server of a protocol.
 pub fn is_same_host(one: &str, other: &str, protocol: &str) -> bool {
     let own_port = match protocol.to_ascii_lowercase().as_str() {
         "http" => ":80",
@@ -68,7 +68,7 @@ pub fn is_same_host(one: &str, other: &str, protocol: &str) -> bool {
     !one.is_empty() && one.eq_ignore_ascii_case(other)
 }
 
-/// Whether two addresses are of one server.
+/// Whether two addresses are of the same server.
 pub fn is_same_server(one: &str, other: &str) -> bool {
     let [one, other] = [one, other].map(Address::parse);
     let protocol = one.protocol.unwrap_or(HTTPS);
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_one_server_in_every_way_to_write_it() {
+    fn an_address_is_one_server_however_it_is_written() {
         for (one, other, is_same) in [
             ("https://K.example:6443", "HTTPS://k.example:6443/", true),
             ("https://k.example", "https://k.example:443", true),

@@ -11,30 +11,30 @@ use crate::cli::io::output;
 use crate::cli::step::format::{Login, server_key};
 use crate::cli::step::get::within;
 
-/// What Docker asks for.
+/// The operations of Docker's protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum DockerOperation {
     /// The login of one registry.
     Get,
-    /// Every registry with its user name.
+    /// All registries with their user names.
     List,
-    /// Keep a login.
+    /// Store a login.
     Store,
-    /// Forget a login.
+    /// Delete a login.
     Erase,
     /// This program's version.
     Version,
 }
 
-/// The words by which Docker knows that it may go on without a login. They belong on stdout.
+/// The error after which Docker goes on without a login. It belongs on stdout.
 const NOT_FOUND: &str = "credentials not found in native keychain";
-/// The words by which it knows that it has not said which registry.
+/// The error for a request without a registry.
 const NO_SERVER: &str = "no credentials server URL";
-/// What stands behind the host of a registry itself: the versions of its API. Docker keeps other things below other
-/// paths, such as the tokens of its own registry.
+/// The paths of a registry itself: the versions of its API. Docker uses other paths for other things, such as the tokens of
+/// its own registry.
 const PATHS: [&str; 3] = ["", "v1", "v2"];
 
-/// Answers one question.
+/// Answers one request of Docker.
 pub async fn run(helping: &Helping<'_>, operation: DockerOperation) -> Result<u8, Failure> {
     match operation {
         DockerOperation::Get => get(helping).await,
@@ -70,8 +70,8 @@ async fn get(helping: &Helping<'_>) -> Result<u8, Failure> {
     output::line(&answer.to_string()).map(|()| 0)
 }
 
-/// Whether the registry that Docker asks for is that of an answer. Docker itself leaves the protocol out, whichever it
-/// uses: that of its configuration (insecure-registries, and registries on this machine).
+/// Whether an answer is for the registry that Docker asks for. Docker names no protocol, whichever its configuration has
+/// (insecure-registries, and registries on this machine).
 fn is_for(whom: &str, asked: &str) -> bool {
     let [answer, question] = [whom, asked].map(Address::parse);
     let protocol = answer.protocol().unwrap_or(HTTPS);
@@ -81,7 +81,7 @@ fn is_for(whom: &str, asked: &str) -> bool {
         && is_same_host(server_key(whom), server_key(asked), protocol)
 }
 
-/// Docker lists logins to name them; one that cannot be had is none.
+/// Lists the logins by user name. A login that cannot be resolved is left out.
 async fn list(helping: &Helping<'_>) -> Result<u8, Failure> {
     let session = Session::open(helping.common, helping.timeout);
     let listed = within(helping.timeout, async {

@@ -10,22 +10,22 @@ use crate::cli::io::output::say;
 use crate::cli::step::format::Login;
 use crate::model::Reference;
 
-/// Whose connections hold a token in a password's place.
+/// Integrations whose connections have a token as the password.
 const TOKEN_INTEGRATIONS: [&str; 2] = ["github", "gitlab"];
 
-/// What git asks for.
+/// A request of git.
 struct GitQuestion<'a> {
     protocol: &'a str,
     host: &'a str,
     path: &'a str,
-    /// Whose login it is to be, where git knows: from the URL, or from credential.username.
+    /// The user, if git knows it from the URL or from credential.username.
     username: Option<&'a str>,
 }
 
-/// Answers one question.
+/// Answers one request of git.
 pub async fn run(helping: &Helping<'_>, operation: &str) -> Result<u8, Failure> {
     let question = read_stdin()?;
-    // Nothing is kept that could be stored or erased; other operations are to be ignored in silence.
+    // There is nothing to store or erase, and unknown operations must be ignored.
     if operation != "get" {
         return Ok(0);
     }
@@ -44,20 +44,20 @@ pub async fn run(helping: &Helping<'_>, operation: &str) -> Result<u8, Failure> 
         return refuse(helping, &question);
     }
     match answer(helping, &question).await {
-        // Silence lets git ask its next helper.
+        // After an empty answer git asks its next helper.
         Ok(answer) => output::write(answer.unwrap_or_default().as_bytes()).map(|()| 0),
         Err(failure) => quit(failure),
     }
 }
 
-/// The nearest answer, or, where git says whose login it wants and answers do not, the nearest of that user's.
+/// The nearest answer. If git names a user and answers do not, the nearest answer with a login of that user.
 async fn answer(
     helping: &Helping<'_>,
     question: &GitQuestion<'_>,
 ) -> Result<Option<String>, Failure> {
     let is_for = |answer: &&HelperAnswer| question.is_answered_by(&answer.whom);
     let mut answers: Vec<&HelperAnswer> = helping.answers.iter().filter(is_for).collect();
-    // Of logins that are equally near the first counts.
+    // The sort is stable: the first of equally near answers wins.
     answers.sort_by_key(|answer| std::cmp::Reverse(nearness(&answer.whom)));
     let (mut others, mut failed) = (Vec::new(), None);
     for answer in &answers {
@@ -70,7 +70,7 @@ async fn answer(
                 };
             }
             Ok(None) => others.push(&answer.reference),
-            // Whose it is cannot be known.
+            // The user of this answer is unknown.
             Err(failure) if question.username.is_some() => failed = failed.or(Some(failure)),
             Err(failure) => return Err(failure),
         }
@@ -85,13 +85,13 @@ async fn answer(
     failed.map_or(Ok(None), Err)
 }
 
-/// What git is told, and whether it is a token's.
+/// A login as git reads it, and whether its password is a token.
 struct GitLogin {
     text: String,
     is_token: bool,
 }
 
-/// The login of an answer, unless another user's is asked for than it names or has.
+/// The login of an answer. None if git asks for another user.
 async fn login(
     helping: &Helping<'_>,
     answer: &HelperAnswer,
@@ -101,14 +101,14 @@ async fn login(
     let Login { username, password, is_token, .. } = Login::for_helper(&credential, "helper git")?;
     let is_named = Address::parse(&answer.whom).user().is_some();
     let is_asked = asked.is_none_or(|asked| is_named || asked == username);
-    // Servers take any name with a token, and git keeps what it is told beside what it asked for.
+    // Servers accept any name with a token, and git stores the name of the answer.
     let username = asked.filter(|_| is_token && is_named).unwrap_or(username);
     let end = credential.expire_epoch();
     let text = format!("username={username}\npassword={password}\npassword_expiry_utc={end}\n");
     Ok(is_asked.then_some(GitLogin { text, is_token }))
 }
 
-/// Whether an answer is as near as that of a token, and may be a token as well.
+/// Whether another answer is as near as that of a token, and may be a token, too.
 fn is_rival(answer: &HelperAnswer, other: &HelperAnswer) -> bool {
     let is_of_logins = match &other.reference {
         Reference::Connection(one) => !TOKEN_INTEGRATIONS.contains(&one.integration.as_str()),
@@ -120,7 +120,7 @@ fn is_rival(answer: &HelperAnswer, other: &HelperAnswer) -> bool {
         && nearness(&other.whom) == nearness(&answer.whom)
 }
 
-/// A token does not say whose it is, so the order of answers would decide in silence.
+/// The failure that two tokens are equally near. A token names no user, so the order of answers would decide silently.
 fn ambiguous(question: &GitQuestion<'_>, answer: &HelperAnswer, rival: &HelperAnswer) -> Failure {
     let (host, one, other) = (question.host, &answer.reference, &rival.reference);
     let text = format!(
@@ -129,11 +129,9 @@ fn ambiguous(question: &GitQuestion<'_>, answer: &HelperAnswer, rival: &HelperAn
     Failure::new("ANSWERS_AMBIGUOUS", text, exit::FAILED)
 }
 
-/// The values of a question, by key. git ends lines with LF alone, says each key once, and no control character but in
-/// lists (`wwwauth[]`), of which nothing is read. A path has a refusal of its own: [`is_plain`].
-///
-/// # Errors
-/// If git does not ask so: others might read the question otherwise. No value is told.
+/// The values of a request, by key. git ends lines with LF alone, sends each key once, and sends control characters only in
+/// lists (`wwwauth[]`), which are ignored. Anything else is refused, because git may read it differently. Errors show no
+/// value. [`is_plain`] checks the path.
 fn attributes(question: &str) -> Result<BTreeMap<&str, &str>, String> {
     let mut found = BTreeMap::new();
     for line in question.split('\n').take_while(|line| !line.is_empty()) {
@@ -155,21 +153,21 @@ fn attributes(question: &str) -> Result<BTreeMap<&str, &str>, String> {
     Ok(found)
 }
 
-/// Ends git's questions: it would ask whoever sits there, and hang where nobody does.
+/// Stops git's search for a login. Otherwise git would ask at the terminal, and hang if nobody is there.
 fn quit(failure: Failure) -> Result<u8, Failure> {
     output::write(b"quit=1\n")?;
     Err(failure)
 }
 
-/// Whether a path leads where its text says. Servers and proxies take `..`, `%2e` and `\` for ways out of what an
-/// answer is for; git has decoded the path once.
+/// Whether a path leads where its text says. Servers and proxies may follow `..`, `%2e` and `\` out of the path of an answer.
+/// git has decoded the path once.
 fn is_plain(path: &str) -> bool {
     let is_odd = |c: char| c.is_control() || ['\\', '%', '?', '#', ';'].contains(&c);
     let is_step = |segment: &str| ["", ".", ".."].contains(&segment);
     path.is_empty() || !(path.contains(is_odd) || path.split('/').any(is_step))
 }
 
-/// A path that is not plain gets nothing. Of a host that no answer names others may know more.
+/// Refuses a path that is not plain. For a host without an answer, git may ask its next helper.
 fn refuse(helping: &Helping<'_>, question: &GitQuestion<'_>) -> Result<u8, Failure> {
     let GitQuestion { protocol, host, path, .. } = question;
     let is_ours = |whom: &str| is_same_host(Address::parse(whom).host(), host, protocol);
@@ -184,13 +182,13 @@ fn refuse(helping: &Helping<'_>, question: &GitQuestion<'_>) -> Result<u8, Failu
 }
 
 impl GitQuestion<'_> {
-    /// Whether `[PROTOCOL://][USER@]HOST[/PATH]` is what git asks for, as in gitcredentials(7): what an answer names has
-    /// to be asked for. git says the path where credential.useHttpPath is set.
+    /// Whether an answer for `[PROTOCOL://][USER@]HOST[/PATH]` matches, as in gitcredentials(7): git must ask for every part
+    /// that the answer names. git sends the path if credential.useHttpPath is set.
     fn is_answered_by(&self, whom: &str) -> bool {
         let answer = Address::parse(whom);
-        let wanted = repository(&answer);
-        let is_below = self.path.strip_prefix(wanted).is_some_and(|rest| {
-            wanted.is_empty() || rest.is_empty() || rest.starts_with('/') || rest == ".git"
+        let base = repository(&answer);
+        let is_below = self.path.strip_prefix(base).is_some_and(|rest| {
+            base.is_empty() || rest.is_empty() || rest.starts_with('/') || rest == ".git"
         });
         answer.protocol().unwrap_or(HTTPS) == self.protocol
             && is_same_host(answer.host(), self.host, self.protocol)
@@ -199,13 +197,13 @@ impl GitQuestion<'_> {
     }
 }
 
-/// The path of an answer. Servers take a repository's name with and without its ending.
+/// The path of an answer without `.git`, which servers accept with a repository's name.
 fn repository<'a>(answer: &Address<'a>) -> &'a str {
     let path = answer.path();
     path.strip_suffix(".git").unwrap_or(path)
 }
 
-/// How much an answer says: the longer path is the nearer one, and the user's own of two for one path.
+/// How specific an answer is: the longer path is nearer, and of two equal paths the one with a user.
 fn nearness(whom: &str) -> (usize, bool) {
     let answer = Address::parse(whom);
     (repository(&answer).len(), answer.user().is_some())

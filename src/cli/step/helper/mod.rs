@@ -1,7 +1,6 @@
-//! `keyhatch helper`: credential helpers of other tools, in the tools' own protocols.
+//! `keyhatch helper`: credential helpers for other tools, in the protocols of the tools.
 //!
-//! Which reference answers which host is said by whoever sets the helper up, and nobody else: a tool that is
-//! sent to another host gets nothing for it.
+//! The user who configures a helper chooses the reference for each host. A tool that is sent to another host gets nothing.
 
 mod address;
 mod docker;
@@ -29,9 +28,9 @@ use address::is_same_server;
 pub struct Helper {
     #[command(subcommand)]
     tool: HelperTool,
-    /// What answers whom: HOST=REF for git and docker, PROFILE=REF for aws, SERVER=REF for kubectl; may be given
-    /// more than once. HOST may be http://HOST; git's also USER@HOST, and HOST/PATH where credential.useHttpPath is
-    /// set: the nearest answers. In the variable they stand with ; between them.
+    /// The reference for a client: HOST=REF for git and docker, PROFILE=REF for aws, SERVER=REF for kubectl; may be given more
+    /// than once. HOST may be http://HOST; for git also USER@HOST, and HOST/PATH if credential.useHttpPath is set: the
+    /// nearest answers. The variable has ; between them.
     #[arg(
         long = "answer",
         global = true,
@@ -49,26 +48,26 @@ pub struct Helper {
 enum HelperTool {
     /// A git credential helper: git config credential.helper '!keyhatch helper git --answer github.com=github/main'
     Git {
-        /// What git asks for: get. Anything else does nothing, because nothing is kept.
+        /// The operation: get. Any other does nothing, because nothing is stored.
         operation: String,
     },
     /// A Docker credential helper, which Docker runs as docker-credential-keyhatch: a link to this program
     Docker {
-        /// What Docker asks for; store is refused, and erase does nothing.
+        /// The operation; store is refused, and erase does nothing.
         operation: docker::DockerOperation,
     },
     /// The command of a kubeconfig's exec, for the one connection or for the cluster that asks
     Kubectl {
-        /// The connection; without it, --answer says which, by the cluster's server.
+        /// The connection; by default the one that --answer names for the cluster's server.
         reference: Option<String>,
     },
     #[command(external_subcommand)]
     Other(Vec<OsString>),
     /// An AWS profile's credential_process
     Aws {
-        /// The connection; without it, --answer says which, by --profile.
+        /// The connection; by default the one that --answer names for --profile.
         reference: Option<String>,
-        /// The profile that asks: it does not say so by itself.
+        /// The name of the profile, which AWS' tools do not pass on.
         #[arg(long, value_name = "NAME")]
         profile: Option<String>,
     },
@@ -80,7 +79,7 @@ struct HelperAnswer {
     reference: Reference,
 }
 
-/// What a helper works with.
+/// The configuration of a helper.
 struct Helping<'a> {
     common: &'a Common,
     answers: Vec<HelperAnswer>,
@@ -141,7 +140,7 @@ impl Helping<'_> {
         resolve(self.common, self.timeout, reference.clone(), Vec::new(), None).await
     }
 
-    /// Prints the one answer in a form.
+    /// Prints one credential in a form.
     async fn print(
         &self,
         reference: Option<String>,
@@ -160,22 +159,22 @@ impl Helping<'_> {
     }
 }
 
-/// The server of the cluster that client-go asks for, where the kubeconfig says provideClusterInfo.
+/// The server of the cluster that client-go asks for. None unless the kubeconfig sets provideClusterInfo.
 fn asking_cluster() -> Option<String> {
     let info: serde_json::Value = serde_json::from_str(&exec_info()?).ok()?;
     Some(info.pointer("/spec/cluster/server")?.as_str()?.to_owned())
 }
 
-/// What a tool writes to its helper.
+/// Reads the request of a tool.
 fn read_stdin() -> Result<String, Failure> {
-    /// More than any tool has to say.
+    /// More than any tool sends.
     const MAX_BYTES: u64 = 64 * 1024;
     let mut text = String::new();
     std::io::stdin().lock().take(MAX_BYTES).read_to_string(&mut text)?;
     Ok(text)
 }
 
-/// The command line of a helper that was called by the name that its tool looks for.
+/// Replaces the program's name in the command line if a tool has called it by the name of its helper.
 pub(crate) fn as_called(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = arguments.collect();
     let called = arguments.first().and_then(|name| Path::new(name).file_name()?.to_str());

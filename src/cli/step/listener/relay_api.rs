@@ -28,6 +28,10 @@ const MAX_BODY_BYTES: usize = 1024 * 1024;
 
 type RelayOutcome = Result<HttpResponse, RelayError>;
 
+fn ok(body: &Json) -> RelayOutcome {
+    Ok(answer::json(StatusCode::OK, body))
+}
+
 /// Answers a request that has the token.
 pub async fn answer(relay: &Relay, request: Request<Incoming>) -> HttpResponse {
     route(relay, request).await.unwrap_or_else(RelayError::into_answer)
@@ -44,13 +48,13 @@ async fn route(relay: &Relay, request: Request<Incoming>) -> RelayOutcome {
         (Method::GET, "secrets") => {
             let name = name(rest)?;
             let value = relay.secret(&name).await?;
-            Ok(answer::json(StatusCode::OK, &json!({ "key": name, "value": value })))
+            ok(&json!({ "key": name, "value": value }))
         }
         (Method::GET, "outputs") => output(relay, rest),
         (Method::GET, "state") => {
             let name = name(rest)?;
             let value = found(relay.outputs.state(&name), "no such state")?;
-            Ok(answer::json(StatusCode::OK, &json!({ "key": name, "value": value })))
+            ok(&json!({ "key": name, "value": value }))
         }
         (Method::POST, "events" | "workflows") => {
             let text =
@@ -80,7 +84,7 @@ fn take(relay: &Relay, what: (&Method, &str), rest: &str, body: Json) -> RelayOu
         (&Method::PUT, "status") | (&Method::POST, "decorators" | "logs") => {
             Ok(answer::json(StatusCode::CREATED, &json!({})))
         }
-        (&Method::POST, "validate") => Ok(answer::json(StatusCode::OK, &json!({}))),
+        (&Method::POST, "validate") => ok(&json!({})),
         _ => Err(RelayError::not_found("no such address")),
     }
 }
@@ -93,7 +97,7 @@ async fn spec(relay: &Relay, query: &str) -> RelayOutcome {
     let language: Language = parameter("lang").parse().map_err(RelayError::language)?;
     let query = Query::parse(&parameter("q"), language).map_err(RelayError::evaluation)?;
     let evaluated = relay.evaluate(relay.tree(|step| &step.spec), &query).await?;
-    Ok(answer::json(StatusCode::OK, &envelope(&evaluated)))
+    ok(&envelope(&evaluated))
 }
 
 async fn environment(relay: &Relay, name: &str) -> RelayOutcome {
@@ -104,7 +108,7 @@ async fn environment(relay: &Relay, name: &str) -> RelayOutcome {
         _ => return Err(RelayError::not_found("no such variable")),
     };
     let evaluated = relay.evaluate(relay.tree(part), &query).await?;
-    Ok(answer::json(StatusCode::OK, &envelope(&evaluated)))
+    ok(&envelope(&evaluated))
 }
 
 async fn conditions(relay: &Relay) -> RelayOutcome {
@@ -122,7 +126,7 @@ async fn conditions(relay: &Relay) -> RelayOutcome {
             "resolved": false, "success": false, "message": "one or more conditions were unresolvable",
         }),
     };
-    Ok(answer::json(StatusCode::OK, &answer))
+    ok(&answer)
 }
 
 fn output(relay: &Relay, rest: &str) -> RelayOutcome {
@@ -133,7 +137,7 @@ fn output(relay: &Relay, rest: &str) -> RelayOutcome {
     let answer = json!({
         "task_name": step, "key": key, "value": output.value, "metadata": { "sensitive": output.sensitive },
     });
-    Ok(answer::json(StatusCode::OK, &answer))
+    ok(&answer)
 }
 
 fn found<T>(found: Option<T>, what: &str) -> Result<T, RelayError> {

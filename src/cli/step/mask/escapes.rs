@@ -1,18 +1,18 @@
-//! Output without what changes colours: ECMA-48, section 5.4 and what terminals understand beside it.
+//! Output without escape sequences: ECMA-48, section 5.4, and other sequences of terminals.
 
 /// The beginning of every sequence.
 const ESCAPE: u8 = 0x1b;
 
 /// A text without escape sequences and carriage returns.
 pub struct PlainText {
-    /// What is left.
+    /// The remaining bytes.
     pub text: Vec<u8>,
-    /// Where each of its bytes stood.
+    /// The position of each byte in the original.
     pub places: Vec<usize>,
 }
 
 impl PlainText {
-    /// Nothing if there is nothing to leave out.
+    /// None if the text has no escape sequences.
     pub fn of(text: &[u8]) -> Option<Self> {
         if !text.iter().any(|byte| [ESCAPE, b'\r'].contains(byte)) {
             return None;
@@ -44,7 +44,7 @@ pub fn escapes(text: &[u8]) -> Vec<u8> {
     found
 }
 
-/// How long the sequence is that a text begins with, also where its end is still to come. 0 if it begins with none.
+/// The length of the sequence at the beginning of a text, which may be incomplete. 0 if there is none.
 fn sequence(text: &[u8]) -> usize {
     let count = |from: usize, range: std::ops::RangeInclusive<u8>| {
         text.get(from..).unwrap_or_default().iter().take_while(|byte| range.contains(byte)).count()
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn colours_are_left_out_and_found_again() {
+    fn colours_are_removed_and_found() {
         let coloured = b"hun\x1b[01;31m\x1b[Kter\x1b(B\x1b[m22\r\n";
         let plain = PlainText::of(coloured).unwrap();
         assert_eq!(plain.text, b"hunter22\n");

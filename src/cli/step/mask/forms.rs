@@ -1,4 +1,4 @@
-//! The forms in which programs print a value that they were given.
+//! The forms in which programs print a value.
 
 use std::collections::BTreeSet;
 
@@ -10,11 +10,11 @@ use serde_json::Value as Json;
 use super::literals;
 use super::parts::{LEAST_BYTES, SecretParts};
 
-/// Base64 in lines is found by pieces of so many characters, at every group of four: a line's end may be anywhere.
+/// The characters of a piece of Base64, at every group of four. Pieces are found across the ends of lines.
 const BASE64_PIECE: usize = 8;
-/// What is in such a piece.
+/// The bytes in such a piece.
 const PIECE_BYTES: usize = 6;
-/// What stands in other keys and in certificates, too: the boundaries of PEM, and the names of algorithms.
+/// Text of other keys and of certificates, too: the boundaries of PEM, and the names of algorithms.
 const COMMON: [&str; 5] = [
     "-----BEGIN ",
     "-----END ",
@@ -30,8 +30,8 @@ const AND_SLASH: &AsciiSet = &UNRESERVED.remove(b'/');
 const AND_MARKS: &AsciiSet =
     &UNRESERVED.remove(b'!').remove(b'\'').remove(b'(').remove(b')').remove(b'*');
 
-/// What is secret of a value, as it is and its lines; in Base64, in URLs, in JSON, in the literals of programming
-/// languages and in hexadecimal digits. What is too short is not there.
+/// The forms of the secret parts of a value: as they are, by lines, in Base64, in URLs, in JSON, in literals of programming
+/// languages and in hexadecimal digits. Forms that are too short are left out.
 pub fn of(parts: &SecretParts) -> BTreeSet<Vec<u8>> {
     let mut forms = parts.lines.clone();
     for line in &parts.lines {
@@ -64,7 +64,7 @@ fn add(forms: &mut BTreeSet<Vec<u8>>, value: &[u8]) {
         }
     }
     if let Ok(text) = std::str::from_utf8(value) {
-        // Loggers write JSON in JSON, and literals in it.
+        // Loggers write JSON and literals within JSON.
         for once in json(text).into_iter().chain(literals::plain(text)) {
             forms.extend(json(&once).into_iter().map(String::into_bytes));
             forms.insert(once.into_bytes());
@@ -73,7 +73,7 @@ fn add(forms: &mut BTreeSet<Vec<u8>>, value: &[u8]) {
     }
 }
 
-/// As shells write it (`set -x`, `%q`), as YAML does within single quotes, and as HTML.
+/// As shells write it (`set -x`, `%q`), as YAML within single quotes, and as HTML.
 fn quoted(forms: &mut BTreeSet<Vec<u8>>, text: &str) {
     let escaped = |is_special: &dyn Fn(char) -> bool| {
         let escape = |c: char| is_special(c).then_some('\\').into_iter().chain([c]);
@@ -95,7 +95,7 @@ fn quoted(forms: &mut BTreeSet<Vec<u8>>, text: &str) {
     forms.extend(all.map(String::into_bytes));
 }
 
-/// `%2F` as `%2f`, which is how curl writes it.
+/// `%2F` as `%2f`, as curl writes it.
 fn lower_hex(encoded: &str) -> String {
     let mut parts = encoded.split('%');
     let mut lower = parts.next().unwrap_or_default().to_owned();
@@ -106,13 +106,13 @@ fn lower_hex(encoded: &str) -> String {
     lower
 }
 
-/// As the middle of something that may be longer, such as `user:password`, also when that is in lines.
+/// In Base64 as the middle of a longer text such as `user:password`, also in lines.
 fn base64(forms: &mut BTreeSet<Vec<u8>>, value: &[u8]) {
     for engine in [STANDARD, URL_SAFE] {
         for before in 0..3 {
             let longer = [vec![0; before].as_slice(), value].concat();
             let encoded = engine.encode(&longer);
-            // The characters at either end also depend on what is beside the value.
+            // The characters at both ends also depend on the text beside the value.
             let start = if before == 0 { 0 } else { before + 1 };
             let end = longer.len() * 4 / 3;
             let unpadded = encoded.trim_end_matches('=').len();
@@ -130,7 +130,7 @@ fn base64(forms: &mut BTreeSet<Vec<u8>>, value: &[u8]) {
     }
 }
 
-/// In Base64 that stands in lines of any length, from its own beginning.
+/// In Base64 from its own beginning, in lines of any length.
 fn rewrapped(forms: &mut BTreeSet<Vec<u8>>, content: &[u8]) {
     let encoded = STANDARD.encode(content);
     let is_filling =
@@ -144,13 +144,13 @@ fn rewrapped(forms: &mut BTreeSet<Vec<u8>>, content: &[u8]) {
 }
 
 fn is_common(piece: &[u8]) -> bool {
-    // What stands between the lines of PEM.
+    // The characters between the lines of PEM.
     let filling = piece.iter().filter(|byte| b"-=\n".contains(byte)).count();
     filling * 2 >= piece.len()
         || COMMON.iter().any(|text| text.as_bytes().windows(piece.len()).any(|part| part == piece))
 }
 
-/// As a JSON string: as Rust and JavaScript write it, as Python does (ASCII only), and as Go does (no HTML).
+/// As a JSON string of Rust and JavaScript, of Python (ASCII only), and of Go (no HTML).
 fn json(text: &str) -> Vec<String> {
     let quoted = Json::from(text).to_string();
     let escaped = quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default();
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_is_found_in_the_middle_of_anything_in_base64_also_in_lines() {
+    fn a_value_is_found_within_base64_also_in_lines() {
         let long: Vec<u8> = (0..100).map(|n| b'!' + n % 90).collect();
         for value in [b"s3cr\xc3\xa9t/+value?".as_slice(), &long] {
             for before in ["", "u", "us", "use", "user:", "x-access-token:"] {
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn what_pem_holds_is_found_in_lines_of_any_length() {
+    fn the_content_of_pem_is_found_in_lines_of_any_length() {
         let content: Vec<u8> = (0..200u8).map(|n| n.wrapping_mul(73) ^ 0x5a).collect();
         let encoded = STANDARD.encode(&content);
         let wrapped = |width: usize| {
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_shell_makes_of_a_file_and_what_base64_holds_are_forms() {
+    fn shell_quoting_and_decoded_base64_are_forms() {
         let has = |value: &[u8], form: &[u8]| of(value).contains(form);
         assert!(has(b"hunter22\n", b"aHVudGVyMjI"));
         assert!(has(b"hunter 22\n", b"hunter%2022"));
@@ -252,14 +252,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_short_has_no_forms_and_an_empty_line_is_none() {
+    fn a_short_value_has_no_forms_nor_has_an_empty_line() {
         assert!(of(b"").is_empty());
         assert!(of(b"12345").is_empty());
         assert!(of(b"\n\n\n\n\n\n\n").iter().all(|form| form.len() >= LEAST_BYTES));
     }
 
     #[test]
-    fn the_private_key_within_a_key_file_is_a_form_and_its_address_is_not() {
+    fn a_key_within_a_key_file_is_a_form_its_address_is_not() {
         let forms = of(br#"{"a": {"private_key": ["-----BEGIN\nMIIEvQIBADANBg\n"]}, "client_email": "a@b.example"}"#);
         assert!(forms.contains(b"MIIEvQIBADANBg".as_slice()));
         assert!(!forms.contains(b"a@b.example".as_slice()));

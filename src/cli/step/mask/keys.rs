@@ -1,13 +1,13 @@
-//! Names of members, and which of them say that a value is secret.
+//! Names of members that mean that the value is secret.
 
-/// Words within them.
+/// Parts of such names.
 const PARTS: [&str; 8] = ["auth", "cookie", "credential", "key", "pass", "pwd", "secret", "token"];
-/// Words that stand by themselves: they are parts of many others.
+/// Whole words of such names. They are parts of many other words.
 const WORDS: [&str; 2] = ["pin", "pw"];
-/// Words that stand at the end: before another they are what is done, or a kind. Signed addresses have the last two.
+/// Last words of such names. Before another word they mean something else. Signed addresses have the last two.
 const LAST: [&str; 3] = ["refresh", "sig", "signature"];
 
-/// Whether a member of this name is secret.
+/// Whether a member with this name is secret.
 pub fn names_a_secret(name: &str) -> bool {
     let lower = name.to_ascii_lowercase();
     let words = words(name);
@@ -16,12 +16,12 @@ pub fn names_a_secret(name: &str) -> bool {
         || words.last().is_some_and(|word| LAST.contains(&word.as_str()))
 }
 
-/// Whether a member of this name may be `USER:PASSWORD`, as in curl's files.
+/// Whether a member with this name may be `USER:PASSWORD`, as in curl's files.
 pub fn names_a_login(name: &str) -> bool {
     words(name).last().is_some_and(|word| ["login", "user"].contains(&word.as_str()))
 }
 
-/// `dbPw` is db and pw, as `db_pw` and `DB-PW` are.
+/// Splits a name into words: `dbPw`, `db_pw` and `DB-PW` are db and pw.
 fn words(name: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut was_lower = false;
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_say_what_is_secret_by_words_and_not_by_chance() {
+    fn names_mean_a_secret_by_words_and_not_by_chance() {
         for name in
             ["apiKey", "DB_PASSWORD", "pin", "card-pin", "dbPw", "session_cookie", "refresh", "sig"]
         {

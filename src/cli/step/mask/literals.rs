@@ -1,17 +1,17 @@
-//! Values as programming languages write them in literals.
+//! Values as literals of programming languages.
 
-/// A quote that no language has: backslashes alone are escaped.
+/// Stands for no quote: only backslashes are escaped.
 const NO_QUOTE: char = '\\';
-/// What can stand around a literal: it is escaped within, and the others are not.
+/// The quotes around a literal. Within it, that quote is escaped and the others are not.
 const QUOTES: [char; 4] = [NO_QUOTE, '\'', '"', '`'];
-/// Longer values are looked for in the first of the styles only: each takes memory. In bytes.
+/// The longest value, in bytes, that gets all styles. A longer value gets the first style only, to save memory.
 const LONGEST_IN_ALL_STYLES: usize = 4 * 1024;
-/// How a character is written that ASCII does not print.
+/// Writes a character that is not printable ASCII.
 type Style = fn(char) -> String;
 /// Python's `repr` and Go's `%q`.
 const PRINTED: Style =
     |c| if c.is_ascii() { format!("\\x{:02x}", u32::from(c)) } else { c.to_string() };
-/// The former; JavaScript's `inspect`; Python's `ascii`; Go's `%+q`; Rust's `{:?}` and its
+/// `PRINTED`; JavaScript's `inspect`; Python's `ascii`; Go's `%+q`; Rust's `{:?}` and its
 /// `escape_default`.
 const STYLES: [Style; 6] = [
     PRINTED,
@@ -22,8 +22,8 @@ const STYLES: [Style; 6] = [
     |c| c.escape_default().collect(),
 ];
 
-/// All that languages make of a value: Python's `repr` of texts and bytes, JavaScript's `inspect`, Go's `%q`, Rust's
-/// `{:?}`, and those that escape the quote and leave the backslash.
+/// The literals of a value: Python's `repr` of texts and bytes, JavaScript's `inspect`, Go's `%q`, Rust's `{:?}`, and those of
+/// languages that escape only the quote.
 pub fn of(value: &[u8]) -> Vec<Vec<u8>> {
     let mut all = Vec::new();
     let text = std::str::from_utf8(value).ok();
@@ -38,7 +38,7 @@ pub fn of(value: &[u8]) -> Vec<Vec<u8>> {
     all
 }
 
-/// The ones of a text whose characters are printed as they are.
+/// The literals of a text that keep characters outside of ASCII.
 pub fn plain(text: &str) -> impl Iterator<Item = String> {
     QUOTES.into_iter().map(|quote| written(text, quote, PRINTED))
 }
@@ -54,7 +54,7 @@ fn bytes(value: &[u8], quote: char) -> String {
     value.iter().map(written).collect()
 }
 
-/// What all languages agree on.
+/// The escapes that all languages share. None for a character that they write differently.
 fn escaped(c: char, quote: char) -> Option<String> {
     match c {
         '\n' => Some("\\n".to_owned()),
@@ -79,11 +79,11 @@ mod tests {
     use super::super::parts::SecretParts;
 
     #[test]
-    fn what_languages_make_of_a_value_in_literals_are_forms() {
+    fn the_literals_of_languages_are_forms() {
         let has = |value: &str, form: &str| {
             forms::of(&SecretParts::of(value.as_bytes())).contains(form.as_bytes())
         };
-        // Any one quote is escaped, and the others are not.
+        // One kind of quote is escaped.
         for (form, is_there) in [
             (r#"a'b"c`d\\e-9z!"#, true),
             (r#"a\'b"c`d\\e-9z!"#, true),
@@ -91,7 +91,7 @@ mod tests {
             (r#"a'b"c\`d\\e-9z!"#, true),
             (r#"a\'b"c`d\e-9z!"#, true),
             (r#"a'b\"c`d\e-9z!"#, true),
-            // In a line of a log in JSON.
+            // In a line of a JSON log.
             (r#"a'b\"c`d\\\\e-9z!"#, true),
             (r#"a/b"c`d\\e-9z!"#, false),
         ] {

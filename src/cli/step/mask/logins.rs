@@ -1,9 +1,9 @@
-//! Logins without names, whose passwords stand behind colons.
+//! Logins without names of members, with the password after a colon.
 
-/// A port has no more digits.
+/// The most digits of a port.
 const LONGEST_PORT: usize = 5;
 
-/// The password of a text that is `USER:PASSWORD` and nothing else.
+/// The password in `USER:PASSWORD`. None if the text is anything else.
 pub fn password(text: &str) -> Option<&str> {
     let (user, password) = text.split_once(':')?;
     let is_of_a_user = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.@+".contains(&byte);
@@ -13,8 +13,8 @@ pub fn password(text: &str) -> Option<&str> {
     is_login.then_some(password)
 }
 
-/// The password of a line of libpq's file, `HOST:PORT:DATABASE:USER:PASSWORD`, with the backslashes that it has there
-/// before colons and backslashes.
+/// The password in a line of libpq's file, `HOST:PORT:DATABASE:USER:PASSWORD`, with its backslashes before colons and
+/// backslashes.
 pub fn pgpass_password(line: &str) -> Option<&str> {
     let mut is_escaped = false;
     let mut fields = line.splitn(5, |c| {
@@ -24,12 +24,12 @@ pub fn pgpass_password(line: &str) -> Option<&str> {
     });
     let port = fields.nth(1)?;
     let password = fields.nth(2)?;
-    // An address of IPv6 has as many colons.
+    // An IPv6 address may have as many colons.
     let is_address = line.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b':');
     (!is_address && (port == "*" || is_port(port))).then_some(password)
 }
 
-/// The same without them.
+/// The password without those backslashes.
 pub fn unescaped(text: &str) -> String {
     let mut is_escaped = false;
     let is_kept = |c: &char| {
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_password_is_told_from_ports_and_addresses() {
+    fn a_password_differs_from_ports_and_addresses() {
         assert_eq!(password("bob:hunter22x"), Some("hunter22x"));
         for other in ["h.example:5432", "https://h", "bob: hunter22x", "a b:hunter22x", ":x", "x"] {
             assert_eq!(password(other), None, "{other}");

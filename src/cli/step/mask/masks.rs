@@ -1,19 +1,19 @@
-//! Output in which values are masked.
+//! Masks values in output.
 //!
-//! Whatever any form of a value covers is masked, also where forms overlap, and across the pieces in which
-//! output comes: an end that a form begins with is held back until it is clear what it is, or nothing follows in time.
-//! Colours and carriage returns within a value do not hide it.
+//! Every byte that a form of a value covers is masked, also if forms overlap, and across the pieces in which output comes.
+//! An end that a form begins with is held back until more output shows what it is, or none comes in time. Colours and
+//! carriage returns within a value do not hide it.
 //!
 //! ```text
 //! … the token is s3cr | et-token; bye       two pieces
-//! … the token is                            written with the first; s3cr is held back
-//!                ***; bye                   written with the second
+//! … the token is                            written with the first piece; s3cr is held back
+//!                ***; bye                   written with the second piece
 //! ```
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use aho_corasick::automaton::{Automaton, StateID};
+use aho_corasick::automaton::Automaton;
 use aho_corasick::{Anchored, BuildError, dfa, nfa::contiguous};
 use parking_lot::RwLock;
 
@@ -22,25 +22,25 @@ use super::forms;
 use super::parts::{LEAST_BYTES, SecretParts, Unmasked};
 use crate::cli::io::failure::{Failure, exit};
 
-/// What stands in a value's place.
+/// The text in place of a value.
 const MASK: &[u8] = b"***";
-/// A table of all forms takes up to 1 KiB a byte, and is the faster one. In bytes.
+/// The most bytes of forms for a table, which takes up to 1 KiB for each byte.
 const MOST_IN_A_TABLE: usize = 8 * 1024;
 
-/// The values to mask; more may come while output is being written.
+/// The values to mask. Values can be added while output is written.
 #[derive(Default)]
 pub struct Masks {
     forms: RwLock<BTreeSet<Vec<u8>>>,
-    /// What was said not to be masked.
+    /// The descriptions of values that are not masked.
     unmasked: RwLock<BTreeSet<String>>,
     patterns: RwLock<Arc<Patterns>>,
 }
 
 impl Masks {
-    /// Masks a value from now on. Says what of it is not.
+    /// Masks a value from now on. Returns why the value or parts of it are not masked.
     ///
     /// # Errors
-    /// If there are more values than can be looked for.
+    /// If there are more values than can be masked.
     pub fn add(&self, value: &[u8]) -> Result<Option<Unmasked>, Failure> {
         let parts = SecretParts::of(value);
         let new = forms::of(&parts);
@@ -57,17 +57,17 @@ impl Masks {
         Ok(parts.unmasked)
     }
 
-    /// Whether it is to be said that this is not masked: it was not said before.
+    /// Records that a value is not masked. Returns false if that was recorded before.
     pub fn is_newly_unmasked(&self, what: String) -> bool {
         self.unmasked.write().insert(what)
     }
 
-    /// A text with the values masked.
+    /// Masks a text.
     pub fn masked(&self, text: &str) -> String {
         String::from_utf8_lossy(&self.masked_pieces(&[text.as_bytes()])).into_owned()
     }
 
-    /// A text that comes in pieces with the values masked.
+    /// Masks a text in pieces.
     pub fn masked_pieces(&self, pieces: &[&[u8]]) -> Vec<u8> {
         let (patterns, mut stream) = (self.patterns(), StreamMask::default());
         let mut written: Vec<u8> =
@@ -76,103 +76,85 @@ impl Masks {
         written
     }
 
-    /// What to look for now.
+    /// The current patterns.
     pub fn patterns(&self) -> Arc<Patterns> {
         Arc::clone(&self.patterns.read())
     }
 }
 
-/// What to look for.
+/// The forms of all values.
 #[derive(Default)]
 pub struct Patterns {
-    search: Option<FormSearch>,
+    search: Option<Box<dyn FormSearch>>,
     texts: Vec<Vec<u8>>,
     longest: usize,
 }
 
-/// The automaton of all forms.
-enum FormSearch {
-    Table(dfa::DFA),
-    Graph(contiguous::NFA),
+/// An automaton that finds all forms.
+trait FormSearch: Send + Sync {
+    /// The longest form that ends at each position, as start and end, in the order of the ends. A shorter form that ends
+    /// there is within it.
+    fn longest(&self, text: &[u8]) -> Vec<(usize, usize)>;
+
+    /// The length of the longest end of a text that a form begins with, or is.
+    fn begun(&self, text: &[u8]) -> usize;
 }
 
-impl FormSearch {
-    fn new(texts: &[Vec<u8>]) -> Result<Self, BuildError> {
-        match texts.iter().map(Vec::len).sum::<usize>() <= MOST_IN_A_TABLE {
-            true => dfa::DFA::new(texts).map(Self::Table),
-            false => contiguous::NFA::new(texts).map(Self::Graph),
-        }
-    }
-
-    /// The longest form that ends at each place, where one does: at most one for each byte, in the order of their
-    /// ends. Shorter forms that end there are within it.
+impl<A: Automaton + Send + Sync> FormSearch for A {
     fn longest(&self, text: &[u8]) -> Vec<(usize, usize)> {
-        match self {
-            Self::Table(automaton) => longest(automaton, text),
-            Self::Graph(automaton) => longest(automaton, text),
-        }
+        let Ok(mut state) = self.start_state(Anchored::No) else { return Vec::new() };
+        let mut end_at = |(index, byte): (usize, &u8)| {
+            state = self.next_state(Anchored::No, state, *byte);
+            // The automaton has the longest form that ends in a state first.
+            let is_match = self.is_special(state) && self.is_match(state);
+            let length = is_match.then(|| self.pattern_len(self.match_pattern(state, 0)))?;
+            Some(((index + 1).saturating_sub(length), index + 1))
+        };
+        text.iter().enumerate().filter_map(&mut end_at).collect()
     }
 
-    /// How long the longest end of a text is that a form begins with, or is.
+    // A state stands for the longest end of the read text that a form begins with. So every end of the text that is at
+    // least as long leads to the same state, and a shorter one does not.
     fn begun(&self, text: &[u8]) -> usize {
-        match self {
-            Self::Table(automaton) => begun(automaton, text),
-            Self::Graph(automaton) => begun(automaton, text),
+        let Ok(start) = self.start_state(Anchored::No) else { return 0 };
+        let after = |text: &[u8]| {
+            text.iter().fold(start, |state, byte| self.next_state(Anchored::No, state, *byte))
+        };
+        let whole = after(text);
+        if whole == start {
+            return 0;
         }
-    }
-}
-
-/// A state stands for the longest end of what was read that a form begins with. So every end of the text that is at
-/// least as long leads to the same state, and a shorter one does not.
-fn begun(automaton: &impl Automaton, text: &[u8]) -> usize {
-    let Ok(start) = automaton.start_state(Anchored::No) else { return 0 };
-    let after = |text: &[u8]| {
-        text.iter().fold(start, |state, byte| automaton.next_state(Anchored::No, state, *byte))
-    };
-    let whole = after(text);
-    if whole == start {
-        return 0;
-    }
-    let is_enough = |length: usize| {
-        text.get(text.len().saturating_sub(length)..).is_none_or(|end| after(end) == whole)
-    };
-    let mut enough = 1;
-    while enough < text.len() && !is_enough(enough) {
-        enough *= 2;
-    }
-    let (mut short, mut enough) = (enough / 2, enough.min(text.len()));
-    while enough - short > 1 {
-        let middle = short.midpoint(enough);
-        match is_enough(middle) {
-            true => enough = middle,
-            false => short = middle,
+        let is_enough = |length: usize| {
+            text.get(text.len().saturating_sub(length)..).is_none_or(|end| after(end) == whole)
+        };
+        let mut enough = 1;
+        while enough < text.len() && !is_enough(enough) {
+            enough *= 2;
         }
+        let (mut short, mut enough) = (enough / 2, enough.min(text.len()));
+        while enough - short > 1 {
+            let middle = short.midpoint(enough);
+            match is_enough(middle) {
+                true => enough = middle,
+                false => short = middle,
+            }
+        }
+        enough
     }
-    enough
 }
 
-fn longest(automaton: &impl Automaton, text: &[u8]) -> Vec<(usize, usize)> {
-    // Both begin anywhere.
-    let Ok(mut state) = automaton.start_state(Anchored::No) else { return Vec::new() };
-    let mut end_at = |(place, byte): (usize, &u8)| {
-        state = automaton.next_state(Anchored::No, state, *byte);
-        let length = match_length(automaton, state)?;
-        Some(((place + 1).saturating_sub(length), place + 1))
-    };
-    let ends = text.iter().enumerate().filter_map(&mut end_at);
-    ends.collect()
-}
-
-/// How long the longest form is that ends in a state: the automaton has it first.
-fn match_length(automaton: &impl Automaton, state: StateID) -> Option<usize> {
-    let is_match = automaton.is_special(state) && automaton.is_match(state);
-    is_match.then(|| automaton.pattern_len(automaton.match_pattern(state, 0)))
+/// Makes the automaton: a table for few forms, which is faster.
+fn form_search(texts: &[Vec<u8>]) -> Result<Box<dyn FormSearch>, BuildError> {
+    match texts.iter().map(Vec::len).sum::<usize>() <= MOST_IN_A_TABLE {
+        true => Ok(Box::new(dfa::DFA::new(texts)?)),
+        false => Ok(Box::new(contiguous::NFA::new(texts)?)),
+    }
 }
 
 impl Patterns {
     fn new(forms: &BTreeSet<Vec<u8>>) -> Result<Self, Failure> {
         let texts: Vec<Vec<u8>> = forms.iter().cloned().collect();
-        let search = FormSearch::new(&texts).map_err(|_| {
+        let search = form_search(&texts).map_err(|_| {
             let text =
                 "the values are too large to be masked; give --no-mask to leave the output as it is";
             Failure::new("VALUE_UNFIT", text, exit::FAILED)
@@ -181,7 +163,7 @@ impl Patterns {
         Ok(Self { search: Some(search), texts, longest })
     }
 
-    /// Where the end begins that a form could begin with.
+    /// The start of the end that may be the beginning of a form.
     fn open_end(&self, text: &[u8]) -> usize {
         let plain = PlainText::of(text);
         let in_plain = plain.map(|plain| {
@@ -193,7 +175,7 @@ impl Patterns {
 
     fn open_end_of(&self, text: &[u8]) -> usize {
         let mut start = text.len().saturating_sub(self.longest.saturating_sub(1));
-        // The usual case of a form that comes in pieces.
+        // A form in pieces usually begins the text.
         if start == 0 && self.begun_by(text).next().is_some() {
             return 0;
         }
@@ -204,21 +186,21 @@ impl Patterns {
             if begun.is_empty() || self.begun_by(begun).next().is_some() {
                 return start;
             }
-            // A whole form, and none goes on from there.
+            // A whole form, with which no other form begins.
             start += 1;
         }
         text.len()
     }
 
-    /// The forms that begin with a text and go on.
+    /// The forms that begin with a text and are longer.
     fn begun_by<'a>(&'a self, text: &'a [u8]) -> impl Iterator<Item = &'a Vec<u8>> {
-        // They are sorted: those that begin with it stand right behind it.
+        // The forms are sorted, so these follow the text directly.
         let behind = self.texts.partition_point(|form| form.as_slice() <= text);
         let behind = self.texts.get(behind..).unwrap_or_default();
         behind.iter().take_while(|form| form.starts_with(text))
     }
 
-    /// What forms cover, in order, where they overlap as one.
+    /// The ranges that forms cover, in order. Overlapping ranges are joined.
     fn covered(&self, text: &[u8]) -> Vec<(usize, usize)> {
         let mut found = self.found(text);
         if let Some(plain) = PlainText::of(text) {
@@ -228,7 +210,6 @@ impl Patterns {
             found.sort_unstable();
         }
         let mut covered: Vec<(usize, usize)> = Vec::new();
-        // In the order of their ends, or of their starts.
         for (mut start, mut end) in found {
             while let Some((before, stop)) = covered.pop_if(|(_, stop)| *stop > start) {
                 (start, end) = (start.min(before), end.max(stop));
@@ -246,16 +227,16 @@ impl Patterns {
 /// One stream of output.
 #[derive(Default)]
 pub struct StreamMask {
-    /// What may belong to a form that has not ended.
+    /// Output that may be the beginning of a form.
     held: Vec<u8>,
-    /// How much of it was written already, as it is or masked.
+    /// The bytes of it that are written already, as they are or masked.
     written: usize,
-    /// How much of it is covered by a mask that was written.
+    /// The bytes of it that a written mask covers.
     covered: usize,
 }
 
 impl StreamMask {
-    /// What can be written once this piece has come.
+    /// Takes a piece, and returns the output that can be written.
     pub fn feed(&mut self, patterns: &Patterns, piece: &[u8]) -> Vec<u8> {
         self.held.extend_from_slice(piece);
         match patterns.open_end(&self.held) {
@@ -264,18 +245,18 @@ impl StreamMask {
         }
     }
 
-    /// What is left to be written at the end.
+    /// Returns the rest of the output.
     pub fn finish(&mut self, patterns: &Patterns) -> Vec<u8> {
         self.write(patterns, self.held.len())
     }
 
-    /// Whether something waits for what follows.
+    /// Whether output is held back.
     pub fn is_holding(&self) -> bool {
         self.written < self.held.len()
     }
 
-    /// What is to be written because nothing has followed in time: a beginning that gives little away as it is, a
-    /// longer one as a mask. The rest of the value is masked when it comes.
+    /// Returns the output to write if no more comes in time. A beginning that reveals little is written as it is, a longer
+    /// one as a mask. The rest of the value is masked when it comes.
     pub fn release(&mut self, patterns: &Patterns) -> Vec<u8> {
         let plain = PlainText::of(&self.held).map_or_else(|| self.held.clone(), |plain| plain.text);
         let form = patterns.begun_by(&plain).map(Vec::len).min();
@@ -294,7 +275,7 @@ impl StreamMask {
         written
     }
 
-    /// Writes what is held up to `end`. A value that begins behind it is decided with what follows.
+    /// Writes the held output up to `end`. More output decides about a value that begins after it.
     fn write(&mut self, patterns: &Patterns, end: usize) -> Vec<u8> {
         let mut written = Vec::with_capacity(end);
         let (mut position, mut covered) = (self.written, self.covered);
@@ -307,7 +288,7 @@ impl StreamMask {
             if !is_part_of_a_mask && stop > position {
                 written.extend_from_slice(MASK);
             }
-            // A terminal that was told to change colours within it is to be told to change them back.
+            // Escape sequences within a value are kept, so that a terminal gets both the change of a colour and its end.
             written.extend(escapes(self.held.get(position.max(start)..stop).unwrap_or_default()));
             (position, covered) = (position.max(stop), covered.max(stop));
         }
@@ -350,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn of_values_that_overlap_nothing_is_left() {
+    fn overlapping_values_are_masked_whole() {
         let values = ["abcde4gh", "e4ghijkl", "abcde4", "ghijkl-more"];
         assert_eq!(masked(&values, &[b"xabcde4ghijkl-more."]), b"x***.");
         assert_eq!(masked(&values, &[b"xabcd", b"e4gh", b"ijkl", b"-mor", b"e."]), b"x***.");
@@ -369,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_that_is_open_begins_where_a_form_could() {
+    fn an_open_end_begins_where_a_form_could() {
         let patterns = |values: &[&str]| {
             let forms: BTreeSet<_> = values.iter().map(|value| value.as_bytes().to_vec()).collect();
             Patterns::new(&forms).unwrap()
@@ -392,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_value_that_repeats_itself_is_held_and_told_apart() {
+    fn a_large_repetitive_value_is_held_back() {
         let value = format!("{}b", "a".repeat(60_000));
         let masks = Masks::default();
         masks.add(value.as_bytes()).unwrap();
@@ -418,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nothing_follows_is_released_and_its_rest_is_masked() {
+    fn a_released_beginning_has_its_rest_masked() {
         let masks = Masks::default();
         masks.add(b"hunter22-and-more").unwrap();
         let (patterns, mut stream) = (masks.patterns(), StreamMask::default());
@@ -439,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_a_value_is_not_held_back() {
+    fn output_that_cannot_be_a_value_is_not_held_back() {
         let masks = Masks::default();
         masks.add(b"hunter22").unwrap();
         let (patterns, mut stream) = (masks.patterns(), StreamMask::default());
@@ -452,7 +433,7 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn it_does_not_matter_in_which_pieces_output_comes(
+        fn the_pieces_of_output_do_not_matter(
             text in "(hunter22|hunter23x|hunter22-and-more|h|u|\n|huntaHVudGVyMjI=){0,12}",
             cuts in proptest::collection::vec(0usize..200, 0..8),
         ) {

@@ -24,9 +24,7 @@ use crate::cli::io::output::say;
 use parts::LEAST_BYTES;
 
 /// Masks the sensitive values of a credential from now on. Reports values that cannot be masked, each once.
-///
-/// # Errors
-/// If there are more values than can be masked.
+/// Fails if there are more values than can be masked.
 pub fn mask_values(masks: Option<&Masks>, credential: &Credential) -> Result<(), Failure> {
     let Some(masks) = masks else { return Ok(()) };
     for (field, value) in &credential.fields {

@@ -1,7 +1,6 @@
-//! What of a value is secret: all of it, or of a document the members that are.
+//! The secret parts of a value: all of it, or the secret members of a document.
 //!
-//! Words and short numbers stand in every log by chance, and so do the lines of a manifest. What is looked for must be
-//! hard to guess itself.
+//! Words, short numbers and the lines of a manifest appear in every log by accident. A masked part must be hard to guess.
 
 use std::collections::BTreeSet;
 
@@ -14,41 +13,41 @@ use super::keys::{names_a_login, names_a_secret};
 use super::logins;
 use super::pem::{self, SecretBlock};
 
-/// What is shorter than this stands in everything by chance, in bytes.
+/// The shortest masked part, in bytes. Shorter ones match by accident.
 pub const LEAST_BYTES: usize = 6;
-/// A word of letters alone is no longer.
+/// The longest word, in letters.
 const LONGEST_WORD: usize = 12;
-/// A number by which things are counted has no more digits.
+/// The most digits of a number that counts something.
 const LONGEST_NUMBER: usize = 9;
-/// A text that looks random is no shorter.
+/// The shortest text that can look random.
 const LEAST_RANDOM: usize = 16;
 
-/// What to look for of a value.
+/// The parts of a value to mask.
 #[derive(Default)]
 pub struct SecretParts {
-    /// In every encoding.
+    /// Masked in every encoding.
     pub secrets: BTreeSet<Vec<u8>>,
-    /// Only as they are.
+    /// Masked only as they are.
     pub lines: BTreeSet<Vec<u8>>,
-    /// In Base64 in lines of any length: what PEM holds.
+    /// Masked as Base64 in lines of any length: the content of PEM blocks.
     pub encoded: BTreeSet<Vec<u8>>,
-    /// What is not looked for.
+    /// Why some part is not masked.
     pub unmasked: Option<Unmasked>,
 }
 
-/// Why something is not looked for.
+/// Why something is not masked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unmasked {
-    /// It has fewer than [`LEAST_BYTES`].
+    /// The value has fewer than [`LEAST_BYTES`].
     Short,
-    /// It is a word or a short number.
+    /// The value is a word, a short number or one repeated character.
     Common,
-    /// Some of its lines or members are one or the other.
+    /// Some lines or members are short or common.
     Parts,
 }
 
 impl SecretParts {
-    /// Looks into a value.
+    /// Finds the secret parts of a value.
     pub fn of(value: &[u8]) -> Self {
         let mut parts = Self { unmasked: unfit(value.trim_ascii()), ..Self::default() };
         if parts.unmasked.is_some() {
@@ -66,10 +65,10 @@ impl SecretParts {
         parts
     }
 
-    /// A text that has no structure, and its lines.
+    /// Adds a text without structure, and its lines.
     fn whole(&mut self, text: &[u8]) {
         self.secrets.insert(text.to_vec());
-        // As a shell makes it of $(cat FILE).
+        // As $(cat FILE) in a shell.
         self.secrets.insert(text.trim_ascii_end().to_vec());
         self.decoded(text);
         let lines = || text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
@@ -77,11 +76,11 @@ impl SecretParts {
         if filled.len() < 2 {
             return;
         }
-        // As a shell makes it of an unquoted variable, and as many store a key in a variable of one line.
+        // As an unquoted variable in a shell, and as a key is often stored in one line.
         for between in [b" ".as_slice(), b""] {
             self.lines.insert(filled.join(between));
         }
-        // The last line of a key has any length, and what is no text has no lines.
+        // The last line of a key may be short, and binary data has no lines.
         let has_odd_lines =
             filled.iter().any(|line| pem::is_boundary(line)) || std::str::from_utf8(text).is_err();
         for line in filled {
@@ -94,7 +93,7 @@ impl SecretParts {
         }
     }
 
-    /// Many keep texts as Base64, and print what is in them.
+    /// Adds the content of Base64, which programs decode and print.
     fn decoded(&mut self, text: &[u8]) {
         let joined: Vec<u8> =
             text.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
@@ -113,14 +112,14 @@ impl SecretParts {
         }
     }
 
-    /// A member of a document, or a whole one: what of it is secret, because its name or its own look says so. Says
-    /// whether it has members itself.
+    /// Adds the secret parts of a member or of a whole document, by their names or because they look random. Returns whether
+    /// it has members itself.
     fn member(&mut self, text: &str, is_secret: bool) -> bool {
         if let Some(document) = document(text) {
             self.json(&document, is_secret);
             self.escaped(text);
             self.written(text);
-            // It may be a text that only looks so.
+            // A secret text may look like a document by accident.
             if is_secret && !text.trim().contains('\n') && unfit(text.trim().as_bytes()).is_none() {
                 self.whole(text.trim().as_bytes());
             }
@@ -134,7 +133,7 @@ impl SecretParts {
         }
         let has_pairs = self.lines_of(&rest, is_secret);
         if !blocks.is_empty() || has_pairs {
-            // Such as the lines of a folded text.
+            // Other lines, such as those of a folded text.
             let is_secret = |line: &&str| !has_pairs || (pair(line).is_none() && is_random(line));
             let lines = rest.iter().copied().filter(is_secret).map(|line| line.trim().as_bytes());
             self.lines.extend(lines.filter(|line| unfit(line).is_none()).map(<[u8]>::to_vec));
@@ -156,7 +155,7 @@ impl SecretParts {
             (is_secret && !is_address) || text.split(['/', '?', '&', '=']).any(is_random);
         match unfit(text.as_bytes()) {
             None if is_itself => self.whole(text.as_bytes()),
-            // Under such a name a number counts nothing.
+            // A number with a secret name is not a count.
             Some(_) if is_secret && is_long_number(text) => self.whole(text.as_bytes()),
             Some(_) if is_itself && !text.is_empty() => self.unmasked = Some(Unmasked::Parts),
             _ => {}
@@ -164,7 +163,7 @@ impl SecretParts {
         false
     }
 
-    /// The members in the lines of an INI or .env file. Says whether there are any.
+    /// Adds the members in the lines of an INI or .env file. Returns whether there are any.
     fn lines_of(&mut self, lines: &[&str], is_secret: bool) -> bool {
         let (mut has_pairs, mut section, mut is_last) = (false, false, false);
         for line in lines {
@@ -173,7 +172,7 @@ impl SecretParts {
             if let Some(head) = head {
                 (section, is_last) = (names_a_secret(head), false);
             } else if let Some(password) = logins::pgpass_password(trimmed) {
-                // Under a name that is secret it may be a text that only looks so.
+                // A secret text may look like such a line by accident.
                 (has_pairs, is_last) = (has_pairs || !is_secret, false);
                 self.member(password, true);
                 self.member(&logins::unescaped(password), true);
@@ -186,14 +185,14 @@ impl SecretParts {
                     self.member(password, true);
                 }
             } else if is_last && line.starts_with([' ', '\t']) {
-                // The value goes on.
+                // The line continues a value.
                 self.member(trimmed, true);
             }
         }
         has_pairs
     }
 
-    /// The texts of a document.
+    /// Adds the secret texts of a document.
     fn json(&mut self, part: &Json, is_secret: bool) {
         match part {
             Json::String(text) => drop(self.member(text, is_secret)),
@@ -210,7 +209,7 @@ impl SecretParts {
         }
     }
 
-    /// The secrets of a JSON document that stand in it in other letters than their own.
+    /// Adds secrets in the escaped form of a JSON document.
     fn escaped(&mut self, document: &str) {
         let contains = |text: &str, secret: &[u8]| {
             text.as_bytes().windows(secret.len().max(1)).any(|part| part == secret)
@@ -227,7 +226,7 @@ impl SecretParts {
         }
     }
 
-    /// The lines of secrets that a document has folded or indented.
+    /// Adds the lines of secrets that a document folds or indents.
     fn written(&mut self, document: &str) {
         let texts: Vec<&str> =
             self.secrets.iter().filter_map(|secret| std::str::from_utf8(secret).ok()).collect();
@@ -239,7 +238,7 @@ impl SecretParts {
         self.lines.extend(parts);
     }
 
-    /// The password of an address, and the settings in it or in a connection string.
+    /// Adds the password of an address, and secret settings in it or in a connection string.
     fn settings(&mut self, text: &str) {
         let authority = text
             .split_once("://")
@@ -249,7 +248,7 @@ impl SecretParts {
         let words = text.split(|c: char| c.is_whitespace() || "?&;,{}[]".contains(c));
         let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
         let settings = words.iter().filter_map(|word| word.split_once('='));
-        // Of YAML in one line, and of a .netrc.
+        // Pairs of YAML in one line, and of .netrc.
         let named = words.iter().zip(words.iter().skip(1)).filter_map(|(name, value)| {
             let name = name.strip_suffix(':').or_else(|| (*name == "password").then_some(name))?;
             Some((name, *value))
@@ -273,7 +272,7 @@ impl SecretParts {
     }
 }
 
-/// Why a text stands in everything by chance.
+/// Why a text would match by accident. None if it can be masked.
 fn unfit(text: &[u8]) -> Option<Unmasked> {
     let (first, rest) = text.split_first().unwrap_or((&0, &[]));
     let is_word = text.len() <= LONGEST_WORD
@@ -288,7 +287,7 @@ fn unfit(text: &[u8]) -> Option<Unmasked> {
     }
 }
 
-/// What stands within the quotes of a JSON document.
+/// The texts within the quotes of a JSON document.
 fn literals(document: &str) -> impl Iterator<Item = &str> {
     let mut rest = document;
     std::iter::from_fn(move || {
@@ -305,7 +304,7 @@ fn literals(document: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Whether a member is a certificate or the like, as it is or in Base64, as in a kubeconfig.
+/// Whether a member is a public PEM block, as it is or in Base64 as in a kubeconfig.
 fn is_public(text: &str) -> bool {
     let decoded = STANDARD.decode(text).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     let (blocks, rest) = pem::blocks(decoded.as_deref().unwrap_or(text));
@@ -313,12 +312,12 @@ fn is_public(text: &str) -> bool {
     is_empty && !blocks.is_empty() && blocks.iter().all(|block| block.is_public)
 }
 
-/// Whether a text is a number that no log counts up to where something secret stands.
+/// Whether a text is a number of so many digits that a secret name makes it a secret.
 fn is_long_number(text: &str) -> bool {
     text.len() >= LEAST_BYTES && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// The documents of a text of JSON or YAML that has any members.
+/// A text as JSON or YAML. None if it has no members.
 fn document(text: &str) -> Option<Json> {
     let has_members = |document: &Json| document.is_object() || document.is_array();
     if let Some(document) = serde_json::from_str(text).ok().filter(has_members) {
@@ -336,7 +335,7 @@ fn document(text: &str) -> Option<Json> {
     documents.iter().any(has_members).then_some(Json::Array(documents))
 }
 
-/// Whether a text looks like one that a machine has drawn: letters and digits take turns.
+/// Whether a text looks random: letters and digits alternate.
 fn is_random(text: &str) -> bool {
     let text = text.trim();
     let class = |byte: &u8| match byte {
@@ -351,7 +350,7 @@ fn is_random(text: &str) -> bool {
     text.len() >= LEAST_RANDOM && text.bytes().all(is_token) && turns * 4 >= text.len()
 }
 
-/// A line of YAML, of an INI file or of a .env file: a name, and what stands behind it.
+/// The name and value in a line of YAML, of an INI file or of a .env file.
 fn pair(line: &str) -> Option<(&str, &str)> {
     let line = line.trim();
     let line = line.strip_prefix("- ").or_else(|| line.strip_prefix("export ")).unwrap_or(line);
@@ -361,12 +360,12 @@ fn pair(line: &str) -> Option<(&str, &str)> {
     let value = rest.get(1..)?;
     let written = name.trim();
     let name = written.trim_matches(['"', '\'']);
-    // In quotes TOML has spaces, too.
+    // Quoted names of TOML may have spaces.
     let signs: &[u8] = if name.len() < written.len() { b"_-. " } else { b"_-." };
     let is_name = !name.is_empty()
         && !name.starts_with(|c: char| c.is_ascii_digit())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || signs.contains(&byte));
-    // Base64 ends with =, and a login is USER:PASSWORD; properties have no space behind the colon.
+    // Base64 ends with =, and a login is USER:PASSWORD. Properties have no space after the colon.
     let is_pair = match is_yaml {
         true if names_a_secret(name) && !value.starts_with("//") => true,
         true => value.is_empty() || value.starts_with(char::is_whitespace),
@@ -386,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_document_the_secret_members_are_looked_for() {
+    fn secret_members_of_a_document_are_masked() {
         let pem = "-----BEGIN PRIVATE KEY-----\\nMIIEvQIBADAN\\n-----END PRIVATE KEY-----\\n";
         for (document, secret) in [
             (r#"{"name": "main", "password": "foobar99"}"#, "foobar99"),
@@ -430,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_everywhere_is_not_looked_for() {
+    fn common_texts_are_not_masked() {
         for (value, why) in [
             ("12345", Unmasked::Short),
             ("postgres", Unmasked::Common),
@@ -457,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_certificate_and_its_key_the_key_is_looked_for() {
+    fn the_key_beside_a_certificate_is_masked() {
         let block = |label: &str, line: &str| {
             format!("-----BEGIN {label}-----\n{line}\n-----END {label}-----\n")
         };

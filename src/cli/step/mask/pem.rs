@@ -1,20 +1,20 @@
-//! Blocks of PEM within a text: RFC 7468, and the indented and shortened ones that are found in documents.
+//! PEM blocks within a text: RFC 7468, and indented or shortened blocks of documents.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-/// A block, boundaries included, or the rest of a text that has no second boundary.
+/// A block with its boundaries, or the rest of the text if the second boundary is missing.
 pub struct SecretBlock {
-    /// Its lines, without what they are indented by.
+    /// Its lines without indentation.
     pub text: String,
-    /// Everybody may see it.
+    /// Whether the block is public.
     pub is_public: bool,
 }
 
-/// What everybody may see.
+/// Words in the labels of public blocks.
 const PUBLIC: [&str; 4] = ["CERTIFICATE", "PUBLIC KEY", "PARAMETERS", "CRL"];
 
-/// The blocks of a text, and the lines that are in none.
+/// The blocks of a text, and the lines outside of them.
 pub fn blocks(text: &str) -> (Vec<SecretBlock>, Vec<&str>) {
     let (mut blocks, mut rest) = (Vec::new(), Vec::new());
     let mut open: Option<SecretBlock> = None;
@@ -39,7 +39,7 @@ pub fn blocks(text: &str) -> (Vec<SecretBlock>, Vec<&str>) {
     (blocks, rest)
 }
 
-/// What a block holds, if its lines are whole Base64. Lines with a colon are of its head.
+/// The content of a block. None if its lines are not Base64. Lines with a colon are headers.
 pub fn content(block: &str) -> Option<Vec<u8>> {
     let lines = block.lines().filter(|line| !is_boundary(line.as_bytes()) && !line.contains(':'));
     STANDARD.decode(lines.collect::<String>()).ok().filter(|content| !content.is_empty())
@@ -51,7 +51,7 @@ pub fn is_boundary(line: &[u8]) -> bool {
     is_either && line.ends_with(b"-----")
 }
 
-/// Whether a line begins or ends a block that everybody may see.
+/// Whether a line begins or ends a public block.
 pub fn is_public_boundary(line: &[u8]) -> bool {
     let label = String::from_utf8_lossy(line);
     is_boundary(line) && PUBLIC.iter().any(|word| label.contains(word))
