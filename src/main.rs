@@ -1,4 +1,4 @@
-//! Hands the command line over.
+//! The program `keyhatch`.
 
 use std::process::ExitCode;
 
@@ -6,8 +6,8 @@ use std::process::ExitCode;
 static ALLOCATOR: keyhatch::seal::Allocator = keyhatch::seal::ALLOCATOR;
 
 fn main() -> ExitCode {
-    // Some twenty threads, each of which has a little memory of its own, would take 50 MB of huge pages where the system
-    // gives them to whoever does not ask. A kernel that has none refuses, and that is as well.
+    // Some twenty threads with a little memory each would take 50 MB on a system that gives out huge pages by default. A
+    // kernel without huge pages refuses, which is fine.
     let _ = rustix::thread::disable_transparent_huge_pages(true);
     keyhatch::seal::note_wiping_allocator();
     keyhatch::cli::run()

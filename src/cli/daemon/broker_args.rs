@@ -42,7 +42,7 @@ pub struct LocalBroker {
     pub config: Config,
     /// The source of the KEK, as options or the configuration file name it.
     pub kek: Option<KekChoice>,
-    /// What a process that works in the state directory may trust.
+    /// The directories that a process in the state directory may trust.
     pub trust: Trust,
 }
 

@@ -44,7 +44,7 @@ pub struct Serve {
     /// The form of the log, on stderr.
     #[arg(long, value_enum, default_value_t)]
     log_format: LogFormat,
-    /// What to log: error, warn, info, debug or trace, also by room: info,keyhatch::journal=debug.
+    /// The level of the log: error, warn, info, debug or trace, also by room: info,keyhatch::journal=debug.
     #[arg(long, env = "KEYHATCH_LOG", value_name = "FILTER", default_value = "info")]
     log: String,
 }
@@ -52,7 +52,7 @@ pub struct Serve {
 /// The form of the log.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 pub enum LogFormat {
-    /// One JSON object a line.
+    /// A JSON object in each line.
     Json,
     /// For people.
     #[default]

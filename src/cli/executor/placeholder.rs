@@ -3,6 +3,8 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
+use aho_corasick::AhoCorasick;
+
 /// The path of the directory in the container.
 pub(super) const MOUNT_PATH: &str = "/run/keyhatch";
 /// Becomes DIRECTORY:/run/keyhatch:ro.
@@ -20,24 +22,10 @@ pub(super) fn is_for_a_container(command: &[OsString]) -> bool {
 
 /// Puts the directory of a step in place of the placeholders in a word. What is put in is not searched again.
 pub fn fill_in(word: &OsStr, directory: &str) -> OsString {
-    let values =
-        [(MOUNT, format!("{directory}:{MOUNT_PATH}:ro")), (ENV_FILE, format!("{directory}/env"))];
-    let mut rest = word.as_bytes();
-    let mut filled = Vec::with_capacity(rest.len());
-    while let Some((first, tail)) = rest.split_first() {
-        let found = values
-            .iter()
-            .find_map(|(name, value)| Some((value, rest.strip_prefix(name.as_bytes())?)));
-        match found {
-            Some((value, tail)) => {
-                filled.extend_from_slice(value.as_bytes());
-                rest = tail;
-            }
-            None => {
-                filled.push(*first);
-                rest = tail;
-            }
-        }
+    let values = [format!("{directory}:{MOUNT_PATH}:ro"), format!("{directory}/env")];
+    match AhoCorasick::new([MOUNT, ENV_FILE]) {
+        Ok(search) => OsString::from_vec(search.replace_all_bytes(word.as_bytes(), &values)),
+        // Two short patterns always make an automaton.
+        Err(_) => word.to_owned(),
     }
-    OsString::from_vec(filled)
 }

@@ -46,7 +46,7 @@ pub struct StepOpen {
     /// An id of this request: the same step with the same id again returns the same opening.
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
-    /// Where the directory will be mounted in the step, or "host" if the step reads it where it is.
+    /// The path where the step has the directory mounted, or "host" if the step reads it on this host.
     #[arg(long, value_name = "PATH", default_value = "/run/keyhatch")]
     mount_path: String,
 }

@@ -1,4 +1,4 @@
-//! `keyhatch completion`: this program's commands, for a shell to complete.
+//! `keyhatch completion`: prints a script with which a shell completes the commands.
 
 use clap_complete::{Shell, generate};
 

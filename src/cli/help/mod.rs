@@ -1,4 +1,4 @@
-//! Help for shells and for man(1).
+//! The help of the commands, for shells and for man(1).
 
 pub(super) mod completion;
 pub(super) mod manual;

@@ -25,11 +25,11 @@ use crate::model::{Id, SpiffeId};
 /// The kind of identity that a command needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Caller {
-    /// One that opens steps.
+    /// The identity of an executor, which opens steps.
     Executor,
-    /// One that reads or changes the broker's resources.
+    /// The identity of an operator, which reads and changes resources.
     Operator,
-    /// One that resolves credentials.
+    /// The identity of a step, which resolves credentials.
     Step,
 }
 
@@ -143,7 +143,6 @@ impl Endpoint {
         Some(Self { socket: socket_of(&std::env::var("KEYHATCH_ADDR").ok()?)?, files })
     }
 
-    /// The broker's socket.
     pub fn socket(&self) -> &Path {
         &self.socket
     }
@@ -194,9 +193,6 @@ impl Endpoint {
     }
 
     /// Sends a request that may be sent twice. Repeats it on another connection while the broker is away.
-    ///
-    /// # Errors
-    /// Those of the request, and as [`Endpoint::connect`].
     pub(crate) async fn with_retries<T>(
         &self,
         time: Duration,

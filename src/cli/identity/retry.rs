@@ -1,4 +1,4 @@
-//! How long a command retries while the broker is away. A broker that restarts is back within a second.
+//! Retries while the broker is away. A broker restarts within a second.
 
 use std::io::IsTerminal as _;
 use std::time::Duration;
@@ -8,12 +8,12 @@ use tokio::time::Instant;
 use crate::cli::io::failure::Failure;
 use crate::cli::io::output::say;
 
-/// How long commands retry by default.
+/// The default time for retries.
 pub const RETRY_TIME: Duration = Duration::from_secs(10);
 /// The first pause between two attempts, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
-/// A person at a terminal learns the reason for a longer wait.
+/// A user at a terminal learns the reason for a longer wait.
 const UNNOTICED: Duration = Duration::from_secs(1);
 
 /// The time that is left for retries.

@@ -37,7 +37,6 @@ impl Versions {
 
 /// One request to the broker, for fields of one reference.
 pub struct CredentialRequest {
-    /// The reference.
     pub reference: Reference,
     /// The fields, or all fields if the list is empty.
     pub fields: Vec<String>,
@@ -84,7 +83,6 @@ pub struct Session {
 /// One connection of a session.
 #[derive(Clone)]
 pub struct SessionChannel {
-    /// The connection.
     pub channel: Channel,
     /// The number of connections before this one.
     number: u64,
@@ -104,7 +102,6 @@ impl Session {
         RetryDeadline::after(self.retry_time)
     }
 
-    /// The current connection.
     pub async fn channel(&self) -> SessionChannel {
         self.channel.lock().await.clone()
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::cli::io::failure::{Failure, exit};
 use crate::identity::ConnectError;
 
-/// Where systemd looks for units of administrators and packages (systemd.unit(5)).
+/// The directories of units of administrators and packages (systemd.unit(5)).
 const UNIT_DIRECTORIES: [&str; 4] = [
     "/etc/systemd/system",
     "/run/systemd/system",
@@ -17,7 +17,7 @@ const UNIT: &str = "keyhatch.service";
 
 const OWN_IDENTITY: &str = "set KEYHATCH_DIR to the directory of your identity";
 
-/// How the user can get a broker that listens.
+/// Advice about a broker that does not listen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum StartAdvice {
     /// A step cannot start a broker.

@@ -44,7 +44,7 @@ pub struct Get {
     /// step ends.
     #[arg(long, conflicts_with = "format")]
     watch: bool,
-    /// How long the lease should last, such as 15m.
+    /// The duration of the lease, such as 15m.
     #[arg(long, value_parser = parse_duration)]
     ttl: Option<Duration>,
     /// How long the broker may take. The command retries while the broker restarts.

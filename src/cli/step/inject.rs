@@ -1,4 +1,4 @@
-//! `keyhatch inject`: a template that holds references, filled with their values.
+//! `keyhatch inject`: fills a template that holds references with their values.
 //!
 //! ```text
 //! password = {{ postgres/main:password }}
@@ -6,7 +6,7 @@
 //! literal  = {{ "{{" }} name }}
 //! ```
 //!
-//! Values stand in the file as they are, byte for byte.
+//! Values are written as they are, byte for byte.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -30,34 +30,34 @@ use crate::cli::io::time::parse_duration;
 use crate::integration::template::{TextPart, parts};
 use crate::sys::input;
 
-/// The most values of a template, and the longest file that is made of it, in bytes.
+/// The most values of a template, and the longest result, in bytes.
 const MOST_VALUES: usize = 1000;
 const MOST_BYTES: usize = 16 * 1024 * 1024;
-/// What stands for `{{` between `{{` and `}}`.
+/// The text between `{{` and `}}` for a literal `{{`.
 const BRACES: &str = "\"{{\"";
-/// stdin or stdout.
+/// Names stdin or stdout.
 const STREAM: &str = "-";
 
 /// Arguments of `inject`.
 #[derive(clap::Args)]
 pub struct Inject {
-    /// The template, or - for stdin: {{ REF:FIELD }} and {{ secret:NAME }} in it stand for values, {{ "{{" }} for {{. It
-    /// holds no values, so that it can be committed.
+    /// The template, or - for stdin: {{ REF:FIELD }} and {{ secret:NAME }} become values, {{ "{{" }} becomes {{. A template
+    /// holds no values, so it can be committed.
     #[arg(short = 'i', long = "in", value_name = "TEMPLATE")]
     template: PathBuf,
-    /// Where to, or - for stdout: a file that is replaced as a whole once all values are there, with the owner, group and
-    /// mode that it has if others may not read it, of mode 0600 otherwise. It is not the template.
+    /// The result, or - for stdout. The file is replaced as a whole once all values are there. It keeps its owner, group and
+    /// mode if others may not read it, and gets mode 0600 otherwise. It cannot be the template.
     #[arg(short = 'o', long = "out", alias = "output", value_name = "FILE", default_value = STREAM)]
     out: PathBuf,
-    /// How long the broker may take; one that restarts is waited for.
+    /// How long the broker may take. The command retries while the broker restarts.
     #[arg(long, value_parser = parse_duration, default_value = "10s")]
     timeout: Duration,
-    /// In the place of the global option, whose letter means a file here.
+    /// Replaces the global option, because -o names a file here.
     #[arg(long = "form", value_enum, default_value_t, hide = true)]
     output: Output,
 }
 
-/// A template that was understood.
+/// A parsed template.
 struct InjectTemplate<'a> {
     pieces: Vec<TemplatePiece<'a>>,
     values: Vec<ValueReference>,
@@ -65,13 +65,13 @@ struct InjectTemplate<'a> {
 
 enum TemplatePiece<'a> {
     Text(&'a str),
-    /// A value by its number.
+    /// The index of a value.
     Value(usize),
 }
 
 impl Inject {
     pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
-        // Without it there would be two meanings of -o.
+        // The field only keeps -o from having two meanings.
         let _ = self.output;
         let text = read(&self.template)?;
         if self.is_in_place() {
@@ -94,7 +94,7 @@ impl Inject {
         }
     }
 
-    /// Whether values would take the place of the template, under whatever name.
+    /// Whether the result would replace the template, also under another name.
     fn is_in_place(&self) -> bool {
         let template = match input::is_stdin(&self.template) {
             true => fstat(stdin()),
@@ -107,8 +107,7 @@ impl Inject {
 }
 
 impl<'a> InjectTemplate<'a> {
-    /// # Errors
-    /// The line of a fault, and what is wrong there. What is found there may be a value, and is not said.
+    /// Fails with a line and what is wrong there. The text of the line may be a value, and is not in the error.
     fn parse(text: &'a str) -> Result<Self, (usize, String)> {
         let (mut pieces, mut values, mut numbers) = (Vec::new(), Vec::new(), BTreeMap::new());
         let mut line = 1;
@@ -144,7 +143,7 @@ impl<'a> InjectTemplate<'a> {
         Ok(Self { pieces, values })
     }
 
-    /// Everything that is wanted, of each connection in one version.
+    /// Resolves all values, each connection in one version.
     async fn resolve(
         &self,
         common: &Common,
@@ -186,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn references_are_found_and_faults_are_told_with_their_line() {
+    fn references_are_found_and_errors_name_their_line() {
         let template = InjectTemplate::parse(
             "a={{ aws/prod:region }}\n{{secret:t}}{{ aws/prod:region }} {{ \"{{\" }} x }}",
         );

@@ -29,7 +29,6 @@ pub struct CredentialWatch {
 
 /// A version of a watched credential.
 pub struct WatchedVersion {
-    /// The credential.
     pub credential: Arc<Credential>,
     /// The number of versions since the last one.
     pub skipped_versions: i64,
@@ -41,7 +40,6 @@ impl CredentialWatch {
         Self { session, request, ttl, open: None, last: None }
     }
 
-    /// The watched request.
     pub fn request(&self) -> &CredentialRequest {
         &self.request
     }

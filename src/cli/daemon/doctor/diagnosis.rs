@@ -10,9 +10,9 @@ use serde::Serialize;
 #[serde(rename_all = "snake_case")]
 pub(super) enum Level {
     Ok,
-    /// It works, but not as well or not as long as it should.
+    /// The broker works, but not as well or not as long as it should.
     Warn,
-    /// It does not work.
+    /// The broker does not work.
     Fail,
 }
 

@@ -59,7 +59,7 @@ struct Site {
     limits: Limits,
     /// The owner of the state directory, who must own everything else.
     user: u32,
-    /// What a daemon of that user may trust.
+    /// The directories that a daemon of that user may trust.
     trust: Trust,
     now: Timestamp,
 }

@@ -37,9 +37,7 @@ pub struct ValueReference {
 /// One `--file`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct FileArgument {
-    /// The path of the file.
     pub path: PathBuf,
-    /// The value of the file.
     pub value: ValueReference,
 }
 

@@ -36,7 +36,6 @@ impl CommandFiles {
         Ok(Self { written: written.collect::<Result<_, Failure>>()?, unreported: Vec::new() })
     }
 
-    /// Whether there are no files.
     pub fn is_empty(&self) -> bool {
         self.written.is_empty()
     }

@@ -23,23 +23,16 @@ use crate::cli::step::mask::{Masks, mask_values};
 
 /// A prepared command.
 pub struct Running {
-    /// The program and its arguments.
     pub command: Vec<OsString>,
-    /// Its variables.
     pub environment: Environment,
-    /// Its files.
     pub files: CommandFiles,
     /// Its new versions. None without --follow.
     pub following: Option<(Follow, Followed)>,
     /// The time that the command gets to end before a restart.
     pub stop_timeout: Duration,
-    /// What it is served.
     pub listener: Option<Listener>,
-    /// The values to mask.
     pub masks: Arc<Masks>,
-    /// The streams that are masked.
     pub streams: Vec<CommandStream>,
-    /// The signals to this process.
     pub signals: ForwardedSignals,
 }
 

@@ -20,16 +20,13 @@ pub enum MaskMode {
 /// One of a command's streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommandStream {
-    /// The output.
     Stdout,
-    /// The messages.
     Stderr,
 }
 
 /// The choice of streams.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct MaskedStreams {
-    /// The streams that are masked.
     pub masked: Vec<CommandStream>,
     /// Whether stdout is a file of data, which masks would damage.
     pub spares_a_file: bool,

@@ -9,13 +9,10 @@ const GITHUB_USER: &str = "x-access-token";
 /// The same for GitLab.
 const GITLAB_USER: &str = "oauth2";
 
-/// A login.
 pub struct Login<'a> {
     /// A host, an address or a URL, if the connection has one.
     pub server: Option<&'a str>,
-    /// The user name.
     pub username: &'a str,
-    /// The password.
     pub password: &'a str,
     /// Whether the password is a token. The server then accepts any user name.
     pub is_token: bool,

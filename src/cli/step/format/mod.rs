@@ -24,7 +24,7 @@ use picker::Picker;
 /// The form of a credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum CredentialFormat {
-    /// What an AWS profile's credential_process prints.
+    /// The output of credential_process of an AWS profile.
     AwsCredentialProcess,
     /// Docker's config.json with the login of one registry.
     DockerConfig,

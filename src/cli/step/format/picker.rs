@@ -5,7 +5,6 @@ use crate::cli::step::credential::Credential;
 
 /// The fields of one credential, for one form.
 pub struct Picker<'a> {
-    /// The credential.
     pub credential: &'a Credential,
     format: String,
 }

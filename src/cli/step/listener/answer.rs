@@ -5,12 +5,10 @@ use serde_json::{Value as Json, json};
 
 use crate::sys::local_http::{HttpResponse, response};
 
-/// A JSON document.
 pub fn json(status: StatusCode, body: &Json) -> HttpResponse {
     response(status, "application/json", body.to_string())
 }
 
-/// A line of text.
 pub fn text(status: StatusCode, body: &str) -> HttpResponse {
     response(status, "text/plain; charset=utf-8", body.to_owned())
 }
@@ -84,7 +82,6 @@ impl RelayError {
         Self::new(StatusCode::NOT_IMPLEMENTED, "api", code, "Not implemented", text)
     }
 
-    /// The response to send.
     pub fn into_answer(self) -> HttpResponse {
         let Self { status, section, code, title, text } = self;
         let body = json!({ "error": {

@@ -16,7 +16,6 @@ const BROKER_TIMEOUT: Duration = Duration::from_millis(1900);
 
 /// A session with the broker that masks every value before the command can print it.
 pub struct MaskedBroker {
-    /// The connection to the broker.
     pub session: Arc<Session>,
     /// None if nothing is masked.
     pub masks: Option<Arc<Masks>>,

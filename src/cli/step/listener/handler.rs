@@ -21,7 +21,6 @@ use crate::sys::local_http::HttpResponse;
 pub struct ListenerState {
     /// Every request has it.
     pub token: Zeroizing<String>,
-    /// The address that is served.
     pub address: SocketAddrV4,
     /// `--serve aws`
     pub aws: Option<AwsEndpoint>,

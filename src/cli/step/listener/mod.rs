@@ -34,7 +34,7 @@ use broker::MaskedBroker;
 use handler::ListenerState;
 use relay::Relay;
 
-/// How many connections there are at a time; more wait.
+/// The most open connections. More connections wait.
 const MAX_CONNECTIONS: usize = 64;
 const LIMITS: HttpLimits = HttpLimits {
     head_timeout: Duration::from_secs(5),
@@ -42,10 +42,10 @@ const LIMITS: HttpLimits = HttpLimits {
     max_head_bytes: 64 * 1024,
     max_headers: 100,
 };
-/// How random a token is, in bytes.
+/// The length of a token, in random bytes.
 const TOKEN_BYTES: usize = 32;
 
-/// What `--serve` names.
+/// One `--serve`.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ServeArgument {
     /// The container credentials endpoint of AWS, for this connection.
@@ -77,9 +77,6 @@ pub struct Listener {
 impl Listener {
     /// Opens an address, for one user or for the user of this process. Resolves the connection of `--serve aws` once, so
     /// that a refusal shows before the command runs.
-    ///
-    /// # Errors
-    /// Those of the broker, or if the address cannot be bound.
     pub async fn start(
         served: Vec<ServeArgument>,
         relay: Option<RelayInput>,

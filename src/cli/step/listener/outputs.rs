@@ -8,10 +8,8 @@ use serde_json::Value as Json;
 /// The most bytes of JSON that are kept.
 const MAX_BYTES: usize = 16 * 1024 * 1024;
 
-/// One output.
 #[derive(Clone)]
 pub struct StepOutput {
-    /// The value.
     pub value: Json,
     /// Whether the metadata calls it sensitive.
     pub sensitive: bool,
@@ -47,12 +45,10 @@ impl StepOutputs {
         output.map(|output| output.sensitive = sensitive).is_some()
     }
 
-    /// An output.
     pub fn get(&self, name: &str) -> Option<StepOutput> {
         self.0.lock().outputs.get(name).cloned()
     }
 
-    /// The values of all outputs.
     pub fn all(&self) -> BTreeMap<String, Json> {
         let kept = self.0.lock();
         kept.outputs.iter().map(|(name, output)| (name.clone(), output.value.clone())).collect()
@@ -68,7 +64,6 @@ impl StepOutputs {
         has_room
     }
 
-    /// A value of the state.
     pub fn state(&self, name: &str) -> Option<Json> {
         self.0.lock().state.get(name).cloned()
     }

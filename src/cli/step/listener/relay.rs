@@ -72,9 +72,7 @@ fn parameter(text: &str) -> Result<(String, Json), Failure> {
 pub struct Relay {
     input: RelayInput,
     broker: Arc<MaskedBroker>,
-    /// The name of the step.
     pub step: String,
-    /// The outputs of the step.
     pub outputs: StepOutputs,
     /// References whose refusal the user knows.
     reported: Mutex<BTreeSet<String>>,

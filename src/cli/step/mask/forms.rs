@@ -178,7 +178,7 @@ mod tests {
         super::of(&SecretParts::of(value))
     }
 
-    /// What is left of a text in Base64 once the forms of a value in it are taken out.
+    /// The length of the rest of a Base64 text after all forms of a value are removed.
     fn left(value: &[u8], text: &str) -> usize {
         let forms = of(value);
         let mut is_covered = vec![false; text.len()];
@@ -208,7 +208,7 @@ mod tests {
                                 .map(|line| std::str::from_utf8(line).unwrap())
                                 .collect();
                             let lines = lines.join("\n");
-                            // What is beside it, padding, ends of lines, and less than two groups at each end.
+                            // The text beside the value, padding, ends of lines, and less than two groups at each end.
                             let beside = (before.len() + after.len()).div_ceil(3) * 4;
                             let most = beside + 8 + lines.matches('\n').count() * 9;
                             let left = left(value, &lines);

@@ -361,7 +361,7 @@ mod tests {
         {
             assert_eq!(three.open_end_of(text.as_bytes()), open_end, "{text}");
         }
-        // As looking at every place would find, also where a value repeats itself.
+        // The same as a search at every position, also for a repetitive value.
         let repeated = patterns(&["aaaaaaaab", "aaaac", "ba"]);
         for number in 0..1u32 << 10 {
             let text: Vec<u8> =
@@ -412,7 +412,7 @@ mod tests {
         assert_eq!(stream.feed(&patterns, b"er22"), b"");
         assert_eq!(stream.release(&patterns), b"***");
         assert_eq!(stream.feed(&patterns, b"-and-more; bye"), b"; bye");
-        // What was none after all is as it is but for what was masked.
+        // Output that is no value after all keeps its masks.
         assert_eq!(stream.feed(&patterns, b"hunter22"), b"");
         assert_eq!(stream.release(&patterns), b"***");
         assert_eq!(stream.feed(&patterns, b" hunter22-and-more"), b" ***");
