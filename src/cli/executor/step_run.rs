@@ -65,7 +65,7 @@ impl StepRun {
         match endpoint.with_retries(RETRY_TIME, close).await {
             Ok(closed) if closed.closed => {}
             Ok(_) => say(
-                "warning: the step ended before its command did: its ttl was over, or it was closed",
+                "warning: the step had ended before its command did: its ttl was over, or it was closed",
             ),
             Err(failure) => say(&format!(
                 "warning: {} could not be closed, and stays open until {}: {}: {}",
