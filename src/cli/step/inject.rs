@@ -86,8 +86,8 @@ impl Inject {
             let name = if name == STREAM { "stdin".into() } else { name };
             Failure::usage(format!("{name}:{line}: {wrong}"))
         })?;
-        let taken = within(self.timeout, template.resolve(common, self.timeout)).await?;
-        let filled = template.fill(&taken)?;
+        let credentials = within(self.timeout, template.resolve(common, self.timeout)).await?;
+        let filled = template.fill(&credentials)?;
         match self.out == Path::new(STREAM) {
             true => output::write(&filled),
             false => write_private(&self.out, &filled),
@@ -155,8 +155,9 @@ impl<'a> InjectTemplate<'a> {
         session.resolve_all(&selections).await
     }
 
-    fn fill(&self, taken: &[Arc<Credential>]) -> Result<Zeroizing<Vec<u8>>, Failure> {
-        let values = self.values.iter().zip(taken).map(|(value, credential)| value.of(credential));
+    fn fill(&self, credentials: &[Arc<Credential>]) -> Result<Zeroizing<Vec<u8>>, Failure> {
+        let values =
+            self.values.iter().zip(credentials).map(|(value, credential)| value.of(credential));
         let values: Vec<_> = values.collect();
         let bytes = |piece: &TemplatePiece<'a>| match piece {
             TemplatePiece::Text(text) => text.as_bytes(),

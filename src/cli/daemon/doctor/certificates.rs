@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::Site;
 use super::diagnosis::{Diagnosis, Remedy, quoted};
+use super::site::Site;
 use crate::cli::identity::identity_files;
 use crate::daemon::{CERTIFICATE, EXECUTOR_DIRECTORY, OPERATOR_DIRECTORY};
 use crate::identity::{

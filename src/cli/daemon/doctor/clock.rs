@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::Site;
 use super::certificates::SET_CLOCK;
 use super::diagnosis::Diagnosis;
+use super::site::Site;
 use crate::journal::last_time;
 use crate::model::Timestamp;
 use crate::model::limits::MAX_CLOCK_STEP_BACK;

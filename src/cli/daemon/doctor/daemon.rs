@@ -4,10 +4,10 @@ use std::path::Path;
 
 use tokio::net::UnixStream;
 
-use super::Site;
 use super::certificates::SET_CLOCK;
 use super::diagnosis::{Diagnosis, Remedy};
 use super::limits::{self, Granted};
+use super::site::Site;
 use super::socket::admin_socket;
 use crate::cli::daemon::healthcheck::{ANSWER_LIMIT, is_serving, silence};
 use crate::cli::identity::endpoint::Endpoint;

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::Site;
 use super::diagnosis::{Diagnosis, quoted};
+use super::site::Site;
 use crate::journal::{DISK_RESERVE_BYTES, ReserveState, free_bytes};
 use crate::model::limits::MIN_FREE_BYTES;
 

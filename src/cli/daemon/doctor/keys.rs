@@ -3,8 +3,8 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use super::Site;
 use super::diagnosis::{Diagnosis, Level, Remedy};
+use super::site::Site;
 use super::state::permissions;
 use crate::daemon::StateDirectory;
 use crate::grpc::pb;

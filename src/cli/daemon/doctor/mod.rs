@@ -21,6 +21,7 @@ mod environment;
 mod identity;
 mod keys;
 mod limits;
+mod site;
 mod socket;
 mod state;
 mod step;
@@ -35,11 +36,11 @@ use crate::cli::io::failure::{Failure, exit};
 use crate::cli::io::output::print;
 use crate::cli::io::text::printable;
 use crate::config::Given;
-use crate::model::{Clock, Limits, Timestamp};
-use crate::seal::Unlock;
-use crate::sys::{DirectoryError, Trust};
+use crate::model::Clock;
+use crate::sys::Trust;
 use daemon::DaemonReport;
-use diagnosis::{Diagnosis, Level, Remedy, quoted};
+use diagnosis::{Diagnosis, Level, Remedy};
+use site::Site;
 
 /// Arguments of `doctor`.
 #[derive(clap::Args)]
@@ -51,19 +52,6 @@ pub struct Doctor {
     config: Option<PathBuf>,
 }
 
-/// The broker that is checked.
-struct Site {
-    state: PathBuf,
-    runtime: PathBuf,
-    unlock: Unlock,
-    limits: Limits,
-    /// The owner of the state directory, who must own everything else.
-    user: u32,
-    /// The directories that a daemon of that user may trust.
-    trust: Trust,
-    now: Timestamp,
-}
-
 impl Doctor {
     pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
         let (mut diagnoses, is_named) = (environment::check(), common.state.is_some());
@@ -73,7 +61,7 @@ impl Doctor {
                 (Ok(site), Some(own)) if !is_named && !site.is_ours() => {
                     identity::check(&own, site.now).await
                 }
-                (Ok(site), _) => site.check().await,
+                (Ok(site), _) => check_broker(&site).await,
                 (Err(diagnosis), _) => vec![diagnosis],
             },
         });
@@ -104,52 +92,19 @@ impl Doctor {
     }
 }
 
-impl Site {
-    async fn check(&self) -> Vec<Diagnosis> {
-        let mut diagnoses = state::check(self);
-        // Without a broker there is nothing else to check.
-        if state::is_there(self) {
-            let daemon = DaemonReport::request(self).await;
-            diagnoses.extend(keys::check(self, daemon.as_ref().and_then(DaemonReport::status)));
-            diagnoses.extend(certificates::check(self));
-            diagnoses.push(clock::check(self));
-            diagnoses.extend(disk::check(self));
-            diagnoses.extend(socket::check(self));
-            diagnoses.extend(daemon::check(self, daemon));
-        }
-        diagnoses
+async fn check_broker(site: &Site) -> Vec<Diagnosis> {
+    let mut diagnoses = state::check(site);
+    // Without a broker there is nothing else to check.
+    if state::is_there(site) {
+        let daemon = DaemonReport::request(site).await;
+        diagnoses.extend(keys::check(site, daemon.as_ref().and_then(DaemonReport::status)));
+        diagnoses.extend(certificates::check(site));
+        diagnoses.push(clock::check(site));
+        diagnoses.extend(disk::check(site));
+        diagnoses.extend(socket::check(site));
+        diagnoses.extend(daemon::check(site, daemon));
     }
-
-    /// Whether there is a state directory that this user can read.
-    fn is_ours(&self) -> bool {
-        let us = rustix::process::geteuid();
-        self.state.exists() && (us.is_root() || us.as_raw() == self.user)
-    }
-
-    /// A directory that the daemon refuses.
-    fn unfit(&self, what: &'static str, error: &DirectoryError) -> Diagnosis {
-        let remedy = match error {
-            DirectoryError::Foreign { path, .. } => {
-                Remedy::run(&format!("chown {}", self.user), [path.as_path()])
-            }
-            DirectoryError::Writable { path, .. } => Remedy::run("chmod go-w", [path.as_path()]),
-            DirectoryError::Parent { .. }
-            | DirectoryError::Link { .. }
-            | DirectoryError::Io { .. } => "do as it says there, then look again".into(),
-        };
-        Diagnosis::fail(what, error.to_string(), remedy)
-    }
-
-    /// A command on this broker, as a remedy.
-    fn keyhatch(&self, words: &str) -> Remedy {
-        Remedy::Run(self.command(words))
-    }
-
-    /// A command on this broker.
-    fn command(&self, words: &str) -> String {
-        let (state, runtime) = (quoted(&self.state), quoted(&self.runtime));
-        format!("keyhatch {words} --state {state} --runtime {runtime}")
-    }
+    diagnoses
 }
 
 fn report(diagnoses: &[Diagnosis], common: &Common) -> Result<(), Failure> {

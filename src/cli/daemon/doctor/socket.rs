@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use rustix::fs::{Access, access};
 
-use super::Site;
 use super::diagnosis::{Diagnosis, Remedy};
+use super::site::Site;
 use super::state::permissions;
 use crate::broker::{RuntimeDir, RuntimeDirError};
 use crate::sys::Directory;

@@ -5,8 +5,8 @@ use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use super::Site;
 use super::diagnosis::{Diagnosis, Remedy, quoted};
+use super::site::Site;
 use crate::daemon::{StateDirectory, StateError};
 use crate::sys::Directory;
 

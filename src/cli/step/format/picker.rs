@@ -21,13 +21,13 @@ impl<'a> Picker<'a> {
     }
 
     /// The failure that the form is for other credentials.
-    pub fn wrong_integration(&self, wanted: &str) -> Failure {
+    pub fn wrong_integration(&self, expected: &str) -> Failure {
         let Credential { reference, integration, kind, .. } = self.credential;
         let is = match integration.as_str() {
             "" => "is a secret".to_owned(),
             _ => format!("is one of {integration}, of kind {kind}"),
         };
-        let text = format!("{} is for {wanted}, and {reference} {is}", self.format);
+        let text = format!("{} is for {expected}, and {reference} {is}", self.format);
         Failure::new("INTEGRATION_UNFIT", text, exit::FAILED)
     }
 

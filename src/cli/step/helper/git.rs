@@ -33,11 +33,11 @@ pub async fn run(helping: &Helping<'_>, operation: &str) -> Result<u8, Failure> 
         Ok(asked) => asked,
         Err(text) => return quit(Failure::new("QUESTION_REFUSED", text, exit::FAILED)),
     };
-    let said = |key| asked.get(key).copied().unwrap_or_default();
+    let value = |key| asked.get(key).copied().unwrap_or_default();
     let question = GitQuestion {
-        protocol: said("protocol"),
-        host: said("host"),
-        path: said("path"),
+        protocol: value("protocol"),
+        host: value("host"),
+        path: value("path"),
         username: asked.get("username").copied().filter(|name| !name.is_empty()),
     };
     if !is_plain(question.path) {

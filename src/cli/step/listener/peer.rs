@@ -54,14 +54,14 @@ mod tests {
     fn a_connection_belongs_to_its_user_alone() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let place = SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
-        let client = TcpStream::connect(place).unwrap();
+        let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
+        let client = TcpStream::connect(address).unwrap();
         let own = rustix::process::geteuid().as_raw();
-        assert!(is_of(own, client.local_addr().unwrap(), place));
-        assert!(!is_of(own + 1, client.local_addr().unwrap(), place));
+        assert!(is_of(own, client.local_addr().unwrap(), address));
+        assert!(!is_of(own + 1, client.local_addr().unwrap(), address));
         // A connection that is not in the table, at this machine's own address and at a container's bridge.
         let nowhere = "172.17.0.2:1".parse().unwrap();
-        assert!(!is_of(own, nowhere, place));
+        assert!(!is_of(own, nowhere, address));
         assert!(is_of(own, nowhere, "172.17.0.1:80".parse().unwrap()));
         assert!(!is_of(own, "127.0.0.9:1".parse().unwrap(), "172.17.0.1:80".parse().unwrap()));
         let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n   \
@@ -73,12 +73,12 @@ mod tests {
     #[test]
     fn a_connection_of_an_ipv6_socket_belongs_to_its_user() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let SocketAddr::V4(place) = listener.local_addr().unwrap() else { return };
+        let SocketAddr::V4(address) = listener.local_addr().unwrap() else { return };
         // Without IPv6 there is nothing to test.
         let mapped = Ipv4Addr::LOCALHOST.to_ipv6_mapped();
-        let Ok(_client) = TcpStream::connect((mapped, place.port())) else { return };
+        let Ok(_client) = TcpStream::connect((mapped, address.port())) else { return };
         let (_stream, peer) = listener.accept().unwrap();
         let own = rustix::process::geteuid().as_raw();
-        assert!(is_of(own, peer, place) && !is_of(own + 1, peer, place));
+        assert!(is_of(own, peer, address) && !is_of(own + 1, peer, address));
     }
 }

@@ -8,7 +8,7 @@ pub struct PlainText {
     /// The remaining bytes.
     pub text: Vec<u8>,
     /// The position of each byte in the original.
-    pub places: Vec<usize>,
+    pub positions: Vec<usize>,
 }
 
 impl PlainText {
@@ -17,15 +17,15 @@ impl PlainText {
         if !text.iter().any(|byte| [ESCAPE, b'\r'].contains(byte)) {
             return None;
         }
-        let mut plain = Self { text: Vec::new(), places: Vec::new() };
-        let mut place = 0;
-        while let Some(rest) = text.get(place..).filter(|rest| !rest.is_empty()) {
+        let mut plain = Self { text: Vec::new(), positions: Vec::new() };
+        let mut position = 0;
+        while let Some(rest) = text.get(position..).filter(|rest| !rest.is_empty()) {
             let length = sequence(rest);
             if let (0, Some(byte)) = (length, rest.first()) {
                 plain.text.push(*byte);
-                plain.places.push(place);
+                plain.positions.push(position);
             }
-            place += length.max(1);
+            position += length.max(1);
         }
         Some(plain)
     }
@@ -74,7 +74,7 @@ mod tests {
         let plain = PlainText::of(coloured).unwrap();
         assert_eq!(plain.text, b"hunter22\n");
         assert_eq!(
-            plain.places.first().zip(plain.places.last()),
+            plain.positions.first().zip(plain.positions.last()),
             Some((&0, &(coloured.len() - 1)))
         );
         assert_eq!(escapes(coloured), b"\x1b[01;31m\x1b[K\x1b(B\x1b[m");

@@ -168,7 +168,7 @@ impl Patterns {
         let plain = PlainText::of(text);
         let in_plain = plain.map(|plain| {
             let end = self.open_end_of(&plain.text);
-            plain.places.get(end).copied().unwrap_or(text.len())
+            plain.positions.get(end).copied().unwrap_or(text.len())
         });
         self.open_end_of(text).min(in_plain.unwrap_or(text.len()))
     }
@@ -204,9 +204,11 @@ impl Patterns {
     fn covered(&self, text: &[u8]) -> Vec<(usize, usize)> {
         let mut found = self.found(text);
         if let Some(plain) = PlainText::of(text) {
-            let place = |at: usize| plain.places.get(at).copied().unwrap_or(text.len());
+            let position = |at: usize| plain.positions.get(at).copied().unwrap_or(text.len());
             let in_plain = self.found(&plain.text);
-            found.extend(in_plain.iter().map(|(start, end)| (place(*start), place(end - 1) + 1)));
+            found.extend(
+                in_plain.iter().map(|(start, end)| (position(*start), position(end - 1) + 1)),
+            );
             found.sort_unstable();
         }
         let mut covered: Vec<(usize, usize)> = Vec::new();
