@@ -128,7 +128,7 @@ impl EnvArgument {
 
     /// Reads a file of references: what `--env` takes, one a line. Skips blank lines and lines with #. Errors do not repeat
     /// a line, because it may hold a value.
-    pub fn read(path: &Path) -> Result<Vec<Self>, Failure> {
+    pub(super) fn read(path: &Path) -> Result<Vec<Self>, Failure> {
         let wrong = |text: String| Failure::usage(format!("--env-file {}{text}", path.display()));
         let text = input::named(path, MAX_FILE_BYTES).and_then(input::text);
         let text = text.map_err(|error| wrong(format!(": {error}")))?;
@@ -154,7 +154,7 @@ impl EnvArgument {
     }
 
     /// The variables for a credential that was resolved for it.
-    pub fn variables<'a>(
+    pub(super) fn variables<'a>(
         &'a self,
         credential: &'a Credential,
     ) -> Result<Vec<(String, &'a Value)>, Failure> {
