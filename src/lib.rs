@@ -27,12 +27,11 @@
 //! # How one Resolve flows
 //!
 //! ```text
-//! socket ─ identity ─ grpc ─ broker (synchronous, on one snapshot) ─────────────── grpc ─ socket
-//!          TLS, SVID   pb →   catalog.connection(name)        no bindings when absent
-//!          → Peer      model  access::decide(…)               → Decision
-//!                             lease::propose(…)               → Terms
-//!                             journal.commit(…)               → Permit, or Stale: decide again
-//!                             permit.open(sealed, keyring)    → values → pb, wiped on drop
+//! socket ─ identity ─ grpc ─ broker (synchronous, on one snapshot) ──────────────────── grpc ─ socket
+//!          TLS, SVID   pb →   authorize(catalog, step, target)  → Grant (still sealed), or Refusal
+//!          → Peer      model  lease::propose(…)                 → Terms
+//!                             journal.commit(…)                 → Permit, or Stale: decide again
+//!                             permit.open(sealed, keyring)      → values → pb, wiped on drop
 //! ```
 //!
 //! No plaintext without a [`journal::Permit`], no permit without a journal line.
