@@ -104,21 +104,19 @@ impl Wiring {
         let certificate_check: CertificateCheck =
             Arc::new(move |svid, uid| broker.check_admin_certificate(svid, uid));
         let (sender, connections) = mpsc::channel::<AdminConnection>(WAITING_CONNECTIONS);
+        let handshakes = HandshakeLimits {
+            slots: shares.admin_handshakes,
+            // Other users than root and the daemon's are members of the admin group, if there is one.
+            guests: RateLimit {
+                per_second: limits.admin_guest_connections_per_second,
+                burst: limits.admin_guest_connection_burst,
+            },
+        };
         let config = ListenerConfig {
             tag: (),
             uid: None,
             certificate_check,
-            admission: Admission::Many {
-                handshakes: HandshakeLimits {
-                    slots: shares.admin_handshakes,
-                    // Other users than root and the daemon's are members of the admin group, if there is one.
-                    guests: RateLimit {
-                        per_second: limits.admin_guest_connections_per_second,
-                        burst: limits.admin_guest_connection_burst,
-                    },
-                },
-                find_quota,
-            },
+            admission: Admission::of_many(handshakes, find_quota),
             timeouts: timeouts(limits),
             rate_limit: None,
             stop: CancellationToken::new(),
@@ -162,11 +160,11 @@ fn step_config(
         }),
         uid: Some(owner.uid).filter(|_| owner.is_uid_checked),
         tag: Arc::clone(session),
-        admission: Admission::One {
+        admission: Admission::of_one(
             quota,
-            connections: limits.step_connections,
-            handshakes: limits.step_pending_handshakes,
-        },
+            limits.step_connections,
+            limits.step_pending_handshakes,
+        ),
         timeouts: timeouts(limits),
         rate_limit: Some(RateLimit {
             per_second: limits.step_new_connections_per_second,

@@ -35,7 +35,7 @@ struct Reason(&'static str);
 #[expect(clippy::too_many_lines, reason = "a table: one arm for each error, and none for the rest")]
 fn code_and_reason(error: &Error) -> (Code, &'static str) {
     match error {
-        Error::AlreadyExists(name) => (Code::AlreadyExists, exists_reason(name)),
+        Error::AlreadyExists(name) => (Code::AlreadyExists, existence_reasons(name).1),
         Error::ClosedMeanwhile | Error::OpenedBefore(_) => (Code::Aborted, "STEP_CLOSED"),
         Error::Corrupt => (Code::DataLoss, "RECORD_CORRUPT"),
         Error::CsrInvalid(_) => (Code::InvalidArgument, "CSR_INVALID"),
@@ -83,7 +83,7 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
         Error::NotAccepted(NotAccepted::NotOpen) => (Code::Unauthenticated, "STEP_NOT_OPEN"),
         Error::Newer(_) => (Code::FailedPrecondition, "RECORD_NEWER"),
         Error::NoMember => (Code::NotFound, "GROUP_MEMBER_NOT_FOUND"),
-        Error::NotFound(name) => (Code::NotFound, absent_reason(name)),
+        Error::NotFound(name) => (Code::NotFound, existence_reasons(name).0),
         Error::Overloaded => (Code::ResourceExhausted, "OVERLOADED"),
         Error::OwnRegistration => (Code::FailedPrecondition, "OWN_REGISTRATION"),
         Error::PageTokenInvalid => (Code::InvalidArgument, "PAGE_TOKEN_INVALID"),
@@ -118,29 +118,17 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
     }
 }
 
-fn absent_reason(name: &ResourceName) -> &'static str {
+/// The reasons for a resource that does not exist, and for one that exists already.
+fn existence_reasons(name: &ResourceName) -> (&'static str, &'static str) {
     match name {
-        ResourceName::Connection(_) => "CONNECTION_NOT_FOUND",
-        ResourceName::Executor(_) => "EXECUTOR_NOT_FOUND",
-        ResourceName::Group(_) => "GROUP_NOT_FOUND",
-        ResourceName::Integration(_) => "INTEGRATION_NOT_FOUND",
-        ResourceName::Lease(_) => "LEASE_NOT_FOUND",
-        ResourceName::Opening(_) => "STEP_NOT_FOUND",
-        ResourceName::Operator(_) => "OPERATOR_NOT_FOUND",
-        ResourceName::Secret(_) => "SECRET_NOT_FOUND",
-    }
-}
-
-fn exists_reason(name: &ResourceName) -> &'static str {
-    match name {
-        ResourceName::Connection(_) => "CONNECTION_EXISTS",
-        ResourceName::Executor(_) => "EXECUTOR_EXISTS",
-        ResourceName::Group(_) => "GROUP_EXISTS",
-        ResourceName::Integration(_) => "INTEGRATION_EXISTS",
-        ResourceName::Lease(_) => "LEASE_EXISTS",
-        ResourceName::Opening(_) => "STEP_EXISTS",
-        ResourceName::Operator(_) => "OPERATOR_EXISTS",
-        ResourceName::Secret(_) => "SECRET_EXISTS",
+        ResourceName::Connection(_) => ("CONNECTION_NOT_FOUND", "CONNECTION_EXISTS"),
+        ResourceName::Executor(_) => ("EXECUTOR_NOT_FOUND", "EXECUTOR_EXISTS"),
+        ResourceName::Group(_) => ("GROUP_NOT_FOUND", "GROUP_EXISTS"),
+        ResourceName::Integration(_) => ("INTEGRATION_NOT_FOUND", "INTEGRATION_EXISTS"),
+        ResourceName::Lease(_) => ("LEASE_NOT_FOUND", "LEASE_EXISTS"),
+        ResourceName::Opening(_) => ("STEP_NOT_FOUND", "STEP_EXISTS"),
+        ResourceName::Operator(_) => ("OPERATOR_NOT_FOUND", "OPERATOR_EXISTS"),
+        ResourceName::Secret(_) => ("SECRET_NOT_FOUND", "SECRET_EXISTS"),
     }
 }
 

@@ -25,7 +25,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::CLIENT_LOG_LIMIT;
-use super::admission::{Admission, AdmissionControl, PendingPeer};
+use super::admission::{Admission, PendingPeer};
 use super::certificate_check::{self, CertificateCheck, OpenConnections};
 use super::connection::{ConnectionHolds, Peer, PeerConnection};
 use super::handshake_slots::PeerProcess;
@@ -115,12 +115,11 @@ impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
     }
 
     async fn accept(&self, listener: UnixListener, config: &ListenerConfig<T>) {
-        let admission = AdmissionControl::new(&config.admission);
         let (mut limiter, mut gone) =
             (config.rate_limit.map(RateLimiter::new), RateLimiter::new(GONE_RATE));
         let mut pause = OUT_OF_FILES_PAUSE;
         loop {
-            let slots = admission.slots().await;
+            let slots = config.admission.slots().await;
             let stream = match listener.accept().await {
                 Ok((stream, _)) => stream,
                 Err(error) => {
@@ -143,7 +142,7 @@ impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
                 limiter.wait().await;
             }
             match origin(&stream, config.uid) {
-                Ok(origin) => match admission.admit(origin, has_spoken, slots) {
+                Ok(origin) => match config.admission.admit(origin, has_spoken, slots) {
                     Ok(pending) => self.start_handshake((stream, origin.uid), config, pending),
                     Err(refusal) => self.refused().note(refusal, Some(origin.uid)),
                 },

@@ -13,27 +13,9 @@ use crate::identity::certificate::svid::Svid;
 pub type FindQuota = Arc<dyn Fn(&Svid) -> Arc<PeerQuota> + Send + Sync>;
 
 /// The bounds of one socket.
-pub enum Admission {
-    /// All connections are of one peer. The listener waits while a number is reached.
-    One {
-        /// The quota of the peer.
-        quota: Arc<PeerQuota>,
-        /// Connections at a time.
-        connections: u32,
-        /// Unfinished handshakes at a time.
-        handshakes: u32,
-    },
-    /// The peer of a connection is known when its handshake is done.
-    Many {
-        /// The bounds on unfinished handshakes.
-        handshakes: HandshakeLimits,
-        /// Finds the quota of each peer.
-        find_quota: FindQuota,
-    },
-}
+pub struct Admission(Bounds);
 
-/// An [`Admission`] in use.
-pub(crate) enum AdmissionControl {
+enum Bounds {
     One { quota: Arc<PeerQuota>, connections: Arc<Semaphore>, handshakes: Arc<Semaphore> },
     Many { handshakes: Arc<HandshakeSlots>, find_quota: FindQuota },
 }
@@ -50,29 +32,27 @@ pub(crate) enum PendingPeer {
 /// What a connection holds of the bounds until it ends.
 pub(crate) struct ConnectionSlot {
     pub(crate) quota: Arc<PeerQuota>,
-    pub(super) _stay: ConnectionShare,
-    pub(crate) _turn: Option<OwnedSemaphorePermit>,
+    pub(super) _share: ConnectionShare,
+    pub(crate) _connection: Option<OwnedSemaphorePermit>,
 }
 
-impl AdmissionControl {
-    pub(crate) fn new(admission: &Admission) -> Self {
-        let places = |most: u32| Arc::new(Semaphore::new(most as usize));
-        match admission {
-            Admission::One { quota, connections, handshakes } => Self::One {
-                quota: Arc::clone(quota),
-                connections: places(*connections),
-                handshakes: places(*handshakes),
-            },
-            Admission::Many { handshakes, find_quota } => Self::Many {
-                handshakes: HandshakeSlots::new(*handshakes),
-                find_quota: Arc::clone(find_quota),
-            },
-        }
+impl Admission {
+    /// The bounds of a socket whose connections are all of one peer: how many connections and how many unfinished
+    /// handshakes at a time. The listener waits while a bound is reached.
+    pub fn of_one(quota: Arc<PeerQuota>, connections: u32, handshakes: u32) -> Self {
+        let [connections, handshakes] =
+            [connections, handshakes].map(|most| Arc::new(Semaphore::new(most as usize)));
+        Self(Bounds::One { quota, connections, handshakes })
+    }
+
+    /// The bounds of a socket of many peers. The peer of a connection is known when its handshake is done.
+    pub fn of_many(handshakes: HandshakeLimits, find_quota: FindQuota) -> Self {
+        Self(Bounds::Many { handshakes: HandshakeSlots::new(handshakes), find_quota })
     }
 
     /// Waits for the slots of the next connection.
     pub(crate) async fn slots(&self) -> ListenerSlots {
-        let Self::One { connections, handshakes, .. } = self else { return None };
+        let Bounds::One { connections, handshakes, .. } = &self.0 else { return None };
         let connection = Arc::clone(connections).acquire_owned().await;
         let handshake = Arc::clone(handshakes).acquire_owned().await;
         // The semaphores are never closed, so both slots are there.
@@ -89,13 +69,13 @@ impl AdmissionControl {
         has_spoken: bool,
         slots: ListenerSlots,
     ) -> Result<PendingPeer, ConnectionRefusal> {
-        match self {
+        match &self.0 {
             // The quota is taken for a connection that exists. An idle listener must hold nothing of the shared pool.
-            Self::One { quota, .. } => {
+            Bounds::One { quota, .. } => {
                 let share = quota.connect().ok_or(ConnectionRefusal::TooMany)?;
                 Ok(PendingPeer::One { quota: Arc::clone(quota), share, slots })
             }
-            Self::Many { handshakes, find_quota } => {
+            Bounds::Many { handshakes, find_quota } => {
                 let slot = handshakes.admit(origin, has_spoken)?;
                 Ok(PendingPeer::Many { slot, find_quota: Arc::clone(find_quota) })
             }
@@ -127,12 +107,12 @@ impl PendingPeer {
         match self {
             Self::One { quota, share, slots } => {
                 let connection = slots.map(|(connection, _handshake)| connection);
-                Ok(ConnectionSlot { quota, _stay: share, _turn: connection })
+                Ok(ConnectionSlot { quota, _share: share, _connection: connection })
             }
             Self::Many { find_quota, .. } => {
                 let quota = find_quota(svid);
                 let share = quota.connect().ok_or(ConnectionRefusal::TooMany)?;
-                Ok(ConnectionSlot { quota, _stay: share, _turn: None })
+                Ok(ConnectionSlot { quota, _share: share, _connection: None })
             }
         }
     }
