@@ -146,7 +146,7 @@ impl Broker {
             Err(refusal) => refusal.reason(),
         };
         let near_members = match (target, reason) {
-            (Reference::Group(group), "GROUP_MEMBER_NOT_FOUND") => near(catalog, group),
+            (Reference::Group(group), "GROUP_MEMBER_NOT_FOUND") => nearest_members(catalog, group),
             _ => Vec::new(),
         };
         Ok(Explanation {
@@ -277,7 +277,7 @@ fn missing(principal: &Principal, examined: &[Examined]) -> Vec<String> {
 }
 
 /// The members that differ in the fewest identifiers.
-fn near(catalog: &Catalog, target: &GroupRef) -> Vec<NearMember> {
+fn nearest_members(catalog: &Catalog, target: &GroupRef) -> Vec<NearMember> {
     let Some(group) = catalog.group(&target.name) else { return Vec::new() };
     let mut near: Vec<NearMember> = Vec::new();
     for member in group.members() {

@@ -40,7 +40,7 @@ impl<'a> Audience<'a> {
     ///
     /// # Errors
     /// [`io::ErrorKind::Interrupted`] if the caller no longer waits.
-    pub(crate) fn go_on(&mut self, bytes: u64) -> io::Result<()> {
+    pub(crate) fn read_and_check(&mut self, bytes: u64) -> io::Result<()> {
         self.read(bytes);
         if self.is_gone() { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
     }

@@ -89,7 +89,7 @@ impl Search {
     }
 
     /// The positions of the lines that were found, oldest first, and the last line that was read.
-    pub(super) fn end(&mut self) -> (Vec<LinePosition>, Option<Stopped>) {
+    pub(super) fn take_found(&mut self) -> (Vec<LinePosition>, Option<Stopped>) {
         let mut found = std::mem::take(&mut self.found);
         found.sort_unstable();
         let more = found.len().saturating_sub(self.count);

@@ -16,7 +16,7 @@ use crate::journal::write::line::{Body, Parts};
 use crate::model::{ExecutorName, RunName, WorkflowName};
 
 /// How many bytes are read at first to get one line: most lines are shorter.
-const LOOK_BYTES: usize = 2048;
+const READ_BYTES: usize = 2048;
 
 /// The runs to find.
 #[derive(Clone, Copy, Debug)]
@@ -136,7 +136,7 @@ impl Journal {
             let read = reader.read_until(b'\n', &mut line).map_err(failed)?;
             position += step + i64::try_from(read).unwrap_or(0);
             // A line that is alone in its block costs a block.
-            audience.go_on(read.max(LOOK_BYTES) as u64).map_err(failed)?;
+            audience.read_and_check(read.max(READ_BYTES) as u64).map_err(failed)?;
             let Some(parts) = Parts::tagged(&line, &self.keyring) else { continue };
             let newer = |_| {
                 let line = number_of(&line).unwrap_or_default();
@@ -190,7 +190,7 @@ pub(super) fn line_at(file: &File, start: u64, end: u64) -> io::Result<Vec<u8>> 
 
 fn reader_at(mut file: &File, start: u64) -> io::Result<BufReader<&File>> {
     file.seek(SeekFrom::Start(start))?;
-    Ok(BufReader::with_capacity(LOOK_BYTES, file))
+    Ok(BufReader::with_capacity(READ_BYTES, file))
 }
 
 /// The number at the beginning of a line.

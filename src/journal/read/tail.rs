@@ -144,7 +144,7 @@ impl TailReader {
                 let is_found = search.step(&mut batch)?;
                 self.left = self.left.saturating_sub(batch.bytes);
                 if is_found || self.left == 0 {
-                    let (places, reached) = search.end();
+                    let (places, reached) = search.take_found();
                     read.stopped = reached.filter(|_| !is_found);
                     self.phase = Phase::Places(places.into_iter());
                 }

@@ -196,7 +196,7 @@ impl<'a> Verifier<'a> {
                 Err(Fault::Wrong(what)) => return Err(fault(what)),
             };
             match &mut file {
-                None => file = Some(self.begin(&line, number, is_first).map_err(fault)?),
+                None => file = Some(self.check_first(&line, number, is_first).map_err(fault)?),
                 Some(file) => self.check(file, &line).map_err(fault)?,
             }
         }
@@ -210,7 +210,7 @@ impl<'a> Verifier<'a> {
     }
 
     /// The first line of a file.
-    fn begin(
+    fn check_first(
         &mut self,
         line: &VerifiedLine,
         number: u64,

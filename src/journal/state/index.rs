@@ -145,6 +145,6 @@ fn rebuild(
             usage.take(&body.event, body.time, offset);
         }
         offset += read as u64;
-        audience.go_on(read as u64)?;
+        audience.read_and_check(read as u64)?;
     }
 }

@@ -222,7 +222,7 @@ impl Chain {
     }
 
     /// Writes nothing from now on.
-    pub(crate) fn end(&mut self) {
+    pub(crate) fn stop(&mut self) {
         self.is_over = true;
     }
 
@@ -276,7 +276,11 @@ impl Chain {
 
     /// Continues in another file, which has copies of the last lines, and writes there that it does. If that fails, the
     /// chain stays in the old file.
-    pub(super) fn go_on_in(&mut self, next: NextFile, now: Timestamp) -> Result<File, Unavailable> {
+    pub(super) fn continue_in(
+        &mut self,
+        next: NextFile,
+        now: Timestamp,
+    ) -> Result<File, Unavailable> {
         let (before, line) = (self.number, self.last);
         let old = (
             std::mem::replace(&mut self.file, next.file),

@@ -124,6 +124,6 @@ impl Journal {
             "the journal was removed, replaced or changed while it was in use: nothing is resolved or changed \
              from now on; if /proc/PID/fd/DESCRIPTOR still has it, copy it back, then restart"
         );
-        chain.end();
+        chain.stop();
     }
 }

@@ -57,7 +57,7 @@ impl Journal {
         let old_number = chain.number();
         let Copying { old, ready, .. } = next;
         let finished = chain.live_mut().usage_mut().take_file();
-        if let Err(error) = chain.go_on_in(ready, now) {
+        if let Err(error) = chain.continue_in(ready, now) {
             chain.live_mut().usage_mut().put_back(finished);
             return Err(unavailable(error));
         }

@@ -11,13 +11,13 @@ use std::time::Duration;
 use crate::model::limits::{DISK_DEADLINE, JOURNAL_DEADLINE};
 
 /// How often the watchdog checks.
-const LOOK: Duration = Duration::from_millis(100);
+const INTERVAL: Duration = Duration::from_millis(100);
 
 /// The state that the writer and the sync thread share with the watchdog.
 #[derive(Debug)]
 pub(crate) struct Pulse {
     /// How often the watchdog has checked, from 1: its own clock.
-    looks: AtomicU64,
+    checks: AtomicU64,
     /// Writes of lines.
     pub(crate) write: Calls,
     /// Syncs of the file.
@@ -37,14 +37,14 @@ pub(crate) struct Calls {
 impl Pulse {
     /// Begins a call, which ends when the result is dropped.
     pub(crate) fn begin<'a>(&self, calls: &'a Calls) -> Beat<'a> {
-        calls.since.store(self.looks.load(Ordering::Acquire), Ordering::Release);
+        calls.since.store(self.checks.load(Ordering::Acquire), Ordering::Release);
         Beat(calls)
     }
 
-    fn look(&self) {
-        let now = self.looks.fetch_add(1, Ordering::AcqRel) + 1;
-        self.write.look(now);
-        self.sync.look(now);
+    fn check(&self) {
+        let now = self.checks.fetch_add(1, Ordering::AcqRel) + 1;
+        self.write.check(now);
+        self.sync.check(now);
     }
 }
 
@@ -58,9 +58,9 @@ impl Calls {
         self.is_hanging.load(Ordering::Acquire)
     }
 
-    fn look(&self, now: u64) {
+    fn check(&self, now: u64) {
         let since = self.since.load(Ordering::Acquire);
-        let limit = self.limit.as_millis() / LOOK.as_millis();
+        let limit = self.limit.as_millis() / INTERVAL.as_millis();
         let hangs = since != 0 && u128::from(now.saturating_sub(since)) > limit;
         if hangs == self.is_hanging.swap(hangs, Ordering::AcqRel) {
             return;
@@ -68,10 +68,10 @@ impl Calls {
         let what = self.what;
         if hangs {
             tracing::error!(
-                "{what} the journal hangs: nothing is resolved or changed until it ends; look at the disk"
+                "{what} the journal hangs: nothing is resolved or changed until it returns; check the disk"
             );
         } else {
-            tracing::warn!("{what} the journal hung and has ended: work goes on");
+            tracing::warn!("{what} the journal hung and has returned: work continues");
         }
     }
 }
@@ -88,16 +88,16 @@ impl Drop for Beat<'_> {
 /// Starts the thread, which ends when all other holders of the pulse are gone.
 pub(crate) fn start() -> std::io::Result<Arc<Pulse>> {
     let pulse = Arc::new(Pulse {
-        looks: AtomicU64::new(1),
+        checks: AtomicU64::new(1),
         write: Calls::new("a write to", JOURNAL_DEADLINE),
         sync: Calls::new("a sync of", DISK_DEADLINE),
     });
     let watched = Arc::downgrade(&pulse);
     std::thread::Builder::new().name("journal-watchdog".to_owned()).spawn(move || {
         while let Some(pulse) = watched.upgrade() {
-            pulse.look();
+            pulse.check();
             drop(pulse);
-            std::thread::park_timeout(LOOK);
+            std::thread::park_timeout(INTERVAL);
         }
     })?;
     Ok(pulse)
