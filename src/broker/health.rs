@@ -172,8 +172,8 @@ impl Broker {
         }
     }
 
-    /// The full names with this prefix of resources that a newer keyhatch wrote. Only the last page of a list has them, so
-    /// the names are empty beside a token of a next page.
+    /// The full names with this prefix of resources that a newer keyhatch wrote. Only the last page of a list has them,
+    /// so the names are empty beside a token of a next page.
     pub fn newer(&self, prefix: &str, next_page_token: &str) -> Vec<String> {
         if !next_page_token.is_empty() {
             return Vec::new();

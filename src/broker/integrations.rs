@@ -190,8 +190,9 @@ fn delete(
     Ok(())
 }
 
-/// Refuses a schema that loosens a kind which connections have. Each of its field rules must stay, stay a destination if
-/// it was, and keep its name to itself: else a stored value would fall under another rule, or be sent somewhere else.
+/// Refuses a schema that loosens a kind which connections have. Each of its field rules must stay, stay a destination
+/// if it was, and keep its name to itself: else a stored value would fall under another rule, or be sent somewhere
+/// else.
 fn check_destinations_stay(
     catalog: &Catalog,
     old: &Integration,

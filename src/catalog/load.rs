@@ -12,7 +12,8 @@ use super::{Catalog, Group, LoadError, Resource};
 use crate::model::{CompactMap, ConnectionRef, FieldName, Id, IntegrationName, KindName};
 use crate::seal::{Keyring, RecordKey, RecordKind, Sealed};
 
-/// Makes a catalogue of the store's records. Values stay sealed. They must come before the metadata that they belong to.
+/// Makes a catalogue of the store's records. Values stay sealed. They must come before the metadata that they belong
+/// to.
 ///
 /// # Errors
 /// If a record fails authentication, its values are missing, or no version can have written it.

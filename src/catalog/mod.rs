@@ -1,8 +1,8 @@
 //! The catalogue: all resources, in memory. Every read of the broker comes from here.
 //!
 //! A [`Catalog`] is a set of persistent maps: a changed copy shares the unchanged parts. So the writer folds
-//! [changes](Change) into a copy at low cost, and readers keep the snapshot that they have. Metadata is opened when it is
-//! loaded; values stay sealed until a permit opens them.
+//! [changes](Change) into a copy at low cost, and readers keep the snapshot that they have. Metadata is opened when it
+//! is loaded; values stay sealed until a permit opens them.
 
 mod change;
 mod filter;
@@ -231,8 +231,8 @@ impl Catalog {
         self.groups.insert_mut(group.uid(), Arc::new(group));
     }
 
-    /// Ends a change: in every group, each member must have every identifier, and no two members the same values. Before
-    /// that, one change may fold members, their tags and identifiers in any order.
+    /// Ends a change: in every group, each member must have every identifier, and no two members the same values.
+    /// Before that, one change may fold members, their tags and identifiers in any order.
     ///
     /// # Errors
     /// The first member that does not fit.

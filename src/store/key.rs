@@ -15,7 +15,8 @@ pub(super) const CHUNK_BYTES: usize = 4096;
 
 const PREFIX_BYTES: usize = 1 + Id::BYTES;
 
-/// The end of the values: their kinds are upper-case letters, which sort first. Their metadata has the lower-case letter.
+/// The end of the values: their kinds are upper-case letters, which sort first. Their metadata has the lower-case
+/// letter.
 pub(super) const AFTER_VALUES: [u8; 1] = [b'a'];
 
 /// The resource that a record belongs to, in the order of the keys.

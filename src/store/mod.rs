@@ -1,7 +1,7 @@
 //! The sealed store on disk. The only room that knows sled.
 //!
-//! sled 0.34.7 is used only as a log of batches: one tree, one writer, no transactions, no merge operators, and no reads
-//! while serving. Its faults, measured at this version, are fenced here:
+//! sled 0.34.7 is used only as a log of batches: one tree, one writer, no transactions, no merge operators, and no
+//! reads while serving. Its faults, measured at this version, are fenced here:
 //!
 //! - `flush()` calls `sync_file_range`, which is not power-safe, so every batch ends with our own
 //!   `fdatasync` of the data file, on one descriptor that stays open.
@@ -185,8 +185,8 @@ impl Store {
         Ok(())
     }
 
-    /// The contents between two batches, and the result of `meanwhile`, which runs at that moment. Batches wait until both
-    /// are done. Blocks.
+    /// The contents between two batches, and the result of `meanwhile`, which runs at that moment. Batches wait until
+    /// both are done. Blocks.
     ///
     /// # Errors
     /// If the store cannot be read.
@@ -199,8 +199,8 @@ impl Store {
         Ok((Contents { sequence, records }, meanwhile()))
     }
 
-    /// Makes a store of exported records in a directory that does not exist yet. [`Store::open`] proves that the records
-    /// are complete.
+    /// Makes a store of exported records in a directory that does not exist yet. [`Store::open`] proves that the
+    /// records are complete.
     ///
     /// # Errors
     /// If it cannot be written.

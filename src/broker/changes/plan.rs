@@ -64,8 +64,8 @@ pub(crate) struct Comparisons {
 }
 
 impl Broker {
-    /// Prepares a [`Broker::plan`] of these documents. A plan reveals whether stored values equal those of the documents,
-    /// so the comparison is counted and journaled first.
+    /// Prepares a [`Broker::plan`] of these documents. A plan reveals whether stored values equal those of the
+    /// documents, so the comparison is counted and journaled first.
     ///
     /// # Errors
     /// See `ApplyService.Plan`.

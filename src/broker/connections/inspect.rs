@@ -124,8 +124,8 @@ fn of_values(
     found
 }
 
-/// Findings about the values that a document gives, as a test would report them. Stored values are left out: a caller who
-/// may write need not be a caller who may test.
+/// Findings about the values that a document gives, as a test would report them. Stored values are left out: a caller
+/// who may write need not be a caller who may test.
 pub(crate) fn of_document(catalog: &Catalog, document: &Document, now: Timestamp) -> Vec<Finding> {
     match document {
         Document::Connection(given) => of_connection(catalog, given, now),

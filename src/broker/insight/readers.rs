@@ -1,9 +1,9 @@
 //! Threads for long reads, of the journal's files or of the whole catalogue. Principals take turns on them.
 //!
 //! So the threads that serve the sockets never wait for a reader. Each read is short: a reader of many lines takes many
-//! turns, and holds no thread while its client receives. Each principal has one turn at a time, so the queue is at most as
-//! long as the number of principals. A read whose caller is gone is skipped, or stops where it can; the principal's turn
-//! lasts until then.
+//! turns, and holds no thread while its client receives. Each principal has one turn at a time, so the queue is at most
+//! as long as the number of principals. A read whose caller is gone is skipped, or stops where it can; the principal's
+//! turn lasts until then.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -51,7 +51,8 @@ pub enum Advice {
 }
 
 impl Broker {
-    /// A suggestion for every resource that a workflow may use, by its use since then. Reads every connection and group.
+    /// A suggestion for every resource that a workflow may use, by its use since then. Reads every connection and
+    /// group.
     ///
     /// # Errors
     /// See `SystemService.SuggestAccess`.

@@ -1,7 +1,7 @@
 //! The broker's keys, and their rotation while the broker runs.
 //!
-//! The KEK is not kept: a rotation reads it again from its source, and drops it at the end. No RPC names the source of a
-//! key.
+//! The KEK is not kept: a rotation reads it again from its source, and drops it at the end. No RPC names the source of
+//! a key.
 
 pub(super) mod reseal;
 

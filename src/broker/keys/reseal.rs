@@ -1,8 +1,8 @@
 //! After a new DEK, the records under older DEKs are sealed again while the broker serves.
 //!
-//! The records go through the writer like any change, a batch at a time, with a pause after each batch. Changes that come
-//! meanwhile are sealed under the new DEK anyway. Versions and etags stay, so no lease ends and no Watch delivers. Every
-//! record names its DEK, so the work continues after a restart.
+//! The records go through the writer like any change, a batch at a time, with a pause after each batch. Changes that
+//! come meanwhile are sealed under the new DEK anyway. Versions and etags stay, so no lease ends and no Watch delivers.
+//! Every record names its DEK, so the work continues after a restart.
 //!
 //! A connection's metadata is always sealed after its values. So if the values are under the newest DEK, the metadata
 //! is, too.
@@ -110,7 +110,8 @@ impl Broker {
         Ok(())
     }
 
-    /// Makes one pass, over `everything` or only what is under an older DEK. Returns the number of records that are left under older DEKs.
+    /// Makes one pass, over `everything` or only what is under an older DEK. Returns the number of records that are
+    /// left under older DEKs.
     async fn reseal_pass(&self, everything: bool) -> Result<u64, Error> {
         let keys = Arc::clone(&self.keys);
         let files = blocking(move || keys.key_store.reseal_files(&keys.keyring)).await?;

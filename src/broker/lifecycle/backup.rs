@@ -7,8 +7,8 @@
 //! manifest.json                                          names, lengths and hashes of these, and a keyed tag
 //! ```
 //!
-//! The archive is a POSIX ustar. The store is read between two batches, and the journal's length is taken at that moment.
-//! So head ≤ store ≤ last intent holds in the copy, as a start requires.
+//! The archive is a POSIX ustar. The store is read between two batches, and the journal's length is taken at that
+//! moment. So head ≤ store ≤ last intent holds in the copy, as a start requires.
 
 use std::fs::File;
 use std::io::{Read, Write};

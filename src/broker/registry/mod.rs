@@ -210,8 +210,8 @@ impl Broker {
         self.close_all_of(&gone).await
     }
 
-    /// Closes every open step of a removed executor. The steps resolve nothing since the removal, and the executor opens
-    /// no more. If the caller does not wait, the rest is left to [`Broker::run_maintenance`].
+    /// Closes every open step of a removed executor. The steps resolve nothing since the removal, and the executor
+    /// opens no more. If the caller does not wait, the rest is left to [`Broker::run_maintenance`].
     async fn close_all_of(&self, who: &Registered) -> Result<(), Error> {
         let Registered::Executor(name) = who else { return Ok(()) };
         // Another executor may have the name by now.

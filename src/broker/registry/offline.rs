@@ -43,8 +43,8 @@ impl Offline<'_> {
         self.change(move |draft| register_first(draft, operator.clone(), executor.clone())).await
     }
 
-    /// Makes an operator an administrator with this certificate only, registered before or not. Gives the local executor
-    /// another certificate if it needs one, and returns whether it did.
+    /// Makes an operator an administrator with this certificate only, registered before or not. Gives the local
+    /// executor another certificate if it needs one, and returns whether it did.
     ///
     /// # Errors
     /// If journal and store are damaged, or cannot be written.
