@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn relay_names_are_folded_into_ours_and_naming_a_field_twice_is_refused() {
+    fn relay_names_fold_into_ours_and_repeats_are_refused() {
         let given = values(&[("accessKeyID", "a"), ("secretAccessKey", "b")]);
         let checked = check(kind("aws", "access_key"), given, None).ok().unwrap();
         let names: Vec<_> = checked.keys().map(FieldName::as_str).collect();

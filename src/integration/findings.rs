@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_odd_about_a_value_is_found_and_what_is_not_is_left_alone() {
+    fn findings_name_odd_values_and_no_others() {
         for (value, expected) in [
             ("", "empty"),
             ("token\n", "newline"),

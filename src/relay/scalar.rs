@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn plain_scalars_are_what_yaml_says_and_everything_else_is_a_text() {
+    fn plain_scalars_follow_yaml_and_the_rest_is_text() {
         assert_eq!(plain("~"), Json::Null);
         assert_eq!(plain("true"), json!(true));
         assert_eq!(plain("yes"), json!("yes"));

@@ -64,7 +64,7 @@ fn a_connection_is_the_same_in_every_form_it_is_written_in() {
 }
 
 #[test]
-fn secrets_parameters_and_outputs_are_resolved_and_keep_their_type_where_they_stand_alone() {
+fn secrets_parameters_and_outputs_keep_their_type_alone() {
     let spec = "\
 a: !Secret token
 b: !Secret {name: token}
@@ -103,7 +103,7 @@ x: ${1 == 1.0 && '1' == 1 && !('a' == 'b')}
 }
 
 #[test]
-fn what_cannot_be_resolved_stays_as_it_was_written_and_makes_the_answer_incomplete() {
+fn unresolved_parts_stay_and_make_the_answer_incomplete() {
     let spec = "\
 a: !Connection [aws, absent]
 b: ${parameters.nothing}
@@ -205,7 +205,7 @@ fn an_alias_bomb_is_refused() {
 }
 
 #[test]
-fn a_whole_step_is_taken_apart_and_a_spec_that_looks_a_bit_like_one_is_not() {
+fn a_whole_step_is_unpacked_and_a_similar_spec_is_not() {
     let step =
         StepSpec::parse("name: s\nimage: i\nspec: {a: 1}\nenv: {B: x}\nwhen: !Fn.equals [a, a]\n")
             .unwrap();
@@ -223,7 +223,7 @@ fn a_whole_step_is_taken_apart_and_a_spec_that_looks_a_bit_like_one_is_not() {
 }
 
 #[test]
-fn what_is_asked_for_is_looked_up_and_nothing_that_is_passed_over() {
+fn only_requested_parts_of_a_spec_are_looked_up() {
     let spec =
         "a: ${coalesce(secrets.x, parameters.vars.absent, secrets.y)}\nb: ${secrets.x.deep}\n";
     let spec = StepSpec::parse(spec).unwrap();

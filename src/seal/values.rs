@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sealed_credential_opens_only_as_the_record_it_was_sealed_for() {
+    fn a_sealed_credential_opens_only_as_its_own_record() {
         let keyring = keyring();
         let own = key(RecordKind::ConnectionValues, 1);
         let sealed = keyring.seal_values(own, 7, &fields(&[("a", "x"), ("b", "")])).unwrap();

@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_passphrase_gives_the_same_key_again_and_another_one_another_key() {
+    fn a_passphrase_always_gives_the_same_key() {
         let id = |text: &str| recipe().derive(&passphrase(text)).unwrap().id();
         assert_eq!(id("correct horse battery"), id("correct horse battery\n"));
         assert_ne!(id("correct horse battery"), id("correct horse batterY"));

@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_chooses_and_is_taken_off_and_own_names_do_in_any_case() {
+    fn a_prefix_selects_and_is_removed_and_own_names_match() {
         let wanted = ImportOptions {
             prefix: Some("PROD_".to_owned()),
             integration: Some("db".to_owned()),

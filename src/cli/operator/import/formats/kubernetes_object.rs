@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn aliases_stand_for_values_and_for_no_more_than_a_file_may_hold() {
+    fn aliases_expand_to_no_more_than_a_file_may_hold() {
         let text = "metadata: {name: &a app}\nstringData: {x: &b hush, y: *b, z: *a}\n";
         let expected = [("x", "hush"), ("y", "hush"), ("z", "app")];
         let expected = expected.map(|(name, value)| (name.to_owned(), value.into()));
