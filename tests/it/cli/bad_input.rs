@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Output, Stdio};
 
-use crate::harness::{ServeProcess, init_in, keyhatch, keyhatch_in, temp_dir};
+use crate::harness::{ServeProcess, init_dir, keyhatch, keyhatch_in, temp_dir};
 
 /// The program fails, and its last line is `error: REASON: sentence` with these words in it.
 #[track_caller]
@@ -16,12 +16,6 @@ fn assert_refused(output: &Output, words: &[&str]) {
         assert!(text.contains(word), "no {word:?} in: {text}");
     }
     assert!(!text.contains("panicked"), "{text}");
-}
-
-fn made() -> tempfile::TempDir {
-    let directory = temp_dir();
-    init_in(directory.path());
-    directory
 }
 
 fn serve(directory: &Path) -> Output {
@@ -40,7 +34,7 @@ fn serve_without_a_state_directory_names_init() {
 
 #[test]
 fn init_takes_only_an_empty_directory() {
-    let directory = made();
+    let directory = init_dir();
     let again = keyhatch_in(directory.path(), &["init"]).output().unwrap();
     assert_refused(&again, &["holds a broker already", "keyhatch serve", "--state"]);
     ServeProcess::start(directory.path()).terminate();
@@ -77,7 +71,7 @@ fn one_of_two_concurrent_inits_makes_a_working_broker() {
 
 #[test]
 fn a_foreign_runtime_directory_is_refused_and_left_alone() {
-    let directory = made();
+    let directory = init_dir();
     let serve_in = |runtime: &Path| {
         let serve = keyhatch_in(directory.path(), &["serve", "--runtime"]).arg(runtime).output();
         serve.unwrap()
@@ -125,7 +119,7 @@ fn an_unreadable_state_directory_is_named() {
         assert_refused(&serve(directory.path()), &["state"]);
         return;
     }
-    let directory = made();
+    let directory = init_dir();
     let state = directory.path().join("state");
     std::fs::set_permissions(&state, std::fs::Permissions::from_mode(0o0)).unwrap();
     assert_refused(&serve(directory.path()), &["state", "denied"]);
@@ -134,7 +128,7 @@ fn an_unreadable_state_directory_is_named() {
 
 #[test]
 fn a_wrong_missing_malformed_or_open_kek_is_named_as_such() {
-    let directory = made();
+    let directory = init_dir();
     let kek = directory.path().join("state/kek");
     let right = std::fs::read(&kek).unwrap();
     let replace = |content: &[u8], mode: u32| {
@@ -160,11 +154,11 @@ fn a_wrong_missing_malformed_or_open_kek_is_named_as_such() {
 
 #[test]
 fn a_second_daemon_on_the_same_state_or_socket_is_refused() {
-    let directory = made();
+    let directory = init_dir();
     let serving = ServeProcess::start(directory.path());
     assert_refused(&serve(directory.path()), &["another keyhatch", "stop it"]);
 
-    let other = made();
+    let other = init_dir();
     let mut same_socket = keyhatch_in(other.path(), &["serve"]);
     same_socket.env("KEYHATCH_RUNTIME", directory.path().join("run"));
     assert_refused(&same_socket.output().unwrap(), &["listens", "--runtime"]);
@@ -174,7 +168,7 @@ fn a_second_daemon_on_the_same_state_or_socket_is_refused() {
 
 #[test]
 fn a_socket_path_too_long_for_unix_is_refused_when_configured() {
-    let directory = made();
+    let directory = init_dir();
     let long = directory.path().join("x".repeat(80));
     let mut command = keyhatch_in(directory.path(), &["serve"]);
     command.env("KEYHATCH_RUNTIME", &long);
@@ -206,7 +200,7 @@ fn broken_yaml_is_located_by_line_and_column() {
 
 #[test]
 fn a_broken_configuration_is_refused_with_the_wrong_key() {
-    let directory = made();
+    let directory = init_dir();
     let file = directory.path().join("config.toml");
     let serve_with = |text: &str| {
         std::fs::write(&file, text).unwrap();
@@ -229,7 +223,7 @@ fn malformed_references_and_names_are_never_sent() {
 /// A user who may write to an identity's directory must not be able to hang its users.
 #[test]
 fn a_pipe_or_device_as_an_identity_file_is_refused_at_once() {
-    let directory = made();
+    let directory = init_dir();
     let identity = directory.path().join("state/operators/admin");
     type StandIn = (&'static str, fn(&Path));
     let stand_ins: [StandIn; 2] = [

@@ -4,8 +4,9 @@
 mod bad_input;
 mod checking;
 mod command_line;
-mod operating;
-mod slips;
+mod doctor;
+mod hints;
+mod packaging;
 mod static_program;
 mod units;
 mod unreachable;

@@ -6,6 +6,7 @@ use std::process::Command;
 use keyhatch::daemon::{DaemonError, steps_within};
 use keyhatch::model::Limits;
 
+use crate::cli::packaging::is_installed;
 use crate::harness::{keyhatch, skipped, succeeded, text};
 
 /// The unit that these arguments print.
@@ -102,4 +103,44 @@ fn the_units_are_written_with_a_timer_that_renews() {
     };
     let said = text(&verified.stdout) + &text(&verified.stderr);
     assert!(verified.status.success() && !said.contains("/keyhatch"), "{said}");
+}
+
+#[test]
+fn systemd_accepts_the_unit_and_it_grants_little() {
+    let printed = keyhatch(&["config", "systemd-unit"]).output().unwrap();
+    let unit = text(&printed.stdout);
+    let start = format!("ExecStart={} serve ", env!("CARGO_BIN_EXE_keyhatch"));
+    assert!(unit.lines().any(|line| line.starts_with(&start)), "{unit}");
+    for line in [
+        "User=keyhatch",
+        "StateDirectory=keyhatch",
+        "RuntimeDirectory=keyhatch-broker",
+        "RuntimeDirectoryPreserve=yes",
+        "CapabilityBoundingSet=",
+        "NoNewPrivileges=yes",
+        "MemoryDenyWriteExecute=yes",
+        "LimitCORE=0",
+        "ProtectSystem=strict",
+        "ProtectHome=yes",
+        "PrivateNetwork=yes",
+        "RestrictAddressFamilies=AF_UNIX",
+        "UMask=0077",
+        "KillSignal=SIGTERM",
+        "Restart=on-failure",
+    ] {
+        assert!(unit.lines().any(|given| given == line), "{line}");
+    }
+    assert!(!unit.contains("AmbientCapabilities"), "{unit}");
+    let calls = unit.lines().find(|line| line.starts_with("SystemCallFilter=")).unwrap();
+    assert!(calls.contains("memfd_secret") && calls.contains("mlock"), "{calls}");
+    if !is_installed("systemd-analyze") {
+        skipped("systemd reads the unit", "systemd-analyze is not installed");
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("keyhatch.service");
+    std::fs::write(&file, &unit).unwrap();
+    let read = Command::new("systemd-analyze").arg("verify").arg(&file).output().unwrap();
+    let said = text(&read.stdout) + &text(&read.stderr);
+    assert!(read.status.success() && !said.contains("keyhatch.service:"), "{said}");
 }

@@ -10,7 +10,8 @@ use keyhatch::grpc::pb::group_service_client::GroupServiceClient;
 use tokio::runtime::Runtime;
 
 use crate::durability::disk::{
-    Dice, Doors, Image, Seen, Serving, Start, init, resolved, scratch, seed, two_at_a_time, value,
+    Channels, Dice, Image, Seen, Serving, Start, init, resolved, scratch, seed, two_at_a_time,
+    value,
 };
 use crate::harness::{
     connection_document, identity_in, keyhatch_in, report, resolver, runtime, scale,
@@ -50,9 +51,9 @@ enum Outcome {
     Wrong(String),
 }
 
-async fn contents(doors: &Doors) -> Result<Contents, String> {
-    let seen = Seen::look(&doors.operator).await.map_err(|error| error.to_string())?;
-    let mut client = GroupServiceClient::new(doors.operator.clone());
+async fn contents(channels: &Channels) -> Result<Contents, String> {
+    let seen = Seen::look(&channels.operator).await.map_err(|error| error.to_string())?;
+    let mut client = GroupServiceClient::new(channels.operator.clone());
     let groups = client.list_groups(pb::ListGroupsRequest::default()).await;
     let groups = groups.map_err(|error| error.to_string())?.into_inner().groups;
     Ok(Contents { connections: seen.connections, secrets: seen.secrets, groups })
@@ -89,17 +90,17 @@ impl World {
         let serving = Serving::start(directory.path(), &[]).serving();
         let state = directory.path().join("state");
         let contents = runtime.block_on(async {
-            let doors = Doors::open(&serving).await.unwrap();
+            let channels = Channels::open(&serving).await.unwrap();
             // Several batches give the store's log more than one end.
             for documents in documents().chunks(20) {
                 let requests: Vec<_> = documents
                     .iter()
                     .map(|document| pb::ApplyRequest { document: Some(document.clone()) })
                     .collect();
-                let mut client = ApplyServiceClient::new(doors.operator.clone());
+                let mut client = ApplyServiceClient::new(channels.operator.clone());
                 client.apply(tokio_stream::iter(requests)).await.unwrap();
             }
-            contents(&doors).await.unwrap()
+            contents(&channels).await.unwrap()
         });
         serving.kill();
         let killed = Image::of(&state);
@@ -156,22 +157,22 @@ impl World {
 
     async fn look(&self, serving: &Serving, dice: &mut Dice) -> Result<(), String> {
         let identity = |name: &str| identity_in(&self.directory.path().join("state").join(name));
-        let doors =
-            Doors::open_as(serving, identity("operators/admin"), identity("executors/local"))
+        let channels =
+            Channels::open_as(serving, identity("operators/admin"), identity("executors/local"))
                 .await?;
-        if contents(&doors).await? != self.contents {
+        if contents(&channels).await? != self.contents {
             return Err("it serves something else".to_owned());
         }
         for _ in 0..SAMPLE {
             let number = dice.roll(usize::try_from(CONNECTIONS).unwrap()) as u64;
             let wanted = value(number * 4 + u64::from(number.is_multiple_of(50)) * 2);
             let name = format!("connections/slack/c{number}");
-            if resolved(&doors.look, &name).await != Ok(wanted) {
+            if resolved(&channels.look, &name).await != Ok(wanted) {
                 return Err(format!("{name} is another value"));
             }
             let number = dice.roll(usize::try_from(SECRETS).unwrap()) as u64;
             let name = format!("workflows/w/secrets/s{number}");
-            if resolved(&doors.look, &name).await != Ok(value(number * 4)) {
+            if resolved(&channels.look, &name).await != Ok(value(number * 4)) {
                 return Err(format!("{name} is another value"));
             }
         }

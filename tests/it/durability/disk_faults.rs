@@ -13,7 +13,7 @@ use rustix::process::Signal;
 use tokio::runtime::Runtime;
 
 use crate::durability::disk::{
-    Check, Client, Dice, Doors, Event, Image, Kind, OpenSteps, Seen, Serving, Start, UNANSWERED,
+    Channels, Check, Client, Dice, Event, Image, Kind, OpenSteps, Seen, Serving, Start, UNANSWERED,
     init, read, scratch, seed, shim, two_at_a_time,
 };
 use crate::harness::{
@@ -127,8 +127,8 @@ fn length_of(record: &Path) -> u64 {
 
 async fn tell(client: &mut Client, serving: &Serving, record: &Path) -> Told {
     let mut told = Told::default();
-    let Ok(doors) = Doors::of_admin(serving).await else { return told };
-    client.connect(&doors);
+    let Ok(channels) = Channels::of_admin(serving).await else { return told };
+    client.connect(&channels);
     for _ in 0..STORY {
         let asked = length_of(record);
         let (changes, closes) = (client.changes, client.closes);
@@ -178,9 +178,9 @@ async fn look(client: &Client, directory: &Path, dice: &mut Dice) -> Vec<String>
         }
     };
     let problems = async {
-        let doors = Doors::open(&serving).await?;
-        let seen = Seen::look(&doors.operator).await.map_err(|error| error.to_string())?;
-        Ok::<_, String>(client.check(&seen, &doors, EVERYTHING, dice).await.problems)
+        let channels = Channels::open(&serving).await?;
+        let seen = Seen::look(&channels.operator).await.map_err(|error| error.to_string())?;
+        Ok::<_, String>(client.check(&seen, &channels, EVERYTHING, dice).await.problems)
     };
     let mut problems = problems.await.unwrap_or_else(|error| vec![error]);
     let said = serving.kill();

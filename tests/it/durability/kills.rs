@@ -17,7 +17,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use crate::durability::disk::{
-    Check, Client, Dice, Doors, OpenSteps, Seen, Serving, StepLife, init, scratch, seed,
+    Channels, Check, Client, Dice, OpenSteps, Seen, Serving, StepLife, init, scratch, seed,
 };
 use crate::harness::{
     ServeProcess, block_on, create_aws, identity_in, keyhatch_in, open_request, report, request,
@@ -79,29 +79,29 @@ impl World {
     }
 
     /// Starts the daemon, and checks that everything is there.
-    fn start_and_check(&mut self) -> (Serving, Doors) {
+    fn start_and_check(&mut self) -> (Serving, Channels) {
         let serving = Serving::start(self.path(), &[]).serving();
         let Self { runtime, clients, dice, problems, over, .. } = self;
-        let doors = runtime.block_on(async {
-            let doors = Doors::open(&serving).await.unwrap();
-            let seen = Seen::look(&doors.operator).await.unwrap();
+        let channels = runtime.block_on(async {
+            let channels = Channels::open(&serving).await.unwrap();
+            let seen = Seen::look(&channels.operator).await.unwrap();
             for (client, over) in clients.iter_mut().zip(over) {
-                let found = client.check(&seen, &doors, EVERYTHING, dice).await;
+                let found = client.check(&seen, &channels, EVERYTHING, dice).await;
                 problems.extend(found.problems.iter().cloned());
                 over.extend(client.settle(found));
             }
-            doors
+            channels
         });
-        (serving, doors)
+        (serving, channels)
     }
 
     /// Kills the daemon after some answers, while more requests run.
     fn kill_under_load(&mut self, cycle: usize) {
-        let (serving, doors) = self.start_and_check();
+        let (serving, channels) = self.start_and_check();
         let until = 1 + self.dice.roll(ANSWERS);
         let answers = AtomicUsize::new(0);
         for client in &mut self.clients {
-            client.connect(&doors);
+            client.connect(&channels);
             client.run = format!("cycle-{cycle}");
         }
         let (runtime, clients) = (&self.runtime, &mut self.clients);

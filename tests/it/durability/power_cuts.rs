@@ -10,8 +10,8 @@ use std::path::Path;
 use tokio::runtime::Runtime;
 
 use crate::durability::disk::{
-    Check, Client, Cut, Dice, Doors, Image, Keep, OpenSteps, Recording, Seen, Serving, Start, init,
-    read, scratch, seed, shim, two_at_a_time,
+    Channels, Check, Client, Cut, Dice, Image, Keep, OpenSteps, Recording, Seen, Serving, Start,
+    init, read, scratch, seed, shim, two_at_a_time,
 };
 use crate::harness::{report, runtime, scale};
 
@@ -35,9 +35,9 @@ async fn work(
     count: usize,
     length: &(dyn Fn() -> u64 + Sync),
 ) {
-    let doors = Doors::of_admin(serving).await.unwrap();
+    let channels = Channels::of_admin(serving).await.unwrap();
     let work = clients.iter_mut().map(async |client| {
-        client.connect(&doors);
+        client.connect(&channels);
         for _ in 0..count {
             client.act(length).await.unwrap_or_else(|error| panic!("{error}"));
         }
@@ -87,11 +87,11 @@ impl World {
         let length = self.recording.length(&cut);
         let check = Check { length, open_steps: self.open_steps, one_in: 4 };
         let problems = runtime.block_on(async {
-            let doors = Doors::open(&serving).await?;
-            let seen = Seen::look(&doors.operator).await.map_err(|error| error.to_string())?;
+            let channels = Channels::open(&serving).await?;
+            let seen = Seen::look(&channels.operator).await.map_err(|error| error.to_string())?;
             let mut problems = Vec::new();
             for client in &self.clients {
-                problems.extend(client.check(&seen, &doors, check, dice).await.problems);
+                problems.extend(client.check(&seen, &channels, check, dice).await.problems);
             }
             Ok::<_, String>(problems)
         });

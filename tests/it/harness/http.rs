@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, channel};
 
 /// A request that arrived.
 #[derive(Clone, Debug)]
-pub struct Asked {
+pub struct HttpRequest {
     /// The path with its query.
     pub path: String,
     /// The names are in lower case.
@@ -15,7 +15,7 @@ pub struct Asked {
     pub body: Vec<u8>,
 }
 
-impl Asked {
+impl HttpRequest {
     pub fn header(&self, name: &str) -> &str {
         let found = self.headers.iter().find(|(found, _)| found == name);
         found.map(|(_, value)| value.as_str()).unwrap_or_default()
@@ -23,21 +23,21 @@ impl Asked {
 }
 
 /// An answer: status, headers, body.
-pub type Told = (u16, Vec<(&'static str, String)>, Vec<u8>);
+pub type HttpResponse = (u16, Vec<(&'static str, String)>, Vec<u8>);
 
 /// A server on this machine. Its thread ends with the test's process.
 pub struct HttpServer {
     pub port: u16,
-    asked: Receiver<Asked>,
+    asked: Receiver<HttpRequest>,
 }
 
 impl HttpServer {
-    pub fn start(answer: impl Fn(&Asked) -> Told + Send + 'static) -> Self {
+    pub fn start(answer: impl Fn(&HttpRequest) -> HttpResponse + Send + 'static) -> Self {
         Self::start_by(|stream| stream, answer)
     }
 
     /// Starts a server with TLS and a self-signed certificate.
-    pub fn start_tls(answer: impl Fn(&Asked) -> Told + Send + 'static) -> Self {
+    pub fn start_tls(answer: impl Fn(&HttpRequest) -> HttpResponse + Send + 'static) -> Self {
         let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
         let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der());
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -56,7 +56,7 @@ impl HttpServer {
 
     fn start_by<S: Read + Write>(
         open: impl Fn(TcpStream) -> S + Send + 'static,
-        answer: impl Fn(&Asked) -> Told + Send + 'static,
+        answer: impl Fn(&HttpRequest) -> HttpResponse + Send + 'static,
     ) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -65,7 +65,7 @@ impl HttpServer {
             for stream in listener.incoming().flatten() {
                 let mut stream = BufReader::new(open(stream));
                 let Some(request) = read(&mut stream) else { continue };
-                tell(stream.get_mut(), &answer(&request));
+                respond(stream.get_mut(), &answer(&request));
                 if sender.send(request).is_err() {
                     return;
                 }
@@ -75,12 +75,12 @@ impl HttpServer {
     }
 
     /// All requests since the last call.
-    pub fn asked(&self) -> Vec<Asked> {
+    pub fn asked(&self) -> Vec<HttpRequest> {
         self.asked.try_iter().collect()
     }
 }
 
-fn read(reader: &mut impl BufRead) -> Option<Asked> {
+fn read(reader: &mut impl BufRead) -> Option<HttpRequest> {
     let mut line = String::new();
     reader.read_line(&mut line).ok()?;
     let mut words = line.split_whitespace();
@@ -96,13 +96,13 @@ fn read(reader: &mut impl BufRead) -> Option<Asked> {
             None => break,
         }
     }
-    let mut asked = Asked { path, headers, body: Vec::new() };
+    let mut asked = HttpRequest { path, headers, body: Vec::new() };
     let length = asked.header("content-length").parse().unwrap_or(0);
     reader.take(length).read_to_end(&mut asked.body).ok()?;
     Some(asked)
 }
 
-fn tell(stream: &mut impl Write, (status, headers, body): &Told) {
+fn respond(stream: &mut impl Write, (status, headers, body): &HttpResponse) {
     let mut head = format!(
         "HTTP/1.1 {status} Status\r\nconnection: close\r\ncontent-length: {}\r\n",
         body.len()

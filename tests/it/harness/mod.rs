@@ -1,14 +1,14 @@
 //! `TestBroker`: a real daemon with its own sockets, its own CA and a clock that the test sets. The submodules hold the
 //! program as a process, raw HTTP/2, a memory scanner and other tools.
 
-mod guests;
+mod filesystem;
+mod group_members;
 mod http;
 mod metrics;
 mod process;
 pub mod raw;
 mod report;
 mod scan;
-mod small;
 mod steps;
 
 use std::collections::BTreeMap;
@@ -40,16 +40,16 @@ use tonic::transport::Channel;
 use tonic_types::StatusExt as _;
 use zeroize::Zeroizing;
 
-pub use guests::{GROUP, GroupDaemon};
-pub use http::{Asked, HttpServer, Told};
+pub use filesystem::SmallFilesystem;
+pub use group_members::{GROUP, GroupDaemon};
+pub use http::{HttpRequest, HttpResponse, HttpServer};
 pub use metrics::{Scrape, say};
 pub use process::{
-    ServeProcess, assert_says, by_shell, copy_binary, init_in, keyhatch, keyhatch_in,
+    ServeProcess, assert_says, by_shell, copy_binary, init_dir, init_in, keyhatch, keyhatch_in,
     path_with_binary, step_channel, succeeded, temp_dir, text, wait_until,
 };
 pub use report::{not_set_up, report, scale, skipped};
 pub use scan::{Found, Scanner};
-pub use small::SmallFilesystem;
 pub use steps::{Steps, connection, secret, source};
 
 /// The time at which every test begins, in milliseconds: now, to the second, because clients check certificates by the

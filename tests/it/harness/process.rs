@@ -68,6 +68,13 @@ pub fn init_in(directory: &Path) {
     succeeded(&keyhatch_in(directory, &["init"]).output().unwrap());
 }
 
+/// A new directory with a state directory in it.
+pub fn init_dir() -> tempfile::TempDir {
+    let directory = temp_dir();
+    init_in(directory.path());
+    directory
+}
+
 /// Runs the command by a line of a shell, which has it as "$0" "$@". Only a shell can set some limits and masks.
 pub fn by_shell(line: &str, command: &Command) -> Command {
     let mut shell = Command::new("sh");

@@ -6,7 +6,7 @@ mod attacks;
 mod authentication;
 mod canaries;
 mod certificates;
-mod counted_work;
+mod equal_work;
 mod handshakes;
 mod keys;
 mod memory;

@@ -1,12 +1,12 @@
 //! Shared parts of the tests with bad disks: a daemon that may be killed, fail or hang at its start; the record of its
 //! file operations; the states that a power cut can leave; and clients that remember each acknowledgement.
 
-mod child;
-mod doors;
-mod life;
+mod channels;
+mod clients;
+mod daemon;
+mod history;
 mod power;
 mod record;
-mod work;
 
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -14,12 +14,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::harness::{init_in, not_set_up, runtime};
 
-pub use child::{Serving, Start};
-pub use doors::{Doors, Seen, UNANSWERED, resolved};
-pub use life::{Check, OpenSteps, StepLife, value};
+pub use channels::{Channels, Seen, UNANSWERED, resolved};
+pub use clients::Client;
+pub use daemon::{Serving, Start};
+pub use history::{Check, OpenSteps, StepLife, value};
 pub use power::{Cut, Keep, Recording};
 pub use record::{Event, Kind, read};
-pub use work::Client;
 
 /// xorshift64*: the same seed gives the same story.
 pub struct Dice(u64);

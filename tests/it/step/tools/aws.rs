@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use super::{python, script};
 use crate::harness::{
-    Asked, HttpServer, ServeProcess, Steps, Told, connection, keyhatch_in, path_with_binary, text,
+    HttpRequest, HttpResponse, HttpServer, ServeProcess, Steps, connection, keyhatch_in,
+    path_with_binary, text,
 };
 
 fn aws(key: &str) -> String {
@@ -18,7 +19,7 @@ fn aws(key: &str) -> String {
     connection("aws", "prod", &fields).replace("spec:\n", "spec:\n  maxTtl: 5m\n")
 }
 
-fn identity(_: &Asked) -> Told {
+fn identity(_: &HttpRequest) -> HttpResponse {
     let body = "<GetCallerIdentityResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\">\
                 <GetCallerIdentityResult><Account>123456789012</Account></GetCallerIdentityResult>\
                 </GetCallerIdentityResponse>";
@@ -26,8 +27,8 @@ fn identity(_: &Asked) -> Told {
 }
 
 /// The key id and the session token of each signed request.
-fn signed_by(asked: &[Asked]) -> Vec<(String, String)> {
-    let who = |asked: &Asked| {
+fn signed_by(asked: &[HttpRequest]) -> Vec<(String, String)> {
+    let who = |asked: &HttpRequest| {
         let authorization = asked.header("authorization");
         let (_, credential) = authorization.split_once("Credential=").unwrap();
         let key = credential.split('/').next().unwrap().to_owned();

@@ -4,10 +4,10 @@ use std::path::Path;
 use std::process::Command;
 
 use super::{basic, program, stdout};
-use crate::harness::{Asked, HttpServer, Steps, Told, connection, text};
+use crate::harness::{HttpRequest, HttpResponse, HttpServer, Steps, connection, text};
 
 /// Serves files to clients with this login.
-fn files(root: &Path, login: &str) -> impl Fn(&Asked) -> Told + use<> {
+fn files(root: &Path, login: &str) -> impl Fn(&HttpRequest) -> HttpResponse + use<> {
     let (root, login) = (root.to_owned(), basic(login));
     move |asked| {
         if asked.header("authorization") != login {

@@ -14,13 +14,13 @@ use tonic::Status;
 use tonic::transport::Channel;
 use tonic_types::StatusExt as _;
 
-use super::child::{DEADLINE, Serving};
-use super::life::{Form, access, is_secret, reference, stamp};
+use super::daemon::{DEADLINE, Serving};
+use super::history::{Form, access, is_secret, reference, stamp};
 use crate::harness::{Got, identity_in, open_request, request, resolve_on};
 
 /// Channels to a daemon.
 #[derive(Clone)]
-pub struct Doors {
+pub struct Channels {
     pub operator: Channel,
     pub executor: Channel,
     /// The channel of a step that resolves values.
@@ -101,7 +101,7 @@ impl Seen {
     }
 }
 
-impl Doors {
+impl Channels {
     /// Connects, and opens a step of workflow w that resolves values.
     pub async fn open(serving: &Serving) -> Result<Self, String> {
         Self::open_as(serving, serving.operator(), serving.executor()).await

@@ -324,6 +324,51 @@ fn silent_guests_keep_no_other_guest_out() {
     assert!(silent.wait().unwrap().success());
 }
 
+#[test]
+fn silent_group_members_delay_nobody_and_fill_no_log() {
+    let Some(daemon) = GroupDaemon::start("another user in the admin group", "") else { return };
+    let script = "import socket, sys\n\
+                  held = []\n\
+                  for n in range(600):\n\
+                  \x20   one = socket.socket(socket.AF_UNIX)\n\
+                  \x20   one.connect(sys.argv[1])\n\
+                  \x20   if n < 300: held.append(one)\n\
+                  \x20   else: one.close()\n\
+                  print('ready', flush=True)\n\
+                  sys.stdin.read()\n";
+    let Some(mut silent) = daemon.ready_script(54_321, script) else { return };
+    let status = daemon.serving.run(&["status"]);
+    drop(silent.stdin.take());
+    assert!(silent.wait().unwrap().success());
+    assert!(status.status.success());
+    let log = daemon.serving.log();
+    assert!(log.contains("too many handshakes"), "{log}");
+    // The log has at most ten lines a second, and the test takes less than ten seconds.
+    assert!(log.lines().count() < 200, "{}", log.lines().count());
+}
+
+#[test]
+fn a_group_member_that_always_connects_harms_only_itself() {
+    let limits = "admin_guest_connections_per_second = 1\nadmin_guest_connection_burst = 5\n";
+    let Some(daemon) = GroupDaemon::start("another user in the admin group", limits) else {
+        return;
+    };
+    // The connections come one at a time, so the socket never has more than one.
+    let script = "import socket, sys\n\
+                  for n in range(20):\n\
+                  \x20   one = socket.socket(socket.AF_UNIX)\n\
+                  \x20   one.connect(sys.argv[1])\n\
+                  \x20   one.shutdown(socket.SHUT_WR)\n\
+                  \x20   while one.recv(100): pass\n";
+    let Some(mut busy) = daemon.script(54_321, script) else { return };
+    assert!(busy.wait().unwrap().success());
+    for _ in 0..10 {
+        daemon.serving.must(&["status"]);
+    }
+    let log = daemon.serving.log();
+    assert!(log.contains("connects too often") && !log.contains("too many handshakes"), "{log}");
+}
+
 /// Makes connections, each with the beginning of a handshake that never continues.
 fn begin_handshakes(socket: &Path, is_over: &AtomicBool) {
     use std::io::Write as _;

@@ -11,9 +11,9 @@ use tonic::Status;
 use tonic::transport::Channel;
 
 use super::Dice;
-use super::child::DEADLINE;
-use super::doors::{Doors, Seen, ask, in_time, reason_of, resolved, step_channel, within};
-use super::life::{Check, Form, Known, Life, StepLife, access, expected, stamp, value};
+use super::channels::{Channels, Seen, ask, in_time, reason_of, resolved, step_channel, within};
+use super::daemon::DEADLINE;
+use super::history::{Check, Form, Known, Life, StepLife, access, expected, stamp, value};
 use crate::harness::{bytes, open_request};
 
 const CONNECTIONS: usize = 6;
@@ -37,7 +37,7 @@ pub struct Client {
     values: u64,
     lives: BTreeMap<String, Life>,
     steps: Vec<StepLife>,
-    doors: Option<Doors>,
+    channels: Option<Channels>,
     /// The run of its steps.
     pub run: String,
     pub acknowledged: usize,
@@ -57,7 +57,7 @@ impl Client {
             values: 0,
             lives: BTreeMap::new(),
             steps: Vec::new(),
-            doors: None,
+            channels: None,
             run: "1".to_owned(),
             acknowledged: 0,
             patience: DEADLINE,
@@ -66,16 +66,16 @@ impl Client {
         }
     }
 
-    pub fn connect(&mut self, doors: &Doors) {
-        self.doors = Some(doors.clone());
+    pub fn connect(&mut self, channels: &Channels) {
+        self.channels = Some(channels.clone());
     }
 
     fn operator(&self) -> Channel {
-        self.doors.as_ref().unwrap().operator.clone()
+        self.channels.as_ref().unwrap().operator.clone()
     }
 
     fn executor(&self) -> Channel {
-        self.doors.as_ref().unwrap().executor.clone()
+        self.channels.as_ref().unwrap().executor.clone()
     }
 
     /// The lengths of the record at each answer to OpenStep.
@@ -249,7 +249,13 @@ impl Client {
     }
 
     /// Checks that everything is as it was acknowledged.
-    pub async fn check(&self, seen: &Seen, doors: &Doors, check: Check, dice: &mut Dice) -> Found {
+    pub async fn check(
+        &self,
+        seen: &Seen,
+        channels: &Channels,
+        check: Check,
+        dice: &mut Dice,
+    ) -> Found {
         let mut found = Found::default();
         for (name, life) in &self.lives {
             let form = seen.form(name);
@@ -270,7 +276,7 @@ impl Client {
                 continue;
             }
             if dice.roll(check.one_in) == 0 {
-                let got = resolved(&doors.look, name).await;
+                let got = resolved(&channels.look, name).await;
                 possible.retain(|form| got == expected(name, form.as_ref()));
                 if possible.is_empty() {
                     let got = got.map(|value| value.chars().take(16).collect::<String>());
@@ -283,7 +289,7 @@ impl Client {
             let life = Life(vec![Known { form, acknowledged: Some(0) }]);
             found.lives.insert(name.clone(), life);
         }
-        found.problems.extend(self.check_steps(doors, check).await);
+        found.problems.extend(self.check_steps(channels, check).await);
         found
     }
 
@@ -300,13 +306,13 @@ impl Client {
         self.steps.extend(steps);
     }
 
-    async fn check_steps(&self, doors: &Doors, check: Check) -> Vec<String> {
+    async fn check_steps(&self, channels: &Channels, check: Check) -> Vec<String> {
         let mut problems = Vec::new();
         let mut runs = BTreeMap::<&str, pb::Run>::new();
         for step in self.steps.iter().filter(|step| step.acknowledged <= check.length) {
             if !runs.contains_key(step.run.as_str()) {
                 let asked = pb::GetRunRequest { workflow: "w".to_owned(), run: step.run.clone() };
-                let mut client = ExecutorServiceClient::new(doors.executor.clone());
+                let mut client = ExecutorServiceClient::new(channels.executor.clone());
                 let run = in_time(client.get_run(asked)).await;
                 runs.insert(&step.run, run.unwrap());
             }

@@ -1,10 +1,10 @@
-//! Commands beside serving: `doctor`, the probe, completion, the manual, the configuration reference and the image.
+//! `doctor` names each fault of a broker with the command that repairs it, and changes nothing itself. The probe `healthcheck` ends
+//! soon with one line.
 
 use std::fs::Permissions;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output};
-use std::time::Duration;
+use std::process::{Child, Command};
 
 use keyhatch::model::{Clock, Limits, Timestamp};
 use rustix::process::{Signal, kill_process};
@@ -12,25 +12,11 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::harness::{
-    START, ServeProcess, SmallFilesystem, TestBroker, by_shell, init_in, keyhatch, keyhatch_in,
-    path_with_binary, skipped, succeeded, temp_dir, wait_until,
+    START, ServeProcess, SmallFilesystem, TestBroker, by_shell, init_dir, init_in, keyhatch,
+    keyhatch_in, path_with_binary, skipped, succeeded, temp_dir, text, wait_until,
 };
 
 const DAY: i64 = 24 * 3_600_000;
-
-fn made() -> TempDir {
-    let directory = temp_dir();
-    init_in(directory.path());
-    directory
-}
-
-fn stdout(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
-}
 
 /// The findings of the doctor.
 struct Diagnosis {
@@ -42,7 +28,7 @@ impl Diagnosis {
     fn of(mut command: Command) -> Self {
         let output = command.output().unwrap();
         let answer: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
-            panic!("{error}: {}{}", stdout(&output), stderr(&output));
+            panic!("{error}: {}{}", text(&output.stdout), text(&output.stderr));
         });
         let findings = answer["findings"].as_array().unwrap().clone();
         let failed = findings.iter().filter(|finding| finding["level"] == "fail").count();
@@ -130,7 +116,7 @@ fn a_healthy_broker_gets_no_failure() {
     for what in ["KEK's place", "KEK", "clock", "daemon", "version", "admin socket"] {
         assert_eq!(diagnosis.level(what), "ok", "{:#}", diagnosis.get(what));
     }
-    let lines = stdout(&with_kek("doctor").output().unwrap());
+    let lines = text(&with_kek("doctor").output().unwrap().stdout);
     let starts = ["ok  ", "warn", "    "];
     assert!(
         lines.lines().all(|line| starts.iter().any(|start| line.starts_with(start))),
@@ -140,7 +126,7 @@ fn a_healthy_broker_gets_no_failure() {
 
 #[test]
 fn doctor_warns_of_a_kek_beside_the_store_and_a_wrong_one() {
-    let (directory, other) = (made(), made());
+    let (directory, other) = (init_dir(), init_dir());
     let diagnosis = doctor(directory.path());
     assert_eq!(diagnosis.level("KEK's place"), "warn");
     assert!(diagnosis.get("KEK's place")["do"].as_str().unwrap().contains("key rotate --kek-file"));
@@ -157,7 +143,7 @@ fn doctor_warns_of_a_kek_beside_the_store_and_a_wrong_one() {
 
 #[test]
 fn doctor_names_each_wrong_mode_with_a_remedy() {
-    let directory = made();
+    let directory = init_dir();
     let _serving = ServeProcess::start(directory.path());
     for (what, file, mode) in [
         ("KEK file", "state/kek", 0o644),
@@ -185,7 +171,7 @@ fn doctor_names_files_of_another_user_with_a_remedy() {
         skipped("files of another user", "needs root");
         return;
     }
-    let directory = made();
+    let directory = init_dir();
     let _serving = ServeProcess::start(directory.path());
     for (what, file) in [
         ("KEK file", "state/kek"),
@@ -250,7 +236,7 @@ fn doctor_names_an_expired_certificate_with_a_remedy() {
 
 #[test]
 fn doctor_names_a_foreign_certificate_with_a_remedy() {
-    let (directory, other) = (made(), made());
+    let (directory, other) = (init_dir(), init_dir());
     let file = |directory: &TempDir| directory.path().join("state/operators/admin/tls.crt");
     std::fs::remove_file(file(&directory)).unwrap();
     std::fs::copy(file(&other), file(&directory)).unwrap();
@@ -298,7 +284,7 @@ fn doctor_tells_a_host_with_a_slow_clock_to_set_it() {
 
 #[test]
 fn doctor_names_a_runtime_directory_with_too_long_a_path() {
-    let directory = made();
+    let directory = init_dir();
     let long = directory.path().join("x".repeat(80));
     let mut command = keyhatch_in(directory.path(), &["doctor", "-o", "json"]);
     command.env("KEYHATCH_RUNTIME", &long);
@@ -316,7 +302,7 @@ fn doctor_names_a_runtime_directory_with_too_long_a_path() {
 
 #[test]
 fn doctor_names_confusing_variables_with_a_remedy() {
-    let directory = made();
+    let directory = init_dir();
     let _serving = ServeProcess::start(directory.path());
     for (name, value, level) in [
         ("KEYHATCH_DIR", directory.path().join("nothing"), "fail"),
@@ -385,7 +371,7 @@ fn traces(directory: &Path) -> Vec<(PathBuf, u32, i64, i64, u64)> {
 
 #[test]
 fn the_doctor_changes_nothing() {
-    let directory = made();
+    let directory = init_dir();
     ServeProcess::start(directory.path()).kill();
     // A killed rotation leaves such a keyring. The next start removes it.
     let keyring = directory.path().join("state/keyring.json");
@@ -418,7 +404,7 @@ fn a_kek_known_only_to_the_daemon_is_no_fault() {
 
 #[test]
 fn doctor_names_the_own_identity_of_a_remote_operator() {
-    let directory = made();
+    let directory = init_dir();
     let serving = ServeProcess::start(directory.path());
     let own = directory.path().join("op2");
     let add = ["operator", "add", "op2", "--role", "viewer", "--out", own.to_str().unwrap()];
@@ -445,7 +431,7 @@ fn doctor_names_the_own_identity_of_a_remote_operator() {
 
 #[test]
 fn in_a_step_the_doctor_looks_at_the_steps_directory() {
-    let directory = made();
+    let directory = init_dir();
     let serving = ServeProcess::start(directory.path());
     let run = |script: &str| {
         let names = ["step", "run", "--workflow", "w", "--run", "1", "--step", "s", "--"];
@@ -469,18 +455,32 @@ fn in_a_step_the_doctor_looks_at_the_steps_directory() {
     assert_eq!((failed.len(), &failed[0]["what"]), (1, &"broker".into()), "{answer:#}");
 }
 
+#[test]
+fn doctor_names_a_configuration_that_serve_refuses() {
+    let directory = init_dir();
+    let file = directory.path().join("config.toml");
+    let arguments = ["doctor", "-o", "json", "--config", file.to_str().unwrap()];
+    std::fs::write(&file, "[limits]\nopen_steps = 0\n").unwrap();
+    let diagnosis = Diagnosis::of(keyhatch_in(directory.path(), &arguments));
+    let detail = diagnosis.get("configuration")["detail"].as_str().unwrap();
+    assert!(detail.contains("open_steps must be at least 1"), "{detail}");
+    std::fs::write(&file, "[limits]\nopen_steps = 100\n").unwrap();
+    let diagnosis = Diagnosis::of(keyhatch_in(directory.path(), &arguments));
+    assert_eq!(diagnosis.level("open files"), "ok");
+}
+
 /// The exit code, if the command ends by itself, and its output.
 fn healthcheck(command: &mut Command) -> (Option<i32>, String) {
     let child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
     let mut child = child.spawn().unwrap();
     wait_until("the probe has ended", || child.try_wait().unwrap().is_some());
     let output = child.wait_with_output().unwrap();
-    (output.status.code(), stdout(&output) + &stderr(&output))
+    (output.status.code(), text(&output.stdout) + &text(&output.stderr))
 }
 
 #[test]
 fn a_probe_ends_soon_with_one_line_whatever_the_daemon_does() {
-    let directory = made();
+    let directory = init_dir();
     let serving = ServeProcess::start(directory.path());
     let probe = || healthcheck(&mut keyhatch_in(directory.path(), &["healthcheck"]));
     assert_eq!(probe(), (Some(0), "serving\n".to_owned()));
@@ -501,235 +501,4 @@ fn a_probe_ends_soon_with_one_line_whatever_the_daemon_does() {
     assert!(serving.terminate());
     let (code, said) = probe();
     assert_eq!((code, said.lines().count()), (Some(1), 1), "{said}");
-}
-
-/// The commands below these, as help lists them.
-fn commands_below(words: &[String]) -> Vec<String> {
-    let mut arguments: Vec<&str> = words.iter().map(String::as_str).collect();
-    arguments.push("--help");
-    let help = stdout(&keyhatch(&arguments).output().unwrap());
-    let Some(list) = help.split("Commands:\n").nth(1) else { return Vec::new() };
-    let lines = list.split("\n\n").next().unwrap_or_default().lines();
-    // A long entry continues on an indented line.
-    let names = lines.filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
-    names.filter(|name| !name.is_empty() && *name != "help").map(str::to_owned).collect()
-}
-
-fn all_commands() -> Vec<Vec<String>> {
-    let mut all = Vec::new();
-    let mut next = vec![Vec::new()];
-    while let Some(words) = next.pop() {
-        for name in commands_below(&words) {
-            next.push([words.clone(), vec![name]].concat());
-        }
-        all.push(words);
-    }
-    all
-}
-
-fn is_installed(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
-}
-
-#[test]
-fn every_shell_completes_every_command() {
-    let names = commands_below(&[]);
-    assert!(names.len() > 20, "{names:?}");
-    let directory = tempfile::tempdir().unwrap();
-    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
-        let script = keyhatch(&["completion", shell]).output().unwrap();
-        assert!(script.status.success());
-        let text = stdout(&script);
-        for name in &names {
-            assert!(text.contains(name), "{shell} does not know {name}");
-        }
-        let file = directory.path().join(shell);
-        std::fs::write(&file, &text).unwrap();
-        if ["bash", "zsh", "fish"].contains(&shell) && is_installed(shell) {
-            succeeded(&Command::new(shell).arg("-n").arg(&file).output().unwrap());
-        }
-    }
-    let unknown = keyhatch(&["completion", "cmd"]).output().unwrap();
-    assert_eq!(unknown.status.code(), Some(2));
-}
-
-#[test]
-fn every_command_has_a_page_of_the_manual_that_is_well_formed() {
-    let directory = tempfile::tempdir().unwrap();
-    let out = directory.path().join("not/yet/there");
-    succeeded(&keyhatch(&["man", "--out", out.to_str().unwrap()]).output().unwrap());
-    let commands = all_commands();
-    assert!(commands.len() > 60, "{commands:?}");
-    for words in &commands {
-        let name = [vec!["keyhatch".to_owned()], words.clone()].concat().join("-");
-        let page = out.join(format!("{name}.1"));
-        let text = std::fs::read_to_string(&page).unwrap();
-        assert!(text.is_ascii(), "{name}: not every device has other signs");
-        let is_leaf = !text.contains("SUBCOMMANDS");
-        for section in ["ENVIRONMENT", "FILES", "EXIT STATUS"] {
-            assert!(text.contains(&format!(".SH \"{section}\"")), "{name}: {section}");
-        }
-        assert!(!is_leaf || text.contains("\n.SH EXAMPLES\n"), "{name}: no examples");
-        if is_installed("groff") {
-            let arguments = ["-K", "utf8", "-man", "-Tutf8", "-ww", "-z"];
-            let read = Command::new("groff").args(arguments).arg(&page).output().unwrap();
-            assert!(read.status.success() && read.stderr.is_empty(), "{}", stderr(&read));
-        }
-    }
-    assert_eq!(std::fs::read_dir(&out).unwrap().count(), commands.len());
-    let own = stdout(&keyhatch(&["man"]).output().unwrap());
-    assert!(own.contains(".TH keyhatch 1"), "{own}");
-    let file = directory.path().join("file");
-    std::fs::write(&file, "").unwrap();
-    let refused = keyhatch(&["man", "--out", file.to_str().unwrap()]).output().unwrap();
-    assert_eq!(refused.status.code(), Some(2));
-}
-
-#[test]
-fn doctor_names_a_configuration_that_serve_refuses() {
-    let directory = made();
-    let file = directory.path().join("config.toml");
-    let arguments = ["doctor", "-o", "json", "--config", file.to_str().unwrap()];
-    std::fs::write(&file, "[limits]\nopen_steps = 0\n").unwrap();
-    let diagnosis = Diagnosis::of(keyhatch_in(directory.path(), &arguments));
-    let detail = diagnosis.get("configuration")["detail"].as_str().unwrap();
-    assert!(detail.contains("open_steps must be at least 1"), "{detail}");
-    std::fs::write(&file, "[limits]\nopen_steps = 100\n").unwrap();
-    let diagnosis = Diagnosis::of(keyhatch_in(directory.path(), &arguments));
-    assert_eq!(diagnosis.level("open files"), "ok");
-}
-
-/// The cells of a table's row that begins with this one.
-fn row<'a>(text: &'a str, cell: usize, content: &str) -> Vec<&'a str> {
-    let rows = text.lines().filter(|line| line.starts_with('|'));
-    let mut rows = rows.map(|line| line.split(" | ").map(|cell| cell.trim_matches(['|', ' '])));
-    let found = rows.find(|cells| cells.clone().nth(cell) == Some(content));
-    found.unwrap_or_else(|| panic!("no row of {content}: {text}")).collect()
-}
-
-#[test]
-fn the_reference_has_every_configuration_key_and_default() {
-    let text = stdout(&keyhatch(&["config", "reference"]).output().unwrap());
-    let limits = serde_json::to_value(Limits::default()).unwrap();
-    for (name, default) in limits.as_object().unwrap() {
-        let cells = row(&text, 0, &format!("`{name}`"));
-        assert_eq!(cells[1], default.to_string(), "{name}");
-        assert!(cells[2].len() > 10, "{name} says what it bounds");
-    }
-    for key in keyhatch::config::file_keys() {
-        if key == "limits" {
-            assert!(text.contains("`limits`"));
-        } else {
-            row(&text, 2, &format!("`{key}`"));
-        }
-    }
-    // The file accepts each key of the reference, and no other.
-    let state = row(&text, 2, "`state`");
-    assert_eq!(state[..2], ["`--state`", "`KEYHATCH_STATE`"]);
-    assert!(row(&text, 2, "`runtime`")[4].contains("/run/keyhatch-broker"));
-    assert_eq!(row(&text, 2, "`journal`")[4], "`written`");
-    let help = stdout(&keyhatch(&["serve", "--help"]).output().unwrap());
-    for flag in help.split_whitespace().filter(|word| word.starts_with("--")) {
-        let flag = flag.trim_end_matches([',', '.', ':', ']']);
-        let is_common = ["--output", "--help", "--version"].contains(&flag);
-        assert!(is_common || text.contains(&format!("`{flag}`")), "{flag}");
-    }
-}
-
-#[test]
-fn systemd_accepts_the_unit_and_it_grants_little() {
-    let printed = keyhatch(&["config", "systemd-unit"]).output().unwrap();
-    let unit = stdout(&printed);
-    let start = format!("ExecStart={} serve ", env!("CARGO_BIN_EXE_keyhatch"));
-    assert!(unit.lines().any(|line| line.starts_with(&start)), "{unit}");
-    for line in [
-        "User=keyhatch",
-        "StateDirectory=keyhatch",
-        "RuntimeDirectory=keyhatch-broker",
-        "RuntimeDirectoryPreserve=yes",
-        "CapabilityBoundingSet=",
-        "NoNewPrivileges=yes",
-        "MemoryDenyWriteExecute=yes",
-        "LimitCORE=0",
-        "ProtectSystem=strict",
-        "ProtectHome=yes",
-        "PrivateNetwork=yes",
-        "RestrictAddressFamilies=AF_UNIX",
-        "UMask=0077",
-        "KillSignal=SIGTERM",
-        "Restart=on-failure",
-    ] {
-        assert!(unit.lines().any(|given| given == line), "{line}");
-    }
-    assert!(!unit.contains("AmbientCapabilities"), "{unit}");
-    let calls = unit.lines().find(|line| line.starts_with("SystemCallFilter=")).unwrap();
-    assert!(calls.contains("memfd_secret") && calls.contains("mlock"), "{calls}");
-    if !is_installed("systemd-analyze") {
-        skipped("systemd reads the unit", "systemd-analyze is not installed");
-        return;
-    }
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("keyhatch.service");
-    std::fs::write(&file, &unit).unwrap();
-    let read = Command::new("systemd-analyze").arg("verify").arg(&file).output().unwrap();
-    let said = stdout(&read) + &stderr(&read);
-    assert!(read.status.success() && !said.contains("keyhatch.service:"), "{said}");
-}
-
-#[test]
-fn the_image_is_built_from_existing_files_and_commands() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let read = |name: &str| std::fs::read_to_string(root.join(name)).unwrap();
-    let text = read("Dockerfile");
-    let mut copied = Vec::new();
-    for line in text.lines().filter_map(|line| line.strip_prefix("COPY ")) {
-        if !line.starts_with("--from=") {
-            let words: Vec<_> = line.split_whitespace().collect();
-            copied.extend(words[..words.len() - 1].iter().map(|word| (*word).to_owned()));
-        }
-    }
-    let ignored = read(".dockerignore");
-    let mut kept: Vec<_> =
-        ignored.lines().filter_map(|line| line.strip_prefix('!')).map(str::to_owned).collect();
-    assert!(copied.iter().all(|path| root.join(path).exists()), "{copied:?}");
-    copied.sort();
-    kept.sort();
-    assert_eq!(copied, kept);
-    assert!(ignored.lines().any(|line| line == "*"));
-    let cargo: toml::Table = toml::from_str(&read(".cargo/config.toml")).unwrap();
-    let build = cargo["alias"]["build-static"].as_array().unwrap();
-    let is_locked = build.iter().any(|word| word.as_str() == Some("--locked"));
-    assert!(text.contains("RUN cargo build-static") && is_locked, "{build:?}");
-    // cargo looks for the files of targets without a path, and the image does not have them.
-    let manifest: toml::Table = toml::from_str(&read("Cargo.toml")).unwrap();
-    for kind in ["bin", "test", "bench"] {
-        let targets = manifest[kind].as_array().unwrap();
-        assert!(targets.iter().all(|target| target.get("path").is_some()), "{kind}");
-    }
-    let words = |start: &str| -> Vec<String> {
-        let line = text.lines().find(|line| line.starts_with(start)).unwrap();
-        serde_json::from_str(&line[line.find('[').unwrap()..]).unwrap()
-    };
-    assert_eq!(words("ENTRYPOINT"), ["keyhatch"]);
-    let health = words("HEALTHCHECK");
-    assert_eq!(health[0], "keyhatch");
-    for command in [words("CMD"), health[1..].to_vec()] {
-        succeeded(&keyhatch(&[]).args(&command).arg("--help").output().unwrap());
-    }
-    let versions = |start: &str| -> Vec<&str> {
-        let lines = text.lines().filter(|line| line.starts_with(start));
-        lines.filter(|line| line.contains("bookworm")).collect()
-    };
-    assert_eq!(versions("FROM ").len(), 2, "both stages are of one Debian, for its libc");
-    assert!(text.lines().any(|line| line.starts_with("USER ") && !line.contains("root")));
-}
-
-/// The probe ends by its own timeout, before the container runtime's.
-#[test]
-fn the_image_gives_a_probe_more_time_than_it_takes() {
-    let text = include_str!("../../../Dockerfile");
-    let line = text.lines().find(|line| line.starts_with("HEALTHCHECK")).unwrap();
-    let given = line.split("--timeout=").nth(1).unwrap().split('s').next().unwrap();
-    assert!(Duration::from_secs(given.parse().unwrap()) > Duration::from_secs(2));
 }
