@@ -160,7 +160,7 @@ fn dev_reports_what_it_allows_and_why_it_refuses() {
         dev.args(command).env("PATH", path_with_binary());
         text(&dev.output().unwrap().stderr)
     };
-    let allowed = "dev lets workflow:dev use what names nobody else: slack/own\n";
+    let allowed = "dev lets workflow:dev use slack/own, because the seed names nobody for it\n";
     assert_eq!(dev(&["keyhatch", "get", "slack/own", "--format", "json"]), allowed);
     let told = dev(&["keyhatch", "get", "slack/theirs"]);
     assert_says(

@@ -43,7 +43,7 @@ pub struct Dev {
     workflow: String,
     #[command(flatten)]
     parents: SharedParents,
-    /// What the broker logs, on stderr.
+    /// The filter of the log, which goes to stderr.
     #[arg(long, env = "KEYHATCH_LOG", value_name = "FILTER", default_value = "warn")]
     log: String,
     /// A command to run as the step, instead of the tour.
@@ -63,7 +63,7 @@ spec:
     secret_access_key: not-a-real-secret-access-key
     region: eu-west-1
 ";
-/// How many refusals are explained.
+/// The most refusals that are explained.
 const MOST_REFUSALS: i32 = 5;
 
 impl Dev {
@@ -83,7 +83,7 @@ impl Dev {
         WorkflowName::parse(&self.workflow)?;
         let documents = self.documents(SAMPLE)?;
         start_log(LogFormat::Text, &self.log)?;
-        // Removed, with everything in it, when this ends.
+        // The directory is removed at the end, with everything in it.
         let private = std::fs::Permissions::from_mode(0o700);
         let directory =
             tempfile::Builder::new().prefix("keyhatch-dev-").permissions(private).tempdir()?;
@@ -138,8 +138,9 @@ impl Dev {
             Document::Integration(_) | Document::Secret(_) => None,
         });
         let named = named.collect::<Vec<_>>().join(", ");
-        (!named.is_empty())
-            .then(|| format!("dev lets {workflow} use what names nobody else: {named}"))
+        (!named.is_empty()).then(|| {
+            format!("dev lets {workflow} use {named}, because the seed names nobody for it")
+        })
     }
 
     async fn open(&self, executor: Channel) -> Result<pb::OpenedStep, Failure> {
