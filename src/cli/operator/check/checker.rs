@@ -210,7 +210,8 @@ impl Checker<'_> {
         grants.collect()
     }
 
-    /// True if the grants would name the first principal of `--run-as`: from then on every step must run as one.
+    /// True if the grants would bind a run-as principal for the first time: from then on every step must run as such a
+    /// principal.
     fn binds_first_run_as(&self, explained: &pb::ExplainResponse) -> bool {
         let is_run_as = |principal: &String| principal.parse::<RunAs>().is_ok();
         explained.resources.iter().filter(|one| !one.allowed && one.exists).any(|one| {
