@@ -1,7 +1,7 @@
 //! The parts that commands share. To write a command:
 //!
 //! 1. Its arguments are a `clap::Args` struct in the folder of the people who call it; `cli/mod.rs` gets a variant of
-//!    `Command` and an arm of `dispatch`, and `help/examples.rs` an example.
+//!    `Command` and an arm of `dispatch`, and `help/examples.txt` an example.
 //! 2. `run(self, common: &Common)` connects with `common.operator()`, or with `Endpoint` as a step or an executor, and
 //!    makes one request; every `tonic::Status` becomes a [`failure::Failure`] by `?`. [`pages`] has the list RPCs.
 //! 3. The answer is `json!` or a struct that derives `Serialize`, for scripts. [`output::list`] and

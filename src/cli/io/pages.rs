@@ -44,7 +44,11 @@ async fn all<T>(
     page: impl AsyncFnMut(String) -> Result<Page<T>, tonic::Status>,
 ) -> Result<Vec<T>, Failure> {
     let mut found = Vec::new();
-    each(page, |items| Ok(found.extend(items))).await?;
+    let take = |items| {
+        found.extend::<Vec<_>>(items);
+        Ok(())
+    };
+    each(page, take).await?;
     Ok(found)
 }
 
@@ -54,7 +58,11 @@ pub async fn connections(
     wanted: pb::ListConnectionsRequest,
 ) -> Result<Vec<pb::Connection>, Failure> {
     let mut found = Vec::new();
-    each_connections(channel, wanted, |page| Ok(found.extend(page))).await?;
+    let take = |page| {
+        found.extend::<Vec<_>>(page);
+        Ok(())
+    };
+    each_connections(channel, wanted, take).await?;
     Ok(found)
 }
 

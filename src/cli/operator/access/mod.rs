@@ -100,7 +100,7 @@ impl AccessChangeArgs {
             let is_first = names_run_as(&resource.access) && !names_somebody;
             match resource.write_access(channel.clone()).await {
                 Err(failure) if failure.reason == "ETAG_MISMATCH" && attempt < MAX_ATTEMPTS => {
-                    attempt += 1
+                    attempt += 1;
                 }
                 Err(failure) => return Err(failure),
                 Ok(written) => {
