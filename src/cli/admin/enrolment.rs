@@ -28,12 +28,12 @@ const REQUEST: &str = "tls.csr";
 #[derive(clap::Args)]
 #[group(required = true, multiple = true)]
 pub struct IdentityArgs {
-    /// Make this directory, which is then the new identity: name it in KEYHATCH_DIR. A key is made in it, too, unless there is
-    /// --csr. In another user's directory it belongs to that user.
+    /// Make this directory, which is then the new identity: name it in KEYHATCH_DIR. A key is made in it, too, unless
+    /// there is --csr. In another user's directory it belongs to that user.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// The certificate signing request of a key that was made elsewhere. If operator request or executor request made it, the
-    /// certificate goes beside it and completes the identity. For other requests it is printed.
+    /// The certificate signing request of a key that was made elsewhere. If operator request or executor request made
+    /// it, the certificate goes beside it and completes the identity. For other requests it is printed.
     #[arg(long, value_name = "FILE")]
     csr: Option<PathBuf>,
 }
@@ -44,7 +44,8 @@ pub struct IdentityRequest {
     /// The name for the registration.
     #[arg(long)]
     name: String,
-    /// The directory to make; by default keyhatch in the user's configuration directory, which commands read by default.
+    /// The directory to make; by default keyhatch in the user's configuration directory, which commands read by
+    /// default.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }
@@ -215,8 +216,8 @@ fn make(path: &Path) -> Result<Directory, Failure> {
     made.map_err(|error| unfit(&error))
 }
 
-/// The directories above a path that this process may trust. A user cannot be led to a place where that user may not write, so
-/// a user trusts all. Root can be led anywhere, so root trusts none but its own and the owner's.
+/// The directories above a path that this process may trust. A user cannot be led to a place where that user may not
+/// write, so a user trusts all. Root can be led anywhere, so root trusts none but its own and the owner's.
 fn trusted_parents(path: &Path) -> Vec<PathBuf> {
     match path.canonicalize() {
         Ok(path) if !geteuid().is_root() => path.ancestors().map(Path::to_owned).collect(),

@@ -28,8 +28,8 @@ pub struct KekArgs {
     /// The file of the key that wraps all other keys (KEK); by default kek in the state directory.
     #[arg(long, env = KEK_FILE, value_name = "FILE")]
     kek_file: Option<PathBuf>,
-    /// The command that prints the KEK, 64 hexadecimal digits or 32 bytes. Its words are quoted as for a shell, and no shell
-    /// runs it.
+    /// The command that prints the KEK, 64 hexadecimal digits or 32 bytes. Its words are quoted as for a shell, and no
+    /// shell runs it.
     #[arg(long, env = KEK_COMMAND, value_name = "COMMAND")]
     kek_command: Option<String>,
     /// Derive the KEK from a passphrase, which is asked for without echo.
@@ -47,8 +47,8 @@ pub struct NewKekArgs {
     /// Take the KEK from this file from now on. The file is made if it does not exist.
     #[arg(long, value_name = "FILE")]
     kek_file: Option<PathBuf>,
-    /// Take the KEK from this command at every start. It prints 64 hexadecimal digits or 32 bytes. Its words are quoted as
-    /// for a shell, and no shell runs it.
+    /// Take the KEK from this command at every start. It prints 64 hexadecimal digits or 32 bytes. Its words are quoted
+    /// as for a shell, and no shell runs it.
     #[arg(long, value_name = "COMMAND")]
     kek_command: Option<String>,
     /// Derive the KEK from a passphrase, which every start will need. It is asked for without echo.
@@ -187,7 +187,8 @@ impl KekChoice {
     }
 }
 
-/// The way to a KEK. A passphrase is asked for only when it is needed. If stdin is not a terminal, the error names `flag`.
+/// The way to a KEK. A passphrase is asked for only when it is needed. If stdin is not a terminal, the error names
+/// `flag`.
 pub(crate) fn unlock(choice: Option<&KekChoice>, trust: &Trust, flag: &'static str) -> Unlock {
     let file = match choice {
         Some(KekChoice::PassphraseFile(file)) => Some(file.clone()),

@@ -38,8 +38,8 @@ pub enum KeyCommand {
 /// Arguments of `key rotate`.
 #[derive(clap::Args)]
 pub struct KeyRotate {
-    /// Rotate the key that records are sealed under, and wait until all records are sealed again. The broker goes on if this
-    /// is interrupted.
+    /// Rotate the key that records are sealed under, and wait until all records are sealed again. The broker goes on if
+    /// this is interrupted.
     #[arg(long, conflicts_with = "NewKekArgs")]
     data: bool,
     /// With --data: do not wait.

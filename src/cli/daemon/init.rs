@@ -71,7 +71,8 @@ impl Init {
     }
 }
 
-/// The flags that serve needs for this broker, each after a space. Warns if the default runtime directory cannot be made.
+/// The flags that serve needs for this broker, each after a space. Warns if the default runtime directory cannot be
+/// made.
 pub(crate) fn serve_flags(has_runtime: bool, runtime: &Path, kek: Option<&KekChoice>) -> String {
     let shown = runtime.display();
     let runtime = match (has_runtime, can_be_made(runtime)) {

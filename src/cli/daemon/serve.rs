@@ -22,19 +22,20 @@ use crate::sys::notify;
 pub struct Serve {
     #[command(flatten)]
     broker: BrokerArgs,
-    /// A group, by name or id, whose members may connect to the admin socket, too. Their certificates still say who they are.
+    /// A group, by name or id, whose members may connect to the admin socket, too. Their certificates still say who
+    /// they are.
     #[arg(long, env = "KEYHATCH_ADMIN_GROUP", value_name = "GROUP")]
     admin_group: Option<String>,
     /// When an answer to a step counts as journaled: synced, when the disk has the line, or written, when the operating
     /// system has it.
     #[arg(long, env = "KEYHATCH_JOURNAL", value_name = "MODE", value_parser = journal_mode)]
     journal: Option<JournalMode>,
-    /// Serve metrics for Prometheus at http://ADDRESS/metrics: a loopback address and a port, such as 127.0.0.1:9464. With
-    /// port 0 the log has the port.
+    /// Serve metrics for Prometheus at http://ADDRESS/metrics: a loopback address and a port, such as 127.0.0.1:9464.
+    /// With port 0 the log has the port.
     #[arg(long, env = "KEYHATCH_METRICS", value_name = "ADDRESS")]
     metrics: Option<String>,
-    /// Refuse to start if the store has fewer changes than this number, which status shows as "last change": then an older
-    /// copy has replaced the store.
+    /// Refuse to start if the store has fewer changes than this number, which status shows as "last change": then an
+    /// older copy has replaced the store.
     #[arg(long, value_name = "CHANGE")]
     expect_head: Option<u64>,
     /// The configuration file: state, runtime, shared_parent, admin_group, journal, metrics, and the tables kek and

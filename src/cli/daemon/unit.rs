@@ -28,8 +28,8 @@ const HIDDEN: [&str; 5] = ["/home", "/root", "/run/user", "/tmp", "/var/tmp"];
 /// Arguments of `config systemd-unit`.
 #[derive(clap::Args)]
 pub struct SystemdUnit {
-    /// Have the daemon serve metrics at this loopback address, such as 127.0.0.1:9464. It gets this host's loopback and no
-    /// other network.
+    /// Have the daemon serve metrics at this loopback address, such as 127.0.0.1:9464. It gets this host's loopback and
+    /// no other network.
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<String>,
     /// Give the daemon the network, for a KEK command that asks a KMS.

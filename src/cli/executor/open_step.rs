@@ -29,8 +29,8 @@ pub struct NewStep {
     /// On whose behalf the step runs, such as user:alice or team:ops; may be given more than once.
     #[arg(long, value_name = "PRINCIPAL")]
     run_as: Vec<String>,
-    /// The Unix user that the step's processes run as. By default the user of this command if the step reads the directory
-    /// on this host, else the daemon's own. With "any" every user who can read the directory can be the step.
+    /// The Unix user that the step's processes run as. By default the user of this command if the step reads the
+    /// directory on this host, else the daemon's own. With "any" every user who can read the directory can be the step.
     #[arg(long, value_name = "UID", value_parser = parse_uid)]
     pub(super) uid: Option<StepUid>,
     /// A Unix group whose members may use the directory, if no --uid is given.
@@ -62,8 +62,8 @@ fn parse_uid(text: &str) -> Result<StepUid, String> {
 }
 
 impl NewStep {
-    /// The request that opens this step by an endpoint. If the directory is used on this host and neither --uid nor --gid
-    /// is given, the request names the user of this process. The daemon's own user is always admitted.
+    /// The request that opens this step by an endpoint. If the directory is used on this host and neither --uid nor
+    /// --gid is given, the request names the user of this process. The daemon's own user is always admitted.
     pub(super) fn request(self, mount_path: String, endpoint: &Endpoint) -> pb::OpenStepRequest {
         let own = rustix::process::geteuid().as_raw();
         let is_for_us = mount_path == "host" && self.uid.is_none() && self.gid.is_none();

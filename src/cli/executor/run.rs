@@ -94,7 +94,8 @@ impl RunArgument {
         print(common.output, &answer, text, || self.run.clone())
     }
 
-    /// Explains that this executor has no such run, and names its executors if there is an operator's identity to ask with.
+    /// Explains that this executor has no such run, and names its executors if there is an operator's identity to ask
+    /// with.
     async fn not_own(&self, failure: Failure, common: &Common, own: &Endpoint) -> Failure {
         if failure.reason != "RUN_NOT_FOUND" {
             return failure;

@@ -23,7 +23,8 @@ pub struct RunList {
     /// Only runs of this workflow.
     #[arg(long, value_name = "NAME")]
     workflow: Option<String>,
-    /// Runs that opened a step since then: 2026-01-31T12:00:00Z, or a duration ago. Runs with open steps are always listed.
+    /// Runs that opened a step since then: 2026-01-31T12:00:00Z, or a duration ago. Runs with open steps are always
+    /// listed.
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = time::since)]
     since: Timestamp,
 }

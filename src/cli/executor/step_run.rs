@@ -25,13 +25,13 @@ use crate::sys::OtherUser;
 pub struct StepRun {
     #[command(flatten)]
     step: NewStep,
-    /// Run the command as the user of --uid, with that user's groups and environment. Takes root. The command shares this
-    /// terminal, and may type into it if the kernel still allows that (TIOCSTI): keep root's terminal from the command of
-    /// another user, by `setsid -w keyhatch step run …` or from a service.
+    /// Run the command as the user of --uid, with that user's groups and environment. Takes root. The command shares
+    /// this terminal, and may type into it if the kernel still allows that (TIOCSTI): keep root's terminal from the
+    /// command of another user, by `setsid -w keyhatch step run …` or from a service.
     #[arg(long, requires = "uid")]
     switch: bool,
-    /// With --switch, a variable that the command inherits; may be given more than once. Other variables are inherited only
-    /// if they are TERM, COLORTERM, LANG, LANGUAGE, LC_*, TZ, CI or KEYHATCH_HELPER_*.
+    /// With --switch, a variable that the command inherits; may be given more than once. Other variables are inherited
+    /// only if they are TERM, COLORTERM, LANG, LANGUAGE, LC_*, TZ, CI or KEYHATCH_HELPER_*.
     #[arg(long, requires = "switch", value_name = "NAME")]
     preserve_env: Vec<OsString>,
     /// The command. {mount} in it becomes DIRECTORY:/run/keyhatch:ro, for `docker run -v {mount}`, and

@@ -14,8 +14,8 @@ use crate::cli::io::output;
 /// Arguments of `man`.
 #[derive(clap::Args)]
 pub struct Manual {
-    /// Write a page for each command into this directory, which is made if it is missing. Without it the page of keyhatch
-    /// itself is printed.
+    /// Write a page for each command into this directory, which is made if it is missing. Without it the page of
+    /// keyhatch itself is printed.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }

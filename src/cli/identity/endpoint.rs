@@ -147,9 +147,8 @@ impl Endpoint {
         &self.socket
     }
 
-    /// Connects, and retries while the broker is away.
-    /// Fails if a file cannot be read, or the broker cannot be reached or refuses the certificate. `STEP_NOT_OPEN` at once if
-    /// the step has ended.
+    /// Connects, and retries while the broker is away. Fails if a file cannot be read, or the broker cannot be reached
+    /// or refuses the certificate. `STEP_NOT_OPEN` at once if the step has ended.
     pub async fn connect(&self) -> Result<Channel, Failure> {
         self.connect_within(&mut RetryDeadline::after(RETRY_TIME)).await
     }
@@ -235,8 +234,8 @@ impl Endpoint {
     }
 }
 
-/// The directory of the user's own identity. None if it is not for this caller, or another user owns it: with sudo, HOME
-/// may be another user's, who then would choose the identity and the broker.
+/// The directory of the user's own identity. None if it is not for this caller, or another user owns it: with sudo,
+/// HOME may be another user's, who then would choose the identity and the broker.
 fn own_identity(caller: Caller) -> Option<PathBuf> {
     let directory = default_identity()?;
     let owner = std::fs::metadata(&directory).ok()?.uid();

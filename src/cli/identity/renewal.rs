@@ -1,7 +1,7 @@
 //! The renewal of certificates of operators and executors.
 //!
-//! Any command renews the certificate that it uses once two thirds of the lifetime have passed. The key stays the same, and
-//! the file of the certificate is replaced in place. Root renews certificates of other users as their owners.
+//! Any command renews the certificate that it uses once two thirds of the lifetime have passed. The key stays the same,
+//! and the file of the certificate is replaced in place. Root renews certificates of other users as their owners.
 
 use std::ffi::OsString;
 use std::fs::File;

@@ -19,8 +19,8 @@ use crate::model::Reference;
 /// The most times that credentials are read again because they change while they are read.
 pub const MAX_READS: usize = 16;
 
-/// Fields of a reference, or all fields if the list is empty. The field `uri` of a database is its address with the login,
-/// which is made of all fields.
+/// Fields of a reference, or all fields if the list is empty. The field `uri` of a database is its address with the
+/// login, which is made of all fields.
 pub type FieldSelection<'a> = (&'a Reference, &'a [String]);
 
 /// The versions of resolved credentials, by name.
@@ -106,7 +106,8 @@ impl Session {
         self.channel.lock().await.clone()
     }
 
-    /// Replaces a connection that has failed, unless another task has done so. If `failure` is given, the user learns why.
+    /// Replaces a connection that has failed, unless another task has done so. If `failure` is given, the user learns
+    /// why.
     pub async fn replace(
         &self,
         failed: &SessionChannel,

@@ -148,8 +148,8 @@ impl Credential {
         }
     }
 
-    /// The values under their customary variables: those of the integration, else `INTEGRATION_FIELD`. A secret has its own
-    /// name. Fails if a variable cannot hold a value, or would change what programs execute.
+    /// The values under their customary variables: those of the integration, else `INTEGRATION_FIELD`. A secret has its
+    /// own name. Fails if a variable cannot hold a value, or would change what programs execute.
     pub fn to_env(&self) -> Result<Vec<(String, &Value)>, Failure> {
         self.named_by_fields(|name| match &self.reference {
             Reference::Secret(secret) => vec![variable_name(secret.as_str())],
@@ -163,8 +163,8 @@ impl Credential {
         })
     }
 
-    /// The values under `PREFIX_FIELD`. Fails also if the name of a field is free: with a prefix, an editor of the connection
-    /// could set any variable.
+    /// The values under `PREFIX_FIELD`. Fails also if the name of a field is free: with a prefix, an editor of the
+    /// connection could set any variable.
     pub fn to_env_with_prefix(&self, prefix: &str) -> Result<Vec<(String, &Value)>, Failure> {
         let named = self.named_by_fields(|name| vec![prefixed(prefix, name.as_str())])?;
         match self.fields.keys().any(|name| self.is_free(name)) {

@@ -40,8 +40,8 @@ pub struct Get {
     /// others may not read it, and gets mode 0600 otherwise.
     #[arg(long, value_name = "FILE", conflicts_with = "watch")]
     out: Option<PathBuf>,
-    /// Print the credential now and at every new version, as one line of JSON, until it is deleted, the access ends or the
-    /// step ends.
+    /// Print the credential now and at every new version, as one line of JSON, until it is deleted, the access ends or
+    /// the step ends.
     #[arg(long, conflicts_with = "format")]
     watch: bool,
     /// The duration of the lease, such as 15m.

@@ -41,12 +41,12 @@ const STREAM: &str = "-";
 /// Arguments of `inject`.
 #[derive(clap::Args)]
 pub struct Inject {
-    /// The template, or - for stdin: {{ REF:FIELD }} and {{ secret:NAME }} become values, {{ "{{" }} becomes {{. A template
-    /// holds no values, so it can be committed.
+    /// The template, or - for stdin: {{ REF:FIELD }} and {{ secret:NAME }} become values, {{ "{{" }} becomes {{. A
+    /// template holds no values, so it can be committed.
     #[arg(short = 'i', long = "in", value_name = "TEMPLATE")]
     template: PathBuf,
-    /// The result, or - for stdout. The file is replaced as a whole once all values are there. It keeps its owner, group and
-    /// mode if others may not read it, and gets mode 0600 otherwise. It cannot be the template.
+    /// The result, or - for stdout. The file is replaced as a whole once all values are there. It keeps its owner,
+    /// group and mode if others may not read it, and gets mode 0600 otherwise. It cannot be the template.
     #[arg(short = 'o', long = "out", alias = "output", value_name = "FILE", default_value = STREAM)]
     out: PathBuf,
     /// How long the broker may take. The command retries while the broker restarts.

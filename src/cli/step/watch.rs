@@ -44,8 +44,8 @@ impl CredentialWatch {
         &self.request
     }
 
-    /// Waits for the current version, and then for each new one. Retries while the daemon is away, because the step stays
-    /// open. After an error the next call opens the watch again, without the version that came last.
+    /// Waits for the current version, and then for each new one. Retries while the daemon is away, because the step
+    /// stays open. After an error the next call opens the watch again, without the version that came last.
     pub async fn next(&mut self) -> Result<WatchedVersion, Failure> {
         let mut deadline = None;
         loop {
@@ -77,8 +77,8 @@ impl CredentialWatch {
         }
     }
 
-    /// The version of a response. None if a watch that was opened again repeats the last version. The values are compared,
-    /// too: a connection that was deleted and created again counts its versions from the beginning.
+    /// The version of a response. None if a watch that was opened again repeats the last version. The values are
+    /// compared, too: a connection that was deleted and created again counts its versions from the beginning.
     fn new_version(
         &mut self,
         response: pb::WatchResponse,

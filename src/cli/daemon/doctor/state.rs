@@ -135,7 +135,8 @@ impl WrongFiles {
     }
 }
 
-/// Whether other users may read a file: certificates, addresses, and the files of the store, which its directory protects.
+/// Whether other users may read a file: certificates, addresses, and the files of the store, which its directory
+/// protects.
 fn is_public(below: &Path) -> bool {
     let is_in_store = below.starts_with("store") && below != Path::new("store");
     let name = below.file_name().unwrap_or_default();

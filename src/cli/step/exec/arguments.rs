@@ -126,8 +126,8 @@ impl EnvArgument {
         Ok(Self { name, reference, fields, is_of_file: false })
     }
 
-    /// Reads a file of references: what `--env` takes, one a line. Skips blank lines and lines with #. Errors do not repeat
-    /// a line, because it may hold a value.
+    /// Reads a file of references: what `--env` takes, one a line. Skips blank lines and lines with #. Errors do not
+    /// repeat a line, because it may hold a value.
     pub(super) fn read(path: &Path) -> Result<Vec<Self>, Failure> {
         let wrong = |text: String| Failure::usage(format!("--env-file {}{text}", path.display()));
         let text = input::named(path, MAX_FILE_BYTES).and_then(input::text);

@@ -32,9 +32,8 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// The environment of this process, or only its harmless variables if `pristine`, with the variables of these arguments
-    /// and of the listener.
-    /// Fails if a variable cannot hold a value, or two values are for one variable.
+    /// The environment of this process, or only its harmless variables if `pristine`, with the variables of these
+    /// arguments and of the listener. Fails if a variable cannot hold a value, or two values are for one variable.
     pub fn new(
         pristine: bool,
         arguments: Arc<[EnvArgument]>,
@@ -72,8 +71,8 @@ impl Environment {
         self.arguments.len()
     }
 
-    /// Sets the variables of one argument, and removes variables that tools would prefer. Arguments of files come first, and
-    /// the command line overrides them.
+    /// Sets the variables of one argument, and removes variables that tools would prefer. Arguments of files come
+    /// first, and the command line overrides them.
     fn add(&mut self, index: usize) -> Result<(), Failure> {
         let (arguments, credential) = (Arc::clone(&self.arguments), self.credentials.get(index));
         let (Some(argument), Some(credential)) = (arguments.get(index), credential.cloned()) else {

@@ -55,8 +55,8 @@ pub struct Exec {
     /// committed; - is stdin. May be given more than once; --env wins.
     #[arg(long, value_name = "FILE")]
     env_file: Vec<PathBuf>,
-    /// A file of mode 0600 that exists while the command runs: PATH=REF:FIELD or PATH=secret:SECRET; may be given more than
-    /// once.
+    /// A file of mode 0600 that exists while the command runs: PATH=REF:FIELD or PATH=secret:SECRET; may be given more
+    /// than once.
     #[arg(long, value_name = "PATH=WHAT")]
     file: Vec<String>,
     /// An address on this machine that the command's tools find by their own variables, with a token for this
@@ -66,8 +66,8 @@ pub struct Exec {
     /// The user that the command becomes, if it is another user: the address serves only this user.
     #[arg(long, value_name = "UID", requires = "serve")]
     serve_uid: Option<u32>,
-    /// Another IPv4 address of this machine to serve at, for a container with a network of its own. There the token alone
-    /// protects the credentials. AWS SDKs take 169.254.170.2 and 169.254.170.23 beside 127.0.0.1.
+    /// Another IPv4 address of this machine to serve at, for a container with a network of its own. There the token
+    /// alone protects the credentials. AWS SDKs take 169.254.170.2 and 169.254.170.23 beside 127.0.0.1.
     #[arg(long, value_name = "IP[:PORT]", requires = "serve", value_parser = parse_address, default_value = "127.0.0.1")]
     serve_address: SocketAddrV4,
     /// The spec of a step for --serve relay, as in a Relay workflow, or the whole step.
@@ -80,17 +80,17 @@ pub struct Exec {
     /// the language.
     #[arg(long)]
     pristine: bool,
-    /// Mask values in what the command prints. auto: in pipes and sockets, in a file that stdout and stderr share, in
-    /// stderr's file and, where CI, BUILDKITE or JENKINS_URL is set, on terminals; a file that stdout alone goes to is
-    /// data and left alone. Masking is for logs: other encodings, encrypted or compressed output, and short or
-    /// common values are not found. Of documents what is secret by name is masked, and of the rest what looks random and
-    /// has 16 characters or more.
+    /// Mask values in the output of the command. auto: in pipes and sockets, in a file that stdout and stderr share, in
+    /// the file of stderr and, if CI, BUILDKITE or JENKINS_URL is set, on terminals. A file of stdout alone is data and
+    /// left alone. Masking is for logs: it does not find other encodings, encrypted or compressed output, and short or
+    /// common values. In documents it masks members with secret names, and other texts of 16 characters or more that
+    /// look random.
     #[arg(long, value_enum, value_name = "WHEN", num_args = 0..=1, default_value = "auto", default_missing_value = "always")]
     mask: MaskMode,
-    /// Follow new versions of what --env and --file name. Files are replaced, each as a whole. If a value has changed, HOW
-    /// can also be a signal to send, such as HUP, or restart: end the command by TERM and start it again. Variables of a
-    /// running command do not change, so new ones need restart. If a credential is revoked or deleted, stderr says so, and
-    /// the command keeps the old values.
+    /// Follow new versions of what --env and --file name. Files are replaced, each as a whole. If a value has changed,
+    /// HOW can also be a signal to send, such as HUP, or restart: end the command by TERM and start it again. Variables
+    /// of a running command do not change, so new ones need restart. If a credential is revoked or deleted, stderr says
+    /// so, and the command keeps the old values.
     #[arg(long, value_parser = Follow::parse, value_name = "HOW", num_args = 0..=1, default_missing_value = "files")]
     follow: Option<Follow>,
     /// How long the command may take to end before a restart; then it is killed.
@@ -102,8 +102,8 @@ pub struct Exec {
     /// How long the broker may take before the command runs.
     #[arg(long, value_parser = parse_duration, default_value = "10s")]
     timeout: Duration,
-    /// The command to run. It ignores the signals that this program was started to ignore, except PIPE, which acts as on
-    /// any program.
+    /// The command to run. It ignores the signals that this program was started to ignore, except PIPE, which acts as
+    /// on any program.
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }

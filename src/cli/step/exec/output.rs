@@ -126,7 +126,8 @@ fn copy(mut from: PipeReader, mut to: File, ended: &PipeReader, masks: &Masks) -
     is_cut
 }
 
-/// Waits for output: without limit while the command runs, and for the grace period after it. Returns earlier after `quiet`.
+/// Waits for output: without limit while the command runs, and for the grace period after it. Returns earlier after
+/// `quiet`.
 fn wait(
     from: &PipeReader,
     ended: &PipeReader,

@@ -40,8 +40,8 @@ pub fn servers<'a>(picker: &Picker<'a>) -> Result<Vec<Server<'a>>, Failure> {
     Ok(hosts.into_iter().zip(ports).map(|(host, port)| Server { host, port }).collect())
 }
 
-/// `postgresql://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=…`, as libpq reads `DATABASE_URL`, or the address that MySQL's tools
-/// read. For other connections, their own address with the login in it.
+/// `postgresql://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=…`, as libpq reads `DATABASE_URL`, or the address that
+/// MySQL's tools read. For other connections, their own address with the login in it.
 pub fn uri(picker: &Picker<'_>) -> Result<String, Failure> {
     let (scheme, option) = match picker {
         _ if picker.is("postgres", "password") => ("postgresql", "sslmode"),

@@ -1,4 +1,5 @@
-//! The forms of a credential that tools read. A value that a form cannot hold exactly is refused. No error shows a value.
+//! The forms of a credential that tools read. A value that a form cannot hold exactly is refused. No error shows a
+//! value.
 
 mod database;
 mod docker;
@@ -53,8 +54,8 @@ pub enum CredentialFormat {
 }
 
 impl CredentialFormat {
-    /// The document, with a final newline if the form has one. Fails if the form is for another integration, or cannot hold a
-    /// value.
+    /// The document, with a final newline if the form has one. Fails if the form is for another integration, or cannot
+    /// hold a value.
     pub fn render(self, credential: &Credential) -> Result<Zeroizing<Vec<u8>>, Failure> {
         let name = self.to_possible_value().map(|value| value.get_name().to_owned());
         let picker = Picker::new(credential, name.unwrap_or_default());

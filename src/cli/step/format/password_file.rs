@@ -7,12 +7,13 @@ use crate::cli::io::failure::Failure;
 
 /// The default port of PostgreSQL.
 const POSTGRES_PORT: &str = "5432";
-/// The default directories for sockets of builds of libpq. For its own default, libpq looks up the password of localhost.
+/// The default directories for sockets of builds of libpq. For its own default, libpq looks up the password of
+/// localhost.
 const SOCKET_DIRECTORIES: [&str; 3] = ["/run/postgresql", "/tmp", "/var/run/postgresql"];
 const LOCALHOST: &str = "localhost";
 
-/// `host:port:database:user:password` (PostgreSQL's documentation, "The Password File"), a line for each host. The database
-/// is `*`: that of the connection is only a default.
+/// `host:port:database:user:password` (PostgreSQL's documentation, "The Password File"), a line for each host. The
+/// database is `*`: that of the connection is only a default.
 pub fn pgpass(picker: &Picker<'_>) -> Result<String, Failure> {
     if !picker.is("postgres", "password") {
         return Err(picker.wrong_integration("postgres connections"));

@@ -19,8 +19,8 @@ pub fn aws_process(picker: &Picker<'_>) -> Result<String, Failure> {
     Ok(output::json(&answer)? + "\n")
 }
 
-/// For `AWS_CONTAINER_CREDENTIALS_FULL_URI` (the same guide, "Container credential provider"). Its readers need a token, even
-/// an empty one.
+/// For `AWS_CONTAINER_CREDENTIALS_FULL_URI` (the same guide, "Container credential provider"). Its readers need a
+/// token, even an empty one.
 pub fn aws_container(credential: &Credential) -> Result<Json, Failure> {
     let mut answer = aws(&Picker::new(credential, "--serve aws"), "Token")?;
     answer.entry("Token").or_insert_with(|| json!(""));

@@ -30,8 +30,8 @@ pub enum DockerOperation {
 const NOT_FOUND: &str = "credentials not found in native keychain";
 /// The error for a request without a registry.
 const NO_SERVER: &str = "no credentials server URL";
-/// The paths of a registry itself: the versions of its API. Docker uses other paths for other things, such as the tokens of
-/// its own registry.
+/// The paths of a registry itself: the versions of its API. Docker uses other paths for other things, such as the
+/// tokens of its own registry.
 const PATHS: [&str; 3] = ["", "v1", "v2"];
 
 /// Answers one request of Docker.
@@ -70,8 +70,8 @@ async fn get(helping: &Helping<'_>) -> Result<u8, Failure> {
     output::line(&answer.to_string()).map(|()| 0)
 }
 
-/// Whether an answer is for the registry that Docker asks for. Docker names no protocol, whichever its configuration has
-/// (insecure-registries, and registries on this machine).
+/// Whether an answer is for the registry that Docker asks for. Docker names no protocol, whichever its configuration
+/// has (insecure-registries, and registries on this machine).
 fn is_for(whom: &str, asked: &str) -> bool {
     let [answer, question] = [whom, asked].map(Address::parse);
     let protocol = answer.protocol().unwrap_or(HTTPS);

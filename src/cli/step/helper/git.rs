@@ -129,9 +129,9 @@ fn ambiguous(question: &GitQuestion<'_>, answer: &HelperAnswer, rival: &HelperAn
     Failure::new("ANSWERS_AMBIGUOUS", text, exit::FAILED)
 }
 
-/// The values of a request, by key. git ends lines with LF alone, sends each key once, and sends control characters only in
-/// lists (`wwwauth[]`), which are ignored. Anything else is refused, because git may read it differently. Errors show no
-/// value. [`is_plain`] checks the path.
+/// The values of a request, by key. git ends lines with LF alone, sends each key once, and sends control characters
+/// only in lists (`wwwauth[]`), which are ignored. Anything else is refused, because git may read it differently.
+/// Errors show no value. [`is_plain`] checks the path.
 fn attributes(question: &str) -> Result<BTreeMap<&str, &str>, String> {
     let mut found = BTreeMap::new();
     for line in question.split('\n').take_while(|line| !line.is_empty()) {
@@ -159,8 +159,8 @@ fn quit(failure: Failure) -> Result<u8, Failure> {
     Err(failure)
 }
 
-/// Whether a path leads where its text says. Servers and proxies may follow `..`, `%2e` and `\` out of the path of an answer.
-/// git has decoded the path once.
+/// Whether a path leads where its text says. Servers and proxies may follow `..`, `%2e` and `\` out of the path of an
+/// answer. git has decoded the path once.
 fn is_plain(path: &str) -> bool {
     let is_odd = |c: char| c.is_control() || ['\\', '%', '?', '#', ';'].contains(&c);
     let is_step = |segment: &str| ["", ".", ".."].contains(&segment);
@@ -182,8 +182,8 @@ fn refuse(helping: &Helping<'_>, question: &GitQuestion<'_>) -> Result<u8, Failu
 }
 
 impl GitQuestion<'_> {
-    /// Whether an answer for `[PROTOCOL://][USER@]HOST[/PATH]` matches, as in gitcredentials(7): git must ask for every part
-    /// that the answer names. git sends the path if credential.useHttpPath is set.
+    /// Whether an answer for `[PROTOCOL://][USER@]HOST[/PATH]` matches, as in gitcredentials(7): git must ask for every
+    /// part that the answer names. git sends the path if credential.useHttpPath is set.
     fn is_answered_by(&self, whom: &str) -> bool {
         let answer = Address::parse(whom);
         let base = repository(&answer);

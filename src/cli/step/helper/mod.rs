@@ -1,6 +1,7 @@
 //! `keyhatch helper`: credential helpers for other tools, in the protocols of the tools.
 //!
-//! The user who configures a helper chooses the reference for each host. A tool that is sent to another host gets nothing.
+//! The user who configures a helper chooses the reference for each host. A tool that is sent to another host gets
+//! nothing.
 
 mod address;
 mod docker;
@@ -28,9 +29,9 @@ use address::is_same_server;
 pub struct Helper {
     #[command(subcommand)]
     tool: HelperTool,
-    /// The reference for a client: HOST=REF for git and docker, PROFILE=REF for aws, SERVER=REF for kubectl; may be given more
-    /// than once. HOST may be http://HOST; for git also USER@HOST, and HOST/PATH if credential.useHttpPath is set: the
-    /// nearest answers. The variable has ; between them.
+    /// The reference for a client: HOST=REF for git and docker, PROFILE=REF for aws, SERVER=REF for kubectl; may be
+    /// given more than once. HOST may be http://HOST; for git also USER@HOST, and HOST/PATH if credential.useHttpPath
+    /// is set: the nearest answers. The variable has ; between them.
     #[arg(
         long = "answer",
         global = true,

@@ -64,8 +64,8 @@ fn is_for_this_address(headers: &HeaderMap, address: SocketAddrV4) -> bool {
     is_local || host == format!("{}{port}", address.ip())
 }
 
-/// Whether a request has the token: alone, as AWS SDKs send it; as a bearer token; or as the password of an empty user or of
-/// `token`, as Relay's clients send it.
+/// Whether a request has the token: alone, as AWS SDKs send it; as a bearer token; or as the password of an empty user
+/// or of `token`, as Relay's clients send it.
 fn has_token(headers: &HeaderMap, token: &str) -> bool {
     let Some(given) = headers.get(AUTHORIZATION) else { return false };
     let given = given.as_bytes();

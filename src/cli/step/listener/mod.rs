@@ -1,8 +1,8 @@
 //! `exec --serve`: one HTTP address on this machine, for the life of one command.
 //!
-//! Other users of the machine can reach the address. So a connection must come from this user, and every request must carry
-//! a token that only the command has. A request must also name this address as its host, which a web page cannot do. At an
-//! address for containers, whose users the kernel does not report, the token alone protects.
+//! Other users of the machine can reach the address. So a connection must come from this user, and every request must
+//! carry a token that only the command has. A request must also name this address as its host, which a web page cannot
+//! do. At an address for containers, whose users the kernel does not report, the token alone protects.
 
 mod answer;
 mod aws;
@@ -75,8 +75,8 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Opens an address, for one user or for the user of this process. Resolves the connection of `--serve aws` once, so
-    /// that a refusal shows before the command runs.
+    /// Opens an address, for one user or for the user of this process. Resolves the connection of `--serve aws` once,
+    /// so that a refusal shows before the command runs.
     pub async fn start(
         served: Vec<ServeArgument>,
         relay: Option<RelayInput>,

@@ -2,8 +2,8 @@
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 
-/// Whether a connection is this user's. The kernel does not report the users of other networks: there the answer is true,
-/// and the token alone protects. A peer at one of this machine's own addresses is not of another network.
+/// Whether a connection is this user's. The kernel does not report the users of other networks: there the answer is
+/// true, and the token alone protects. A peer at one of this machine's own addresses is not of another network.
 pub fn is_of(uid: u32, peer: SocketAddr, own: SocketAddrV4) -> bool {
     let SocketAddr::V4(peer) = peer else { return false };
     let Ok(table) = std::fs::read_to_string("/proc/net/tcp") else { return true };

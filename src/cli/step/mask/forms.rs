@@ -30,8 +30,8 @@ const AND_SLASH: &AsciiSet = &UNRESERVED.remove(b'/');
 const AND_MARKS: &AsciiSet =
     &UNRESERVED.remove(b'!').remove(b'\'').remove(b'(').remove(b')').remove(b'*');
 
-/// The forms of the secret parts of a value: as they are, by lines, in Base64, in URLs, in JSON, in literals of programming
-/// languages and in hexadecimal digits. Forms that are too short are left out.
+/// The forms of the secret parts of a value: as they are, by lines, in Base64, in URLs, in JSON, in literals of
+/// programming languages and in hexadecimal digits. Forms that are too short are left out.
 pub fn of(parts: &SecretParts) -> BTreeSet<Vec<u8>> {
     let mut forms = parts.lines.clone();
     for line in &parts.lines {

@@ -22,8 +22,8 @@ const STYLES: [Style; 6] = [
     |c| c.escape_default().collect(),
 ];
 
-/// The literals of a value: Python's `repr` of texts and bytes, JavaScript's `inspect`, Go's `%q`, Rust's `{:?}`, and those of
-/// languages that escape only the quote.
+/// The literals of a value: Python's `repr` of texts and bytes, JavaScript's `inspect`, Go's `%q`, Rust's `{:?}`, and
+/// those of languages that escape only the quote.
 pub fn of(value: &[u8]) -> Vec<Vec<u8>> {
     let mut all = Vec::new();
     let text = std::str::from_utf8(value).ok();

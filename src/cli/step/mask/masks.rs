@@ -1,8 +1,8 @@
 //! Masks values in output.
 //!
-//! Every byte that a form of a value covers is masked, also if forms overlap, and across the pieces in which output comes.
-//! An end that a form begins with is held back until more output shows what it is, or none comes in time. Colours and
-//! carriage returns within a value do not hide it.
+//! Every byte that a form of a value covers is masked, also if forms overlap, and across the pieces in which output
+//! comes. An end that a form begins with is held back until more output shows what it is, or none comes in time.
+//! Colours and carriage returns within a value do not hide it.
 //!
 //! ```text
 //! … the token is s3cr | et-token; bye       two pieces
@@ -92,8 +92,8 @@ pub struct Patterns {
 
 /// An automaton that finds all forms.
 trait FormSearch: Send + Sync {
-    /// The longest form that ends at each position, as start and end, in the order of the ends. A shorter form that ends
-    /// there is within it.
+    /// The longest form that ends at each position, as start and end, in the order of the ends. A shorter form that
+    /// ends there is within it.
     fn longest(&self, text: &[u8]) -> Vec<(usize, usize)>;
 
     /// The length of the longest end of a text that a form begins with, or is.
@@ -257,8 +257,8 @@ impl StreamMask {
         self.written < self.held.len()
     }
 
-    /// Returns the output to write if no more comes in time. A beginning that reveals little is written as it is, a longer
-    /// one as a mask. The rest of the value is masked when it comes.
+    /// Returns the output to write if no more comes in time. A beginning that reveals little is written as it is, a
+    /// longer one as a mask. The rest of the value is masked when it comes.
     pub fn release(&mut self, patterns: &Patterns) -> Vec<u8> {
         let plain = PlainText::of(&self.held).map_or_else(|| self.held.clone(), |plain| plain.text);
         let form = patterns.begun_by(&plain).map(Vec::len).min();
@@ -290,7 +290,8 @@ impl StreamMask {
             if !is_part_of_a_mask && stop > position {
                 written.extend_from_slice(MASK);
             }
-            // Escape sequences within a value are kept, so that a terminal gets both the change of a colour and its end.
+            // Escape sequences within a value are kept, so that a terminal gets both the change of a colour and its
+            // end.
             written.extend(escapes(self.held.get(position.max(start)..stop).unwrap_or_default()));
             (position, covered) = (position.max(stop), covered.max(stop));
         }

@@ -1,6 +1,7 @@
 //! The secret parts of a value: all of it, or the secret members of a document.
 //!
-//! Words, short numbers and the lines of a manifest appear in every log by accident. A masked part must be hard to guess.
+//! Words, short numbers and the lines of a manifest appear in every log by accident. A masked part must be hard to
+//! guess.
 
 use std::collections::BTreeSet;
 
@@ -112,8 +113,8 @@ impl SecretParts {
         }
     }
 
-    /// Adds the secret parts of a member or of a whole document, by their names or because they look random. Returns whether
-    /// it has members itself.
+    /// Adds the secret parts of a member or of a whole document, by their names or because they look random. Returns
+    /// whether it has members itself.
     fn member(&mut self, text: &str, is_secret: bool) -> bool {
         if let Some(document) = document(text) {
             self.json(&document, is_secret);
