@@ -83,8 +83,8 @@ pub struct Exec {
     /// Mask values in the output of the command. auto: in pipes and sockets, in a file that stdout and stderr share, in
     /// the file of stderr and, if CI, BUILDKITE or JENKINS_URL is set, on terminals. A file of stdout alone is data and
     /// left alone. Masking is for logs: it does not find other encodings, encrypted or compressed output, and short or
-    /// common values. In documents it masks members with secret names, and other texts of 16 characters or more that
-    /// look random.
+    /// common values. In documents it masks members with secret names, and any other text that looks random and has 16
+    /// characters or more.
     #[arg(long, value_enum, value_name = "WHEN", num_args = 0..=1, default_value = "auto", default_missing_value = "always")]
     mask: MaskMode,
     /// Follow new versions of what --env and --file name. Files are replaced, each as a whole. If a value has changed,
