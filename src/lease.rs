@@ -15,7 +15,7 @@ use crate::model::{
     Timestamp, WorkflowName, parsed,
 };
 
-/// What limits the TTL of a lease.
+/// The bound that limits the TTL of a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TtlLimit {
@@ -29,7 +29,7 @@ pub enum TtlLimit {
     Step,
 }
 
-/// What a lease is for, as the step asked for it.
+/// The target of a lease, as the step asked for it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum LeaseTarget {
     /// A connection, written `connections/INTEGRATION/NAME`.
@@ -101,7 +101,7 @@ impl<'de> Deserialize<'de> for LeaseTarget {
     }
 }
 
-/// What a step asked for. If the same opening asks for the same again, it gets the same live lease.
+/// The request that a lease answers. If the same opening asks for the same again, it gets the same live lease.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ask {
@@ -120,7 +120,7 @@ pub struct Ask {
 pub struct Terms {
     /// The first moment at which the lease has expired.
     pub expire_time: Timestamp,
-    /// What limits it.
+    /// The bound that limits it.
     pub limited_by: TtlLimit,
 }
 
@@ -136,7 +136,7 @@ pub struct Lease {
     pub resource: Id,
     /// The version that was handed out.
     pub version: u64,
-    /// What was asked for.
+    /// The request.
     pub ask: Arc<Ask>,
     /// Whether it belongs to a Watch, and so is not given to any other request.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -145,7 +145,7 @@ pub struct Lease {
     pub issue_time: Timestamp,
     /// The first moment at which it has expired.
     pub expire_time: Timestamp,
-    /// What limits it.
+    /// The bound that limits it.
     pub limited_by: TtlLimit,
 }
 
@@ -160,7 +160,7 @@ impl Lease {
 /// The bounds of a TTL, by the configuration and the resource.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// The TTL if the step asks for none.
+    /// The TTL by default.
     pub default: Duration,
     /// The server's maximum.
     pub server: Duration,

@@ -18,8 +18,8 @@ pub enum Decision {
 /// Decides whether `bindings` give `principal` at least the relation `needed`.
 ///
 /// A step that runs on somebody's behalf needs two bindings: one of its workflow, and one of a `run_as` principal. If
-/// the bindings name any `run_as` principal, a step that runs on nobody's behalf is refused: a binding of a team is not
-/// meant for all runs of the workflow.
+/// the bindings name any `run_as` principal, a step without `run_as` is refused. A binding of a team is not meant for
+/// all runs of the workflow.
 pub fn decide(principal: &Principal, needed: Relation, bindings: &Bindings) -> Decision {
     let first = |run_as: bool| {
         let held = bindings.at_least(needed).filter(|(_, one)| one.is_run_as() == run_as);

@@ -41,7 +41,7 @@ impl fmt::Display for Principal {
     }
 }
 
-/// What an operator may do at all. Each role includes those before it.
+/// The role of an operator. Each role includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {

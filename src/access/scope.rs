@@ -1,4 +1,4 @@
-//! What an executor may open, so that a stolen executor key does not open the whole store.
+//! The scope of an executor, so that a stolen executor key does not open the whole store.
 
 use std::collections::BTreeSet;
 use std::fmt;

@@ -1,7 +1,7 @@
 //! The journal: one line for every decision and every change, written before it takes effect.
 //!
-//! - **No plaintext without a [`Permit`], no permit without a line.** [`Journal::commit`] is the only
-//!   maker of permits, and a permit is the only caller of the function that opens values.
+//! - **No plaintext without a [`Permit`], no permit without a line.** Only [`Journal`] makes permits, after the line is
+//!   written. Only a permit calls the function that opens values.
 //! - It is the write-ahead log of openings and leases: [`Live`] is the fold of its lines, at start and while it runs.
 //! - Publishing a snapshot, closing an opening and inserting a lease happen under its chain lock, so that no older
 //!   decision overtakes them. A decision made on an older snapshot returns [`CommitError::Stale`], and the broker decides
@@ -170,8 +170,8 @@ impl Journal {
         Ok((position, chain.decision_id(position)))
     }
 
-    /// Publishes a committed batch: writes its head line, and makes the new snapshot visible before anybody else gets
-    /// the lock.
+    /// Publishes a committed batch: writes its head line, and makes the new snapshot visible before it releases the
+    /// lock.
     ///
     /// `revoked` returns the leases that end by the batch; `publish` makes the snapshot visible.
     ///

@@ -89,7 +89,7 @@ impl Refusal {
         }
     }
 
-    /// What refused it, where that is not access, as the journal records it.
+    /// The rule that refused it, if that is not access, as the journal records it.
     pub(crate) fn by(&self) -> &'static str {
         match self {
             Self::Outside => "allowed_targets",

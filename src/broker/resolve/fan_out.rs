@@ -1,5 +1,5 @@
-//! Delivers a new snapshot to all Watches, many at a time: one decision each, one write to the journal for all of them,
-//! and one opening of each record.
+//! Delivers a new snapshot to all Watches. Many are served at a time: one decision each, one write to the journal, and
+//! one opening of each record.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

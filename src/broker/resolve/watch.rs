@@ -60,7 +60,7 @@ pub(crate) struct Watchers {
     last: AtomicU64,
 }
 
-/// What a Watch asks for, and its progress.
+/// The request of a Watch, and its progress.
 pub(crate) struct Watcher {
     pub(crate) session: Arc<StepSession>,
     pub(crate) request: ResolveRequest,
@@ -191,7 +191,7 @@ impl Watch {
 }
 
 impl Watcher {
-    /// What the stream sends now, if anything.
+    /// The item that the stream sends now, if any.
     fn next(
         &self,
         broker: &Broker,
@@ -235,7 +235,7 @@ impl Watcher {
     }
 
     /// Pays for a delivery that the step causes, as a Resolve does: the first delivery, and those that come as time
-    /// goes by. The others are caused by somebody's change.
+    /// goes by. The others are caused by a published change.
     fn pay(
         &self,
         broker: &Broker,

@@ -1,4 +1,4 @@
-//! What one registered executor may use, however many steps it opens and closes.
+//! The budget of one registered executor, however many steps it opens and closes.
 //!
 //! Each opening has budgets of its own, and an executor may open many steps, one after another. So this budget limits
 //! again what they write to the journal's disk. A workflow gets at most a quarter of the decisions, so that its steps
@@ -44,7 +44,7 @@ impl ExecutorBudget {
     /// Takes a step to open, which counts as `count` steps.
     ///
     /// # Errors
-    /// How long to wait, if none is left.
+    /// How long to wait, if nothing is left.
     pub fn take_open(&self, now: Timestamp, limits: &Limits, count: u32) -> Result<(), Duration> {
         self.opens.lock().take_some(now.millis(), limits.executor_opens(), count)
     }
@@ -52,7 +52,7 @@ impl ExecutorBudget {
     /// Takes a decision that gives an opening of this workflow something, whose line is worth `lines`.
     ///
     /// # Errors
-    /// How long to wait, if none is left.
+    /// How long to wait, if nothing is left.
     pub(super) fn take_decision(
         &self,
         workflow: &WorkflowName,

@@ -82,7 +82,7 @@ impl Broker {
 /// The open step that a request has opened before; `None` if it is new.
 ///
 /// # Errors
-/// If the id stands for another request, or the step is closed already.
+/// If the id belongs to another request, or the step is closed already.
 fn opened_by(
     live: &Live,
     registration: Id,

@@ -38,7 +38,7 @@ pub struct StepRequest {
     pub ttl: Option<Duration>,
     /// How often the executor sends heartbeats; never if unset.
     pub heartbeat: Option<Duration>,
-    /// What the step may ask for at most; everything if empty.
+    /// The targets that the step may ask for; everything if empty.
     pub allowed_targets: Vec<AllowedTarget>,
     /// The request's id and MAC, if its executor gave it an id.
     pub named: Option<NamedRequest>,
@@ -58,7 +58,7 @@ impl StepRequest {
         }
     }
 
-    /// Who may use the step's directory, which is mounted at `mount_path`.
+    /// The owner of the step's directory, which is mounted at `mount_path`.
     ///
     /// # Errors
     /// If the users contradict each other, or do not go with the mount path.

@@ -51,7 +51,7 @@ impl StepSession {
     /// Takes one request of the step's rate.
     ///
     /// # Errors
-    /// How long to wait, if none is left. The refusal is counted.
+    /// How long to wait, if nothing is left. The refusal is counted.
     pub fn take_request(&self, now: Timestamp, limits: &Limits) -> Result<(), Duration> {
         let taken = self.rate.lock().take(
             now.millis(),
@@ -83,7 +83,7 @@ impl StepSession {
     /// else of its workflow's and executor's.
     ///
     /// # Errors
-    /// How long to wait, if none is left. The refusal is counted.
+    /// How long to wait, if nothing is left. The refusal is counted.
     pub fn take_decision(
         &self,
         now: Timestamp,
@@ -106,7 +106,7 @@ impl StepSession {
     }
 
     /// Journals how many requests were refused without a line, if any were. `write` returns whether it wrote the line.
-    /// That takes a line of the executor's; if none is left, the executor journals the count later.
+    /// That takes a line of the executor's; if no line is left, the executor journals the count later.
     pub fn journal_suppressed(
         &self,
         now: Timestamp,

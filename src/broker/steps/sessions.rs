@@ -27,7 +27,7 @@ pub struct StepListener {
     pub stop: CancellationToken,
 }
 
-/// The sessions of all open steps, and what their executors may use.
+/// The sessions of all open steps, and the budgets of their executors.
 pub(crate) struct Sessions {
     open: Mutex<HashMap<Id, (Arc<StepSession>, CancellationToken)>>,
     executors: ExecutorBudgets,
@@ -40,14 +40,14 @@ impl Sessions {
     }
 
     /// Begins the session of a step, which listens from now on. A step that was open when the daemon was down has its
-    /// first heartbeat now: its executor could send none.
+    /// first heartbeat now: its executor could not send it.
     pub(super) fn begin(&self, listener: UnixListener, opening: Arc<LiveOpening>, now: Timestamp) {
         let key = &opening.record().key;
         let executor = self.executor(key.executor_uid, &key.executor);
         let (id, stop) = (opening.record().id, CancellationToken::new());
         let session = Arc::new(StepSession::new(opening, executor, now));
         self.open.lock().insert(id, (Arc::clone(&session), stop.clone()));
-        // The receiver goes when the daemon drains; then nobody needs the socket.
+        // The receiver goes when the daemon drains; then the socket is not needed.
         let _ = self.sender.send(StepListener { listener, session, stop });
     }
 
@@ -61,12 +61,12 @@ impl Sessions {
         self.open.lock().values().map(|(session, _)| Arc::clone(session)).collect()
     }
 
-    /// What a registered executor may use.
+    /// The budget of a registered executor.
     pub(super) fn executor(&self, registration: Id, name: &ExecutorName) -> Arc<ExecutorBudget> {
         self.executors.of(registration, name)
     }
 
-    /// What all executors may use that have used anything of late.
+    /// The budgets of all executors that were used of late.
     pub(crate) fn executors(&self, now: Timestamp) -> Vec<Arc<ExecutorBudget>> {
         self.executors.all(now)
     }

@@ -46,7 +46,7 @@ pub struct Resolution<'a> {
     pub outcome: Result<Allowed, Refused>,
 }
 
-/// What a decision hands out.
+/// A decision to hand out a credential.
 pub struct Allowed {
     /// The rule that allows it.
     pub by: String,
@@ -64,11 +64,11 @@ pub struct Allowed {
     pub max_leases: u32,
 }
 
-/// Why a decision hands out nothing.
+/// A refusal.
 pub struct Refused {
     /// The API's reason.
     pub reason: &'static str,
-    /// What refused it, if that is not access.
+    /// The rule that refused it, if that is not access.
     pub by: &'static str,
 }
 

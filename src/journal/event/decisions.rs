@@ -39,7 +39,7 @@ impl ResolveLine {
         }
     }
 
-    /// The lease that the line issues; `None` if it reuses a lease or issues none.
+    /// The lease that the line issues; `None` if it reuses a lease or is a refusal.
     pub(in crate::journal) fn new_lease(&self) -> Option<Lease> {
         match &self.outcome {
             Outcome::Allow {
@@ -97,7 +97,7 @@ pub enum RenewalOutcome {
         by: String,
         /// When the lease expires now.
         expire_time: Timestamp,
-        /// What limits it.
+        /// The bound that limits it.
         limited_by: TtlLimit,
     },
     /// The lease stays as it is.
@@ -145,7 +145,7 @@ pub enum Outcome {
         issue_time: Timestamp,
         /// When the lease expires.
         expire_time: Timestamp,
-        /// What limits the lease.
+        /// The bound that limits the lease.
         limited_by: TtlLimit,
         /// Whether the lease was live already.
         reused: bool,
@@ -157,7 +157,7 @@ pub enum Outcome {
     Refuse {
         /// The API's reason.
         reason: String,
-        /// What refused it, if that is not access.
+        /// The rule that refused it, if that is not access.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         by: String,
     },

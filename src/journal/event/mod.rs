@@ -214,7 +214,7 @@ impl Event {
         NAMES.strip_prefix("one of ").is_some_and(|all| all.split(", ").any(|one| one == name))
     }
 
-    /// Whether such a line is always on disk before anybody learns of it. Such a line also contains how far the journal
+    /// Whether such a line is always on disk before its effect is visible. Such a line also contains how far the journal
     /// was known to be on disk when it was written.
     pub fn is_always_synced(&self) -> bool {
         match self {

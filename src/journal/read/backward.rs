@@ -1,7 +1,7 @@
 //! The last lines of a tail, found from the journal's end: blocks of the newest file first.
 //!
-//! Only the positions of lines are kept. Many lines contain the id of an opening only. An earlier line tells which step
-//! it is, at the latest the checkpoint of the file.
+//! Only the positions of lines are kept. Many lines contain the id of an opening only. An earlier line names the step,
+//! at the latest the checkpoint of the file.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -125,7 +125,7 @@ impl Search {
         self.is_copied |= has_before && line.event == "continued";
     }
 
-    /// What was learned may tell which steps earlier lines belong to.
+    /// Places earlier lines whose openings are known now.
     fn settle(&mut self, line: &ReadLine) {
         if self.unsettled.is_empty() {
             return;

@@ -1,4 +1,4 @@
-//! Reads the journal at start: checks every line, and tells a torn end from an edit.
+//! Reads the journal at start: checks every line, and distinguishes a torn end from an edit.
 //!
 //! A crash can damage only what was not synced. Sectors reach the disk in any order, so a damaged line may have whole
 //! lines after it. Therefore lines contain how far the journal was known to be on disk when they were written. Damage
@@ -263,8 +263,8 @@ fn newer_line(text: &[u8], keyring: &Keyring) -> Option<u64> {
     Some(place as u64 + 1)
 }
 
-/// The highest formats that the newest file of a journal contains, in whatever state the file is; 0 if it contains
-/// none. Changes nothing.
+/// The highest formats that the newest file of a journal contains, in whatever state the file is; 0 if it contains no
+/// formats. Changes nothing.
 ///
 /// # Errors
 /// If it cannot be read.

@@ -1,7 +1,6 @@
 //! Reads the journal in batches, as it grows.
 //!
-//! A reader is asked for the next batch again and again, so that no thread is held while a client takes lines, or takes
-//! none.
+//! A reader is asked for the next batch again and again, so that no thread is held while a client is slow.
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};

@@ -16,7 +16,7 @@ use crate::journal::write::line::{NO_PREVIOUS, Parts, Unread};
 use crate::model::Timestamp;
 use crate::sys::input;
 
-/// What was verified.
+/// The verified part of a journal.
 #[derive(Debug)]
 pub struct Proof {
     /// The number of the first file.
@@ -54,7 +54,7 @@ pub enum ProofError {
         path: PathBuf,
         /// The line's place in it, from 1.
         line: u64,
-        /// What is wrong with it.
+        /// The fault of the line.
         what: &'static str,
     },
     /// A newer keyhatch has written the line.
@@ -84,7 +84,7 @@ pub enum ProofError {
     Truncated {
         /// The last file.
         path: PathBuf,
-        /// What is missing.
+        /// The missing part.
         what: String,
     },
 }

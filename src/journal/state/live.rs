@@ -68,7 +68,7 @@ impl Live {
         &self.leases
     }
 
-    /// Who has used what.
+    /// The uses of resources.
     pub fn usage(&self) -> &Usage {
         &self.usage
     }
@@ -119,7 +119,7 @@ impl Live {
         self.openings.get(self.open_steps.get(key)?)
     }
 
-    /// The number of the last attempt at this step, open or closed; 0 if there was none or it is forgotten.
+    /// The number of the last attempt at this step, open or closed; 0 if it is unknown.
     pub fn last_attempt(&self, key: &StepKey) -> i32 {
         let open = self.open_attempt(key).map(|open| open.record().attempt);
         let closed = || self.attempts.find(key.executor_uid, key).copied();

@@ -1,6 +1,6 @@
-//! Who has used what: the fold of the indexes of all files.
+//! The uses of resources: the fold of the indexes of all files.
 //!
-//! The counts of the current file are in memory. Of older files, the last use by each workflow is in memory; the places
+//! The counts of the current file are in memory. The last use by each workflow in older files is in memory; the places
 //! of a run's lines are in the index beside each file.
 
 use std::collections::{BTreeMap, HashMap};
@@ -115,12 +115,12 @@ impl Usage {
         before.chain(now.flat_map(BTreeMap::values)).copied().reduce(Use::and)
     }
 
-    /// The workflows that have used a resource since a time. Each count is over the whole journal.
+    /// The workflows that have used a resource since a time. The counts cover the whole journal.
     pub fn users_of(&self, uid: Id, since: Timestamp) -> Vec<(WorkflowName, Use)> {
         users(self.resources.get(&uid), self.current.resources.get(&uid), since)
     }
 
-    /// The workflows that have used a group since a time. Each count is over the whole journal.
+    /// The workflows that have used a group since a time. The counts cover the whole journal.
     pub fn users_of_group(&self, name: &GroupName, since: Timestamp) -> Vec<(WorkflowName, Use)> {
         let name = name.as_str();
         users(self.groups.get(name), self.current.groups.get(name), since)

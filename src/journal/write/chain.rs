@@ -236,7 +236,7 @@ impl Chain {
     }
 
     /// Takes the reserve again if there is room, and checks that there is room for lines. Returns whether the last
-    /// write failed for another cause: only another write shows that it is over.
+    /// write failed for another cause: only another write shows that the fault is gone.
     pub(crate) fn check_disk(&mut self) -> bool {
         self.reserve.restore();
         let is_known_full = self.trouble == Some(Trouble::Full);

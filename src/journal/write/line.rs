@@ -103,7 +103,7 @@ impl<'a> Parts<'a> {
     /// Parses the body.
     ///
     /// # Errors
-    /// If this version does not know its contents, or it has none. If the line is tagged, a newer keyhatch has written
+    /// If this version does not know its contents, or it is malformed. If the line is tagged, a newer keyhatch has written
     /// it: such a line is never taken for one that a crash has torn.
     pub fn parse(&self) -> Result<Body, Unread> {
         self.read(Event::from_json)

@@ -102,7 +102,7 @@ impl Journal {
         Ok(if position.0 == place.line + 1 { position.0 } else { place.line })
     }
 
-    /// Stops the journal if its file was removed, replaced or changed by somebody else.
+    /// Stops the journal if its file was removed, replaced or changed by another process.
     fn check_file(&self) {
         let Ok(mut chain) = self.lock_unless_hanging() else { return };
         if chain.is_over() {

@@ -1,4 +1,4 @@
-//! Signatures, which prove the journal to anybody who has only `ca.crt`.
+//! Signatures, which prove the journal to a reader who has only `ca.crt`.
 //!
 //! ```text
 //! message = "keyhatch/v1/journal" 00 | file 8 BE | hash of its first line 32 | line 8 BE | its hash 32

@@ -83,7 +83,7 @@ impl Journal {
         })
     }
 
-    /// The newest signature; `None` if this daemon has made none yet.
+    /// The newest signature; `None` if this daemon has not signed yet.
     pub fn newest_signature(&self) -> Option<NewestSignature> {
         self.newest_signature.lock().clone()
     }
@@ -106,7 +106,7 @@ mod tests {
         unsynced.wrote(8, 7, at(100));
         unsynced.wrote(9, 7, at(110));
         assert_eq!(age(&unsynced, 9, 7, 115), 15);
-        // The first line is on disk. Of the second it is known when it was written.
+        // The first line is on disk. The second was written at 110.
         assert_eq!(age(&unsynced, 9, 8, 115), 5);
         assert_eq!(age(&unsynced, 9, 9, 115), 0);
         unsynced.wrote(10, 9, at(120));

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::watchdog::Pulse;
 
-/// A sync has failed. What the disk holds of the last lines is unknown, so this is final. A second sync that succeeds
+/// A sync has failed. The contents of the disk are unknown from then on, so this is final. A second sync that succeeds
 /// would prove nothing: the kernel drops dirty pages that it could not write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SyncFailed;
@@ -53,7 +53,7 @@ struct Targets {
 /// disk. A caller that is alone for longer never waits.
 const GATHER: Duration = Duration::from_micros(100);
 
-/// What callers wait for.
+/// The goal of the next sync.
 #[derive(Default)]
 struct SyncGoal {
     /// The highest line that they wait for.
