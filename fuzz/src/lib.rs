@@ -1,4 +1,4 @@
-//! What is done with every input, by the fuzzer and by `tests/it/meta/fuzz_corpus.rs`.
+//! The targets of the fuzzer, which `tests/it/meta/fuzz_corpus.rs` runs, too.
 //!
 //! Nothing may panic, hang or run out of its bounds, and beyond that:
 //!

@@ -56,7 +56,7 @@ pub mod pb {
     pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 }
 
-/// What a method of a service returns.
+/// The result of a method of a service.
 type Reply<T> = Result<tonic::Response<T>, tonic::Status>;
 
 /// Requests and replies in flight on one connection, Watches included. HTTP/2 makes a client wait before it opens more

@@ -1,4 +1,4 @@
-//! Who is calling: from a certificate to an identity. The only room that uses rustls.
+//! From a certificate to the identity of a caller. The only room that uses rustls.
 //!
 //! - The built-in [`Authority`] is a root with two issuers: one for operators and executors, one for steps. Each door
 //!   trusts its own issuer only.

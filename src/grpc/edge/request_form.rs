@@ -21,7 +21,7 @@ const CONTENT_TYPES: [&[u8]; 2] = [b"application/grpc", b"application/grpc+proto
 /// The name of every door: the name in the daemon's certificate, and the name that clients send on Unix sockets.
 const AUTHORITY: &str = "localhost";
 
-/// What is wrong with the form of a request.
+/// A fault in the form of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum FormFault {
     Authority,

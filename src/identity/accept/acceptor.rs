@@ -44,9 +44,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How fast disconnected clients are taken out of the kernel's queue, which holds a few thousand.
 const GONE_RATE: RateLimit = RateLimit { per_second: 10_000, burst: 1_000 };
 
-/// Whose connections a socket accepts, and how many.
+/// The peers and the number of connections that a socket accepts.
 pub struct ListenerConfig<T> {
-    /// What the socket is for, for example an opening. Every connection carries it.
+    /// The purpose of the socket, for example an opening. Every connection carries it.
     pub tag: T,
     /// The only Unix user that may connect; `None` for any user.
     pub uid: Option<u32>,

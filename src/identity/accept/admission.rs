@@ -29,7 +29,7 @@ pub(crate) enum PendingPeer {
     Many { slot: HandshakeSlot, find_quota: FindQuota },
 }
 
-/// What a connection holds of the bounds until it ends.
+/// The parts of the bounds that a connection holds until it ends.
 pub(crate) struct ConnectionSlot {
     pub(crate) quota: Arc<PeerQuota>,
     pub(super) _share: ConnectionShare,

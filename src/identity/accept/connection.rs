@@ -25,15 +25,15 @@ pub struct Peer<T> {
     pub svid: Svid,
     /// Its Unix user, as the kernel saw it at connect time.
     pub uid: u32,
-    /// What the socket is for, for example an opening.
+    /// The purpose of the socket, for example an opening.
     pub tag: T,
     /// The open requests and unsent replies of this connection.
     pub traffic: Arc<Traffic>,
-    /// What the peer may hold, over all of its connections.
+    /// The quota of the peer, over all of its connections.
     pub quota: Arc<PeerQuota>,
 }
 
-/// What a connection holds of the bounds until it ends.
+/// The parts of the bounds that a connection holds until it ends.
 pub(crate) struct ConnectionHolds {
     /// Its slot among the connections.
     pub(crate) _slot: ConnectionSlot,

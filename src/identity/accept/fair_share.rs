@@ -14,7 +14,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What several shares have in common, up to `most`.
+/// A pool of several shares, of `most` in all.
 #[derive(Debug)]
 pub(crate) struct SharedPool {
     taken: AtomicU64,

@@ -1,4 +1,4 @@
-//! What one peer may hold of a door, and what all peers of the door share.
+//! The quota of one peer at a door, and the pools that all peers of the door share.
 //!
 //! | resource | own | of the pool, per peer | per workflow | per executor |
 //! |---|---|---|---|---|
@@ -53,7 +53,7 @@ pub struct Allotment {
     pub own: u64,
     /// The most that one peer may hold in all. Its fair part of the pool may be less.
     pub most: u64,
-    /// What all peers share.
+    /// The pool of all peers.
     pub pool: u64,
 }
 
@@ -122,7 +122,7 @@ impl QuotaPool {
     }
 }
 
-/// What one peer holds, and may hold.
+/// The quota of one peer, and its use.
 #[derive(Debug)]
 pub struct PeerQuota {
     requests: FairShare,

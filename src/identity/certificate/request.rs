@@ -83,7 +83,7 @@ pub fn requested_key(request: &[u8]) -> Result<Vec<u8>, RequestError> {
     Ok(key.raw.to_vec())
 }
 
-/// What can be wrong with a certificate and its key.
+/// A fault of a certificate or its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PemFault {
     /// The text holds no certificate.
@@ -105,8 +105,8 @@ pub fn check_certificate(pem: &[u8]) -> Result<(), PemFault> {
     first_certificate(pem).map(drop)
 }
 
-/// Checks that a text holds a private key in PEM, or the Base64 of one. Of a key in OpenSSH's own format only the frame
-/// is checked.
+/// Checks that a text holds a private key in PEM, or the Base64 of one. A key in OpenSSH's own format is checked by its
+/// frame only.
 ///
 /// # Errors
 /// [`PemFault::PrivateKey`].

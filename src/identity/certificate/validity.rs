@@ -35,7 +35,7 @@ impl Validity {
     }
 }
 
-/// What a certificate is for.
+/// The use of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CertificateRole {
     /// An operator, an executor or a step.
