@@ -149,7 +149,7 @@ mod tests {
         for accept in [
             "text/plain",
             "text/plain;version=0.0.4",
-            "MetricsText/Plain; Version=\"0.0.4\"; Q=0.5, */*;q=0.1",
+            "Text/Plain; Version=\"0.0.4\"; Q=0.5, */*;q=0.1",
             "text/*",
             "application/openmetrics-text;q=0.2,text/plain;q=0.3",
         ] {
