@@ -27,7 +27,7 @@ pub enum ConfigError {
     Kek {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The fault.
         message: String,
     },
     /// The admin group does not exist.
@@ -55,7 +55,7 @@ pub enum ConfigError {
     Syntax {
         /// The file.
         path: PathBuf,
-        /// What is wrong, and where.
+        /// The fault and its line.
         message: String,
     },
 }
@@ -118,7 +118,7 @@ pub struct Config {
     pub shared_parents: Vec<PathBuf>,
     /// The id of the group that may connect to the admin socket, besides the daemon's own user.
     pub admin_group: Option<u32>,
-    /// What the answer to a decision on the step door waits for.
+    /// When a decision on the step door is answered.
     pub journal: JournalMode,
     /// The loopback address that metrics are served at; `None` for no metrics.
     pub metrics: Option<SocketAddr>,

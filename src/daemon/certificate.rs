@@ -42,7 +42,7 @@ pub(super) struct CertificateKeeper {
     renewal: Timestamp,
     /// When it expires.
     end: watch::Sender<Timestamp>,
-    /// The files that were last tried, whether they could be used or not.
+    /// The files that were last tried, usable or not.
     tried: FileStamps,
     /// The files at the last check. They are tried once they no longer change: they may be half replaced.
     seen: FileStamps,
@@ -58,7 +58,7 @@ struct Pair {
 }
 
 impl ServerTlsPair {
-    /// TLS with the certificate of the state directory. A new certificate is issued if two thirds of its life are over, or
+    /// TLS with the certificate of the state directory. A new certificate is issued if two thirds of its life have passed, or
     /// clients would refuse it.
     ///
     /// # Errors
@@ -191,7 +191,7 @@ impl Pair {
         Ok(Self { chain_pem, key_pem: Zeroizing::new(state.read_text(KEY)?) })
     }
 
-    /// When two thirds of the certificate's life are over; long ago if it cannot be read.
+    /// When two thirds of the certificate's life have passed; long ago if it cannot be read.
     fn renewal(&self, domain: &TrustDomain) -> Timestamp {
         self.moment(domain, Svid::renewal)
     }

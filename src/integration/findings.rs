@@ -8,7 +8,7 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use super::check::find_field;
 use super::misplaced::{password, user_information};
 use super::pem;
-use super::placeholder::{is_for_later, stands_for_another};
+use super::placeholder::{placeholder_fault, reference_fault};
 use super::schema::{CredentialKind, FieldRule, ValueForm};
 use crate::model::{FieldName, Value};
 
@@ -143,7 +143,7 @@ fn of_value(name: &str, value: &Value, rule: Option<&FieldRule>) -> Vec<Finding>
     // At most one finding about the text: the first explains the others.
     let of_text = of_pem.or_else(|| odd(bytes, form).map(|text| Finding::warning(name, text)));
     let another = text.filter(|_| !is_template).and_then(|text| {
-        stands_for_another(text).or_else(|| is_for_later(text).filter(|_| is_sensitive))
+        reference_fault(text).or_else(|| placeholder_fault(text).filter(|_| is_sensitive))
     });
     let of_form = form.and_then(|form| shape(value, form));
     let warnings = another.map(|text| Finding::warning(name, text));

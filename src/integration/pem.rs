@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn what_happens_to_a_key_on_its_way_is_told_by_name() {
+    fn each_kind_of_damage_to_a_key_is_named() {
         let key = openssh();
         let (start, end) = key.split_at(150);
         let cut = format!("{start}{}", end.split_at(80).1);
@@ -235,7 +235,7 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn any_text_is_looked_at_and_grows_by_a_newline_at_most(
+        fn any_text_is_checked_and_grows_by_a_newline_at_most(
             parts in prop::collection::vec(
                 prop_oneof!["-----BEGIN A-----", "-----END A-----", "-----", "[A-Za-z =\\\\\"é]{0,5}", "\n", "\r"],
                 0..12,

@@ -84,7 +84,7 @@ const LONGEST: usize = 100;
 const LONGEST_BEGINNING: usize = 12;
 
 /// Why a value stands for a credential that was to be put in its place; `None` if it does not.
-pub fn stands_for_another(text: &str) -> Option<&'static str> {
+pub fn reference_fault(text: &str) -> Option<&'static str> {
     let text = text.trim();
     let begins = |all: &[&str]| all.iter().any(|start| text.starts_with(start));
     let is_around = |(start, end): &(&str, &str)| {
@@ -111,7 +111,7 @@ pub fn stands_for_another(text: &str) -> Option<&'static str> {
 }
 
 /// Why a value looks like a text that was written until there is a secret; `None` if it does not.
-pub fn is_for_later(text: &str) -> Option<&'static str> {
+pub fn placeholder_fault(text: &str) -> Option<&'static str> {
     let text = text.trim();
     if text.len() > LONGEST {
         return None;
@@ -168,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_stands_for_a_credential_is_told_from_one() {
+    fn placeholders_are_recognised() {
         for text in [
             "ENC[AES256_GCM,data:x,iv:y,tag:z,type:str]",
             "<path:secret/data/x#password>",
@@ -186,7 +186,7 @@ mod tests {
             "!vault |",
             "projects/p/secrets/s/versions/latest",
         ] {
-            assert!(stands_for_another(text).is_some(), "{text}");
+            assert!(reference_fault(text).is_some(), "{text}");
         }
         for text in [
             "changeme",
@@ -204,12 +204,12 @@ mod tests {
             "TODO",
             "null",
         ] {
-            assert!(is_for_later(text).is_some(), "{text}");
+            assert!(placeholder_fault(text).is_some(), "{text}");
         }
     }
 
     #[test]
-    fn what_is_no_placeholder_is_left_alone() {
+    fn other_values_are_left_alone() {
         for real in [
             "",
             "$a",
@@ -226,7 +226,7 @@ mod tests {
             "a-xx",
             "wait for it, then go on...",
         ] {
-            let found = stands_for_another(real).or_else(|| is_for_later(real));
+            let found = reference_fault(real).or_else(|| placeholder_fault(real));
             assert!(found.is_none(), "{real}: {found:?}");
         }
     }

@@ -34,7 +34,7 @@ pub fn parts(text: &str) -> Vec<TextPart<'_>> {
 /// The names that a text refers to.
 ///
 /// # Errors
-/// What is wrong with its braces.
+/// The fault of its braces.
 pub fn references(text: &str) -> Result<Vec<&str>, &'static str> {
     let names = parts(text).into_iter().filter_map(|part| match part {
         TextPart::Text(_) => None,
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_names_stand_between_braces() {
+    fn only_names_are_allowed_between_braces() {
         assert_eq!(references("Bearer {{ apiKey }} {{b2}}").unwrap(), ["apiKey", "b2"]);
         assert_eq!(references("no { braces } at all }}").unwrap(), [""; 0]);
         for bad in ["{{ }}", "{{ .. }}", "{{ a/b }}", "{{{ a }}}", "{{ a", "{{ a b }}", "{{ 1a }}"]

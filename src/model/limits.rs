@@ -299,7 +299,7 @@ impl Limits {
     }
 }
 
-/// What the answer to a decision on the step door waits for.
+/// When a decision on the step door is answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JournalMode {

@@ -11,7 +11,7 @@ use super::reference::SpecReference;
 use super::spec::plain_text;
 use super::yaml::Node;
 
-/// What the id of an action begins with; the integration's name follows.
+/// The beginning of the id of an action, before the integration's name.
 pub(super) const ACTIONS: &str = "com.datadoghq.";
 
 /// The workflow in a Datadog file, if it is one.

@@ -288,7 +288,7 @@ pub(super) fn template(source: &str, at: Position) -> Result<Tree, SpecError> {
 /// The parts of a text with `${…}` in it.
 ///
 /// # Errors
-/// What is wrong with an expression.
+/// The error of an expression.
 pub fn parts(source: &str) -> Result<Vec<TemplatePart>, String> {
     let mut parts = Vec::new();
     let mut rest = source;
@@ -312,7 +312,7 @@ fn check(expression: &Expression) -> Result<(), String> {
     match expression {
         Expression::Literal(_) => Ok(()),
         Expression::Root => {
-            Err("$ stands for everything, secrets too; name what is needed".to_owned())
+            Err("$ means everything, secrets too; name the values that the step needs".to_owned())
         }
         Expression::Name(_) | Expression::Member(..) => check_member(expression, 0),
         Expression::Call(_, arguments) => {
@@ -343,7 +343,7 @@ fn check_member(expression: &Expression, keys: usize) -> Result<(), String> {
                  event"
             )),
             Some(scope) if keys < scope.keys() => Err(format!(
-                "{name} without a name after it stands for all of them at once; name the one that is needed"
+                "{name} without a name after it means all of them at once; name the one that the step needs"
             )),
             Some(_) => Ok(()),
         },

@@ -273,7 +273,7 @@ fn an_evaluation_has_a_budget_of_texts_lists_and_steps() {
     exhausted(&format!("a: ${{'{long}' =~ '(x*)*(x*)*y'}}\nb: 1\n"), "a");
     let several = format!("b: {{x: '{long}', y: \"${{'{long}' + 'y'}}\"}}\n");
     assert!(evaluate(&several, "b").is_ok());
-    // What is not asked for costs nothing, and an error of the budget is no absence.
+    // Parts outside the query cost nothing, and a spent budget is not an absent value.
     assert_eq!(value(&format!("{}b: 1\n", nested("jsonMarshal", 26, "'\"'")), "b"), json!(1));
     let within = nested("jsonMarshal", 26, "'\"'").replace("a: ", "");
     exhausted(&format!("a: !Fn.coalesce [{}, x]\n", within.trim()), "a");

@@ -18,7 +18,7 @@ const VERSION: std::ops::Range<usize> = 9..17;
 const NONCE: std::ops::Range<usize> = 17..41;
 const TAG_BYTES: usize = 16;
 
-/// What a sealed record holds. The number is part of the AAD and of the store's keys: never reuse a number. Values have
+/// The content of a sealed record. The number is part of the AAD and of the store's keys: never reuse a number. Values have
 /// the capital letter of their metadata, so that the store can read both together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
@@ -75,7 +75,7 @@ impl RecordKind {
 /// The name of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RecordKey {
-    /// What it holds.
+    /// The content of the record.
     pub kind: RecordKind,
     /// The resource that it belongs to.
     pub uid: Id,

@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn sealing_again_changes_only_what_was_named() {
+    fn sealing_again_changes_only_the_named_fields() {
         let keyring = keyring();
         let own = key(RecordKind::ConnectionValues, 1);
         let old =

@@ -54,7 +54,7 @@ pub enum Grantees {
     },
 }
 
-/// What grantees may do with a file.
+/// The use of a file that grantees are permitted.
 #[derive(Clone, Copy, Debug)]
 pub enum Permission {
     /// Connect to a socket.

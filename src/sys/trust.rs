@@ -64,7 +64,7 @@ pub enum DirectoryError {
         path: PathBuf,
         /// The directory above it.
         parent: PathBuf,
-        /// What is wrong with it.
+        /// The fault of that directory.
         why: String,
     },
     /// Another user owns a link on the way.

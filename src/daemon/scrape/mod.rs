@@ -38,7 +38,7 @@ const LIMITS: HttpLimits = HttpLimits {
     max_headers: 32,
 };
 
-/// What metrics are made from.
+/// The sources of the metrics.
 #[derive(Clone)]
 pub(super) struct MetricsSource {
     broker: Arc<Broker>,

@@ -1,5 +1,5 @@
 //! The connections that are served at a time. Each has a short time of its own, which no other can shorten. If all slots
-//! are taken, the next connection waits in the kernel's queue until the time of another is over.
+//! are taken, the next connection waits in the kernel's queue until the time of another has passed.
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -60,7 +60,7 @@ impl ScrapeSlot {
 }
 
 impl ScrapeSlots {
-    /// Waits until the next connection can have a slot: until one is released, or the time of a connection is over.
+    /// Waits until the next connection can have a slot: until one is released, or the time of a connection has passed.
     pub(super) async fn wait(&self) {
         loop {
             let released = self.released.notified();
@@ -72,10 +72,10 @@ impl ScrapeSlots {
         }
     }
 
-    /// Evicts a connection whose time is over, if all slots are taken.
+    /// Evicts a connection whose time has passed, if all slots are taken.
     ///
     /// # Errors
-    /// When the time of the next connection is over, if none is yet.
+    /// When the time of the next connection passes, if none has passed yet.
     fn make_room(&self, now: Instant) -> Result<(), Instant> {
         let mut taken = self.taken.lock();
         if taken.len() < MAX_CONNECTIONS {

@@ -256,7 +256,7 @@ mod tests {
         assert!(SecretName::parse("2026-11-21T10:00~1").is_err());
     }
 
-    /// Whether it may be the name of a workflow, a run and a step.
+    /// True for each of workflow, run and step that may have this name.
     fn kinds(text: &str) -> (bool, bool, bool) {
         let is = [
             WorkflowName::parse(text).is_ok(),
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn no_name_of_an_engine_is_a_pattern_a_path_elsewhere_or_bare() {
+    fn an_engines_name_is_neither_a_pattern_nor_a_path_elsewhere() {
         let mut bad: Vec<String> = "\n\t\0\u{7f}\\\"'%$*{};|&<>?!`^\u{a0}\u{3000}—／🚀"
             .chars()
             .map(|c| format!("a{c}b"))
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn no_name_holds_what_is_unseen_or_turns_text_around() {
+    fn no_name_holds_characters_that_are_unseen_or_reorder_text() {
         let unseen = "\u{ad}\u{34f}\u{115f}\u{200b}\u{200d}\u{2028}\u{202e}\u{2066}\u{3164}\u{fe0f}\u{feff}\u{ffa0}";
         for c in unseen.chars() {
             assert_eq!(kinds(&format!("a{c}b")), (false, false, false), "{c:?}");

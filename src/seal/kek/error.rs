@@ -13,7 +13,7 @@ pub enum KekError {
     Command {
         /// The program, without its arguments.
         program: String,
-        /// What went wrong. Never what it printed.
+        /// The fault, without the command's output.
         what: String,
     },
     /// The file does not hold one key.

@@ -99,7 +99,7 @@ pub enum KeyStoreError {
     KeyringAt {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The cause.
         error: KeyringError,
     },
     /// The keyring notes another source than the process was given.

@@ -212,12 +212,12 @@ impl Keyring {
         hmac::verify(&self.keyring, file, tag).is_ok()
     }
 
-    /// A number that stands for a position in the journal, where the position itself would reveal too much.
+    /// A number that replaces a position in the journal where the position itself would reveal too much.
     pub fn hide_place(&self, place: u128) -> u128 {
         permute(&self.place, place)
     }
 
-    /// The position that such a number stands for.
+    /// The position that such a number replaces.
     pub fn reveal_place(&self, hidden: u128) -> u128 {
         invert(&self.place, hidden)
     }

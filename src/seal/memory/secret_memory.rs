@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn locked_memory_holds_a_page_of_keys_where_the_kernel_has_no_secret_memory() {
+    fn locked_memory_holds_a_page_of_keys() {
         let page = locked_page().unwrap();
         page[SLOTS - 1].0[3].store(7, Ordering::Relaxed);
         assert_eq!(page[SLOTS - 1].0[3].load(Ordering::Relaxed), 7);
