@@ -130,6 +130,12 @@ pub struct Daemon {
     threads: Threads,
     socket: PathBuf,
     metrics_address: Option<SocketAddr>,
+    lock: Lock,
+}
+
+/// A stopped daemon. Dropping it closes the store and releases the state directory for the next daemon.
+pub struct Stopped {
+    _broker: Arc<Broker>,
     _lock: Lock,
 }
 
@@ -163,7 +169,7 @@ impl Daemon {
 
     /// Drains and stops: no new requests are taken, open requests finish, the journal is closed. Steps stay open, and find
     /// the next daemon at the same paths.
-    pub fn stop(mut self) {
+    pub fn stop(mut self) -> Stopped {
         self.broker.drain();
         self.stop.cancel();
         self.threads.admin.block_on(async {
@@ -178,6 +184,7 @@ impl Daemon {
         });
         self.threads.shut_down();
         tracing::info!("stopped");
+        Stopped { _broker: self.broker, _lock: self.lock }
     }
 }
 
@@ -281,7 +288,7 @@ impl Loaded {
         }
         release_free_memory();
         tracing::info!(socket = %socket.display(), "serving");
-        Ok(Daemon { broker, stop, reload, servers, threads, socket, metrics_address, _lock: lock })
+        Ok(Daemon { broker, stop, reload, servers, threads, socket, metrics_address, lock })
     }
 }
 

@@ -83,7 +83,8 @@ impl Serve {
             daemon.reload();
             ControlFlow::Continue(())
         });
-        daemon.stop();
+        // The process ends here. A drop of the store would sync it once more, and sled panics if the disk refuses.
+        std::mem::forget(daemon.stop());
         Ok(())
     }
 }

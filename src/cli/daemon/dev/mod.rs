@@ -94,7 +94,7 @@ impl Dev {
         } else {
             block_on(self.run_command(&made, documents))
         };
-        daemon.stop();
+        drop(daemon.stop());
         outcome
     }
 
