@@ -47,8 +47,7 @@ pub struct LocalBroker {
 }
 
 impl BrokerArgs {
-    /// Reads the configuration. `more` is given beside these options.
-    /// Fails if the configuration file is wrong.
+    /// Reads the configuration. `more` is given beside these options. Fails if the configuration file is wrong.
     pub fn config(&self, common: &Common, more: Given) -> Result<Config, ConfigError> {
         Config::load(Given {
             state: common.state.clone(),
@@ -58,8 +57,8 @@ impl BrokerArgs {
         })
     }
 
-    /// The broker with this configuration.
-    /// Fails if the KEK command is not well formed, or there is no working directory.
+    /// The broker with this configuration. Fails if the KEK command is not well formed, or there is no working
+    /// directory.
     pub fn broker(self, mut config: Config) -> Result<LocalBroker, Failure> {
         config.state = std::path::absolute(config.state)?;
         config.runtime = std::path::absolute(config.runtime)?;

@@ -35,7 +35,7 @@ fn reference() -> String {
     let arguments: Vec<&Arg> =
         serve.map(|serve| serve.get_arguments().collect()).unwrap_or_default();
     let keys = file_keys();
-    let mut text = "# What keyhatch serve can be told\n\n\
+    let mut text = "# The options of keyhatch serve\n\n\
         A flag counts before its variable, that before the key of the configuration file (TOML, named by \
         `--config`), and that before the default.\n\n\
         | flag | variable | key | value | default | meaning |\n|---|---|---|---|---|---|\n"

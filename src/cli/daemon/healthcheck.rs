@@ -26,7 +26,7 @@ pub(crate) async fn run(common: &Common) -> Result<(), Failure> {
     match tokio::time::timeout(ANSWER_LIMIT, asked).await {
         Ok(Ok(true)) => line("serving"),
         Ok(Ok(false)) => Err(unhealthy(
-            "the broker does not do all of its work now; keyhatch status says what it does",
+            "the broker does not do all of its work now; keyhatch status shows its state",
         )),
         Ok(Err(failure)) => Err(failure.with_exit_code(exit::FAILED)),
         Err(_) => Err(unhealthy(&format!("{}; restart it", silence()))),

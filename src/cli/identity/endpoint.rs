@@ -59,8 +59,7 @@ const AS_A_STEP: &str =
     "this is for steps: run it with keyhatch step run, or set KEYHATCH_DIR to a step's directory";
 
 impl Endpoint {
-    /// Finds the identity for a caller.
-    /// Fails if there is none.
+    /// Finds the identity for a caller. Fails if there is none.
     pub fn find(caller: Caller, state: Option<&Path>) -> Result<Self, Failure> {
         let named = std::env::var_os("KEYHATCH_DIR").filter(|directory| !directory.is_empty());
         if let Some(directory) = named {
@@ -108,15 +107,14 @@ impl Endpoint {
         Ok(endpoint)
     }
 
-    /// Finds an operator's identity, or else an executor's, for requests that both may send.
-    /// Fails if there is neither.
+    /// Finds an operator's identity, or else an executor's, for requests that both may send. Fails if there is neither.
     pub(crate) fn find_any(state: Option<&Path>) -> Result<Self, Failure> {
         let operator = Self::find(Caller::Operator, state);
         operator.or_else(|missing| Self::find(Caller::Executor, state).map_err(|_| missing))
     }
 
-    /// Finds an identity in a state directory, an operator's before an executor's. Ignores the environment.
-    /// Fails if there is neither.
+    /// Finds an identity in a state directory, an operator's before an executor's. Ignores the environment. Fails if
+    /// there is neither.
     pub(crate) fn of_host(state: &Path) -> Result<Self, Failure> {
         let operator = Self::in_directory(&state.join(OPERATOR_DIRECTORY));
         operator.or_else(|missing| {
@@ -124,8 +122,7 @@ impl Endpoint {
         })
     }
 
-    /// The identity in this directory.
-    /// Fails if the directory names no socket.
+    /// The identity in this directory. Fails if the directory names no socket.
     pub fn in_directory(directory: &Path) -> Result<Self, Failure> {
         let socket = directory.join("keyhatch.sock");
         let socket = if socket.exists() { socket } else { address_in(directory)? };
@@ -219,8 +216,7 @@ impl Endpoint {
         unreachable::failure(error, &self.socket, self.files.step.is_some() || is_step())
     }
 
-    /// The identity in the certificate.
-    /// Fails if the certificate cannot be read.
+    /// The identity in the certificate. Fails if the certificate cannot be read.
     pub(crate) fn identity(&self) -> Result<SpiffeId, Failure> {
         self.files.svid().map(|svid| svid.id)
     }

@@ -34,14 +34,12 @@ impl IdentityFiles {
         }
     }
 
-    /// Reads the certificate.
-    /// Fails if the file cannot be read, or holds no certificate of an identity.
+    /// Reads the certificate. Fails if the file cannot be read, or holds no certificate of an identity.
     pub(crate) fn svid(&self) -> Result<Svid, Failure> {
         parse_svid(&read_or_fail(&self.certificate)?, &self.certificate)
     }
 
-    /// Reads the private key.
-    /// Fails with `STEP_NOT_OPEN` if the step has ended.
+    /// Reads the private key. Fails with `STEP_NOT_OPEN` if the step has ended.
     pub(super) fn read_key(&self) -> Result<Zeroizing<String>, Failure> {
         match &self.step {
             Some(directory) if is_missing(&self.key) => Err(step_has_ended(directory)),
@@ -67,8 +65,7 @@ pub(super) fn parse_svid(pem: &str, path: &Path) -> Result<Svid, Failure> {
     })
 }
 
-/// Reads a text file by its path, up to 256 KiB.
-/// Fails if it is longer, or is not a regular file of text.
+/// Reads a text file by its path, up to 256 KiB. Fails if it is longer, or is not a regular file of text.
 pub(crate) fn read(path: &Path) -> io::Result<Zeroizing<String>> {
     input::text(input::file(path, MAX_BYTES)?)
 }

@@ -49,8 +49,8 @@ pub(crate) fn is_due(svid: &Svid, now: Timestamp) -> bool {
     now >= svid.renewal()
 }
 
-/// Renews the certificate, and returns the one that is there afterwards.
-/// Fails if the broker refuses, or the file cannot be replaced.
+/// Renews the certificate, and returns the one that is there afterwards. Fails if the broker refuses, or the file
+/// cannot be replaced.
 pub(crate) async fn renew_now(files: &IdentityFiles, channel: &Channel) -> Result<Svid, Failure> {
     renew(files, channel, &files.svid()?).await?;
     files.svid()

@@ -25,8 +25,8 @@ pub(super) fn check(site: &Site, daemon: Option<&pb::Status>) -> Vec<Diagnosis> 
     let keys = state.keys(Some(&site.unlock));
     let unknown = |status: &pb::Status| {
         let text = format!(
-            "{}, which the daemon has from a {}: not looked at, because doctor was not told of it with --kek-file \
-             or another of serve's flags and variables",
+            "{}, which the daemon has from a {}: not checked, because neither --kek-file nor another flag or variable of \
+             serve names it",
             status.kek_id, status.kek_source
         );
         vec![Diagnosis::ok(KEK, text)]
@@ -43,7 +43,7 @@ pub(super) fn check(site: &Site, daemon: Option<&pb::Status>) -> Vec<Diagnosis> 
     }
     let Some(path) = keys.kek_path() else {
         let kind = keys.kek_kind();
-        let text = format!("comes from a {kind}, which is asked at a start only: not looked at");
+        let text = format!("comes from a {kind}, which is asked only at a start: not checked");
         return vec![Diagnosis::ok(KEK, text)];
     };
     if let (false, Some(status)) = (path.exists(), daemon) {

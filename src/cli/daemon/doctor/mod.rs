@@ -73,7 +73,7 @@ impl Doctor {
         let config = match self.broker.config(common, given) {
             Ok(config) => config,
             Err(error) => {
-                let advice = "keyhatch config reference lists what it may say";
+                let advice = "keyhatch config reference lists the keys of the file";
                 return Ok(Err(Diagnosis::fail("configuration", error.to_string(), advice)));
             }
         };

@@ -36,7 +36,7 @@ impl Site {
             DirectoryError::Writable { path, .. } => Remedy::run("chmod go-w", [path.as_path()]),
             DirectoryError::Parent { .. }
             | DirectoryError::Link { .. }
-            | DirectoryError::Io { .. } => "do as it says there, then look again".into(),
+            | DirectoryError::Io { .. } => "follow that text, then run doctor again".into(),
         };
         Diagnosis::fail(what, error.to_string(), remedy)
     }

@@ -102,7 +102,7 @@ impl EnvArgument {
         };
         if name.as_deref().is_some_and(|name| !is_variable_name(name)) {
             let name = name.unwrap_or_default();
-            let text = format!("--env {name}: what stands before = must be a variable's name");
+            let text = format!("--env {name}: the text before = must be a variable's name");
             return Err(Failure::usage(text));
         }
         let (reference, field) = reference_and_field(rest).map_err(|failure| match &name {

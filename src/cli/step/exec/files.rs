@@ -41,8 +41,8 @@ impl CommandFiles {
     }
 
     /// Replaces the files whose values have changed, each as a whole, once the new ones are all written. Returns their
-    /// paths. Leaves a file alone that the command has replaced itself.
-    /// Fails if a file cannot be written. The next call does the rest, and returns all paths.
+    /// paths. Leaves a file alone that the command has replaced itself. Fails if a file cannot be written. The next
+    /// call does the rest, and returns all paths.
     pub fn rewrite(&mut self, credentials: &[Arc<Credential>]) -> Result<Vec<PathBuf>, Failure> {
         let mut changes = Vec::new();
         for (written, credential) in self.written.iter_mut().zip(credentials) {

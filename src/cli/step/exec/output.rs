@@ -82,7 +82,7 @@ impl MaskedOutputs {
             self.copies.into_iter().map(|copy| copy.join().unwrap_or(true)).collect();
         if cut.contains(&true) {
             say(
-                "a process that the command left behind still held its output, and writes to nobody now",
+                "a process that the command left behind still had its output open; what it writes now is lost",
             );
         }
     }

@@ -43,7 +43,7 @@ pub async fn run(helping: &Helping<'_>, operation: DockerOperation) -> Result<u8
         DockerOperation::Store => {
             read_stdin()?;
             let text =
-                "keyhatch keeps no logins of its own; an operator writes them into a connection";
+                "keyhatch stores no logins of tools; an operator writes them into a connection";
             Err(Failure::new("READ_ONLY", text, exit::FAILED))
         }
         DockerOperation::Version => {

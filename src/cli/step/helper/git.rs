@@ -78,7 +78,7 @@ async fn answer(
     if let (Some(asked), [reference, ..]) = (question.username, others.as_slice()) {
         let host = question.host;
         say(&format!(
-            "note: git asks for the login of {asked:?} on {host}, and {reference} has another user's; if it is meant, \
+            "note: git asks for the login of {asked:?} on {host}, and {reference} is another user's; to use it, \
              give --answer {asked}@{host}={reference}"
         ));
     }
@@ -147,7 +147,7 @@ fn attributes(question: &str) -> Result<BTreeMap<&str, &str>, String> {
             ));
         }
         if found.insert(key, value).is_some() {
-            return Err(format!("git's question says {key:?} twice; say every key once"));
+            return Err(format!("git's request has {key:?} twice; send every key once"));
         }
     }
     Ok(found)
@@ -175,7 +175,7 @@ fn refuse(helping: &Helping<'_>, question: &GitQuestion<'_>) -> Result<u8, Failu
         return Ok(0);
     }
     let text = format!(
-        "git asks for {path:?} on {host}, and a path that may lead elsewhere gets nothing: write the URL without . \
+        "git asks for {path:?} on {host}, and a path that may lead elsewhere is refused: write the URL without . \
          and .. and // and \\ and % and ? and # and ;"
     );
     quit(Failure::new("PATH_REFUSED", text, exit::FAILED))

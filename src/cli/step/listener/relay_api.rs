@@ -147,7 +147,7 @@ fn found<T>(found: Option<T>, what: &str) -> Result<T, RelayError> {
 fn kept(was_kept: bool) -> RelayOutcome {
     match was_kept {
         true => Ok(answer::empty(StatusCode::CREATED)),
-        false => Err(RelayError::malformed("more was put out than is kept")),
+        false => Err(RelayError::malformed("the outputs of the step are larger than the limit")),
     }
 }
 

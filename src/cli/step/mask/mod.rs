@@ -23,8 +23,8 @@ use crate::cli::io::failure::Failure;
 use crate::cli::io::output::say;
 use parts::LEAST_BYTES;
 
-/// Masks the sensitive values of a credential from now on. Reports values that cannot be masked, each once.
-/// Fails if there are more values than can be masked.
+/// Masks the sensitive values of a credential from now on. Reports values that cannot be masked, each once. Fails if
+/// there are more values than can be masked.
 pub fn mask_values(masks: Option<&Masks>, credential: &Credential) -> Result<(), Failure> {
     let Some(masks) = masks else { return Ok(()) };
     for (field, value) in &credential.fields {
@@ -37,7 +37,7 @@ pub fn mask_values(masks: Option<&Masks>, credential: &Credential) -> Result<(),
             Some(Unmasked::Short) => format!("{what} has fewer than {LEAST_BYTES} bytes and"),
             Some(Unmasked::Common) => format!("{what} is a word, a short number or a ruler, and"),
             Some(Unmasked::Parts) => {
-                format!("{what} has parts that are short or common; what stands alone of those")
+                format!("{what} has parts that are short or common; such a part by itself")
             }
             None => continue,
         };
