@@ -59,7 +59,7 @@ fn import_takes_texts_and_nothing_of_the_importer() {
         ("connections:\n  http/x:\n    base_url: {fromEnv: KH_CANARY}\n", "given.yaml:3:"),
         ("connections:\n  aws/prod:\n    accessKeyID: {keep: true}\n", "given.yaml:3:"),
     ] {
-        refused(&import(content), &[place, "a text", "apply -f"]);
+        refused(&import(content), &[place, "seed files", "apply -f"]);
     }
     let hand_over = "connections: {}\n---\napiVersion: keyhatch/v1\nkind: Connection\nmetadata: {name: prod}\n\
                      spec:\n  integration: aws\n  access: {resolver: ['workflow:evil']}\n";
