@@ -13,9 +13,9 @@ use crate::identity::certificate::svid::Svid;
 pub type FindQuota = Arc<dyn Fn(&Svid) -> Arc<PeerQuota> + Send + Sync>;
 
 /// The bounds of one socket.
-pub struct Admission(Bounds);
+pub struct Admission(SocketBounds);
 
-enum Bounds {
+enum SocketBounds {
     One { quota: Arc<PeerQuota>, connections: Arc<Semaphore>, handshakes: Arc<Semaphore> },
     Many { handshakes: Arc<HandshakeSlots>, find_quota: FindQuota },
 }
@@ -42,17 +42,17 @@ impl Admission {
     pub fn of_one(quota: Arc<PeerQuota>, connections: u32, handshakes: u32) -> Self {
         let [connections, handshakes] =
             [connections, handshakes].map(|most| Arc::new(Semaphore::new(most as usize)));
-        Self(Bounds::One { quota, connections, handshakes })
+        Self(SocketBounds::One { quota, connections, handshakes })
     }
 
     /// The bounds of a socket of many peers. The peer of a connection is known when its handshake is done.
     pub fn of_many(handshakes: HandshakeLimits, find_quota: FindQuota) -> Self {
-        Self(Bounds::Many { handshakes: HandshakeSlots::new(handshakes), find_quota })
+        Self(SocketBounds::Many { handshakes: HandshakeSlots::new(handshakes), find_quota })
     }
 
     /// Waits for the slots of the next connection.
     pub(crate) async fn slots(&self) -> ListenerSlots {
-        let Bounds::One { connections, handshakes, .. } = &self.0 else { return None };
+        let SocketBounds::One { connections, handshakes, .. } = &self.0 else { return None };
         let connection = Arc::clone(connections).acquire_owned().await;
         let handshake = Arc::clone(handshakes).acquire_owned().await;
         // The semaphores are never closed, so both slots are there.
@@ -71,11 +71,11 @@ impl Admission {
     ) -> Result<PendingPeer, ConnectionRefusal> {
         match &self.0 {
             // The quota is taken for a connection that exists. An idle listener must hold nothing of the shared pool.
-            Bounds::One { quota, .. } => {
+            SocketBounds::One { quota, .. } => {
                 let share = quota.connect().ok_or(ConnectionRefusal::TooMany)?;
                 Ok(PendingPeer::One { quota: Arc::clone(quota), share, slots })
             }
-            Bounds::Many { handshakes, find_quota } => {
+            SocketBounds::Many { handshakes, find_quota } => {
                 let slot = handshakes.admit(origin, has_spoken)?;
                 Ok(PendingPeer::Many { slot, find_quota: Arc::clone(find_quota) })
             }
