@@ -371,7 +371,7 @@ fn a_wrong_request_is_refused_before_anything_runs() {
         (&["--env", "aws"], 125, "INTEGRATION/NAME"),
         (&["--env", "aws/prod:region"], 125, "NAME="),
         (&["--env", "PASSWORD=touchy-value"], 125, "PASSWORD is not followed by a reference"),
-        (&["--env", "A B=touchy-value"], 125, "A B: what stands before ="),
+        (&["--env", "A B=touchy-value"], 125, "A B: the text before ="),
         (&["--file", "x=aws/prod"], 125, "name the field"),
         (&["--serve", "vault"], 125, "there are aws"),
         (&["--serve", "relay"], 125, "--spec FILE"),
