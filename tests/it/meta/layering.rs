@@ -207,14 +207,10 @@ fn circles<'a>(files: impl Iterator<Item = (&'a Path, &'a str)>) -> BTreeSet<Vec
     circle.collect()
 }
 
-/// Rooms whose circles are still to be opened.
-const KNOTTED: [&str; 4] = ["broker", "cli", "grpc", "journal"];
-
 #[test]
 fn no_imports_within_a_room_form_a_circle() {
     let sources = sources();
-    let open = sources.iter().filter(|(room, ..)| !KNOTTED.contains(&room.as_str()));
-    let found = circles(open.map(|(_, path, code)| (path.as_path(), code.as_str())));
+    let found = circles(sources.iter().map(|(_, path, code)| (path.as_path(), code.as_str())));
     assert!(found.is_empty(), "{found:#?}");
 }
 
@@ -279,6 +275,21 @@ fn unsafe_code_is_in_the_two_files_that_say_why() {
     let mut found: Vec<_> = found.map(|(_, path, _)| path.display().to_string()).collect();
     found.sort();
     assert_eq!(found, ["seal/memory/allocator.rs", "seal/memory/secret_memory.rs"]);
+}
+
+#[test]
+fn test_names_are_short_sentences() {
+    let mut long = Vec::new();
+    for folder in ["src", "tests/it"] {
+        for path in files_below(folder) {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder).join(path);
+            let text = std::fs::read_to_string(path).unwrap();
+            let tests = text.split("#[test]\n").skip(1).filter_map(|test| test.split_once("fn "));
+            let names = tests.filter_map(|(_, name)| name.split('(').next().map(str::to_owned));
+            long.extend(names.filter(|name| name.len() > 60));
+        }
+    }
+    assert!(long.is_empty(), "{long:#?}");
 }
 
 #[test]

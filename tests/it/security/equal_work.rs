@@ -34,6 +34,24 @@ impl Room for Endless {
     }
 }
 
+fn step_request() -> StepRequest {
+    StepRequest {
+        workflow: WorkflowName::parse("deploy").unwrap(),
+        run: RunName::parse("1").unwrap(),
+        step: StepName::parse("build").unwrap(),
+        attempt: None,
+        run_as: [].into(),
+        uid: None,
+        gid: None,
+        any_uid: false,
+        ttl: None,
+        heartbeat: None,
+        allowed_targets: vec![],
+        named: None,
+        mount_path: "host".to_owned(),
+    }
+}
+
 /// A broker without its sockets, and an open step.
 struct Bare {
     broker: Broker,
@@ -78,22 +96,7 @@ impl Bare {
         let name = ExecutorName::parse("local").unwrap();
         let executor = Registered::Executor(name.clone());
         let executor = Principal::Executor(name, uid_of(&broker, &executor));
-        let request = StepRequest {
-            workflow: WorkflowName::parse("deploy").unwrap(),
-            run: RunName::parse("1").unwrap(),
-            step: StepName::parse("build").unwrap(),
-            attempt: None,
-            run_as: [].into(),
-            uid: None,
-            gid: None,
-            any_uid: false,
-            ttl: None,
-            heartbeat: None,
-            allowed_targets: vec![],
-            named: None,
-            mount_path: "host".to_owned(),
-        };
-        broker.open_step(&executor, 0, request).await.unwrap();
+        broker.open_step(&executor, 0, step_request()).await.unwrap();
         Self { broker, session: opened.recv().await.unwrap().session, _directory: directory }
     }
 

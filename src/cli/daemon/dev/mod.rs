@@ -3,66 +3,35 @@
 //! It starts the broker as `init` and `serve` do. It speaks to the broker over the same sockets as everybody else: as the
 //! operator who seeds, as the executor that opens a step, and as that step.
 
+mod arguments;
 mod tour;
 
-use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use tonic::transport::Channel;
 
-use super::broker_args::SharedParents;
 use super::serve::{LogFormat, start_log};
 use crate::cli::block_on;
-use crate::cli::executor::open_step::{close, open};
+use crate::cli::executor::open_step::close;
 use crate::cli::executor::step_run::run_as;
 use crate::cli::identity::endpoint::Endpoint;
 use crate::cli::io::failure::{Failure, exit};
 use crate::cli::io::output::say;
 use crate::cli::operator::apply::apply;
 use crate::cli::operator::explain;
-use crate::cli::operator::seed;
-use crate::cli::operator::seed::{AllowedReads, Seed, SeedContext};
+use crate::cli::operator::seed::Seed;
 use crate::config::Config;
 use crate::daemon::{Daemon, InitOptions, Initialised, init};
 use crate::grpc::pb;
-use crate::grpc::pb::apply_request::Document;
 use crate::grpc::pb::explain_request::Question;
 use crate::grpc::pb::system_service_client::SystemServiceClient;
 use crate::model::{Clock, TrustDomain, WorkflowName};
+use arguments::SAMPLE;
 use tour::Tour;
 
-/// Arguments of `dev`.
-#[derive(clap::Args)]
-pub struct Dev {
-    /// A seed file or directory instead of the sample; may be given more than once.
-    #[arg(short, long, value_name = "SEED")]
-    file: Vec<PathBuf>,
-    /// The workflow whose step is opened; it may resolve every seeded connection that names nobody.
-    #[arg(long, value_name = "NAME", default_value = "dev")]
-    workflow: String,
-    #[command(flatten)]
-    parents: SharedParents,
-    /// The filter of the log, which goes to stderr.
-    #[arg(long, env = "KEYHATCH_LOG", value_name = "FILTER", default_value = "warn")]
-    log: String,
-    /// A command to run as the step, instead of the tour.
-    #[arg(last = true, value_name = "COMMAND")]
-    command: Vec<OsString>,
-}
+pub use arguments::Dev;
 
-/// The seed file of the tour.
-const SAMPLE: &str = "\
-apiVersion: keyhatch/v1
-kind: Connection
-metadata: {name: sample}
-spec:
-  integration: aws
-  fields:
-    access_key_id: AKIAIOSFODNN7EXAMPLE
-    secret_access_key: not-a-real-secret-access-key
-    region: eu-west-1
-";
 /// The most refusals that are explained.
 const MOST_REFUSALS: i32 = 5;
 
@@ -98,19 +67,6 @@ impl Dev {
         outcome
     }
 
-    /// The documents of the files that were given, or else those of `sample`.
-    fn documents(&self, sample: &str) -> Result<Vec<Seed>, Failure> {
-        let resolver = format!("workflow:{}", self.workflow);
-        // The user's files seed a broker of the user's own.
-        let allowed = AllowedReads::everything();
-        let (workflow, default_resolver) = (Some(self.workflow.as_str()), Some(resolver.as_str()));
-        let context = SeedContext { workflow, default_resolver, allowed: &allowed };
-        if self.file.is_empty() {
-            return seed::parse_text(sample, "the sample", &context);
-        }
-        seed::read_all(&self.file, &context)
-    }
-
     async fn run_command(&self, made: &Initialised, documents: Vec<Seed>) -> Result<u8, Failure> {
         let operator = Endpoint::in_directory(&made.operator)?.connect().await?;
         if let Some(granted) = self.granted(&documents) {
@@ -124,34 +80,6 @@ impl Dev {
         close(executor, request).await?;
         explain_refusals(operator).await?;
         ran
-    }
-
-    /// Says which resources `dev` opened to its workflow because their documents name nobody. `None` if there is none.
-    fn granted(&self, documents: &[Seed]) -> Option<String> {
-        let workflow = format!("workflow:{}", self.workflow);
-        let is_ours = |access: &[pb::AccessBinding]| matches!(access, [only] if only.principals.as_slice() == [workflow.as_str()]);
-        let named = documents.iter().filter_map(|seed| match &seed.document {
-            Document::Connection(one) => {
-                is_ours(&one.access).then(|| format!("{}/{}", one.integration, one.name))
-            }
-            Document::Group(one) => is_ours(&one.access).then(|| format!("group:{}", one.name)),
-            Document::Integration(_) | Document::Secret(_) => None,
-        });
-        let named = named.collect::<Vec<_>>().join(", ");
-        (!named.is_empty()).then(|| {
-            format!("dev lets {workflow} use {named}, because the seed names nobody for it")
-        })
-    }
-
-    async fn open(&self, executor: Channel) -> Result<pb::OpenedStep, Failure> {
-        let request = pb::OpenStepRequest {
-            workflow: self.workflow.clone(),
-            run: "1".to_owned(),
-            step: "step".to_owned(),
-            mount_path: "host".to_owned(),
-            ..Default::default()
-        };
-        open(executor, request).await
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use tokio::time::Instant;
 use tonic::transport::Channel;
 
-use super::{Dev, SAMPLE};
+use super::arguments::{Dev, SAMPLE};
 use crate::cli::executor::open_step::close;
 use crate::cli::executor::run::describe;
 use crate::cli::identity::endpoint::Endpoint;
