@@ -13,9 +13,9 @@ use crate::seal::{KekKind, KeyId, MemoryProtection};
 pub enum State {
     /// It does everything.
     Serving,
-    /// It resolves and changes nothing: the store takes no writes.
+    /// The broker resolves and refuses changes: the store takes no writes.
     ReadOnly,
-    /// It takes changes and resolves nothing: it was restored from a backup, and no administrator has confirmed it.
+    /// The broker takes changes and resolves nothing: it was restored from a backup, and no administrator has confirmed it.
     Quarantined,
     /// It neither resolves nor changes: the journal takes no lines.
     NoSecrets,
@@ -115,7 +115,7 @@ impl KeyState {
 }
 
 impl Broker {
-    /// The health of the broker. While the journal hangs, its part is left out.
+    /// The health of the broker, without the journal's part while the journal hangs.
     pub fn health(&self) -> Health {
         let looked = self.journal.with_live(|live| (live.open_count(), live.leases().len()));
         let (open_steps, live_leases) = looked.unwrap_or_default();

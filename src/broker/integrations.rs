@@ -107,7 +107,7 @@ impl Broker {
         self.writer.write(request, change, move |catalog| find(catalog, &name)).await
     }
 
-    /// Deletes an integration that no connection and no group is of.
+    /// Deletes an integration that no connection and no group uses.
     ///
     /// # Errors
     /// See `IntegrationService.DeleteIntegration`.
@@ -190,9 +190,8 @@ fn delete(
     Ok(())
 }
 
-/// Refuses a schema that loosens a kind which connections have. Each of its field rules must stay, stay a destination
-/// if it was, and keep its name to itself: else a stored value would fall under another rule, or be sent somewhere
-/// else.
+/// Refuses a schema that loosens a kind which connections have. Each field rule must stay, and keep its destination and
+/// its name. Otherwise a stored value could come under another rule, or be sent elsewhere.
 fn check_destinations_stay(
     catalog: &Catalog,
     old: &Integration,
@@ -220,7 +219,7 @@ fn check_destinations_stay(
     Ok(())
 }
 
-/// A connection of this integration and a wanted kind, as text, if there is any.
+/// A connection of this integration and a wanted kind, as text. `None` if no connection matches.
 fn connection_of(
     catalog: &Catalog,
     name: &IntegrationName,
@@ -231,7 +230,7 @@ fn connection_of(
     Some(format!("{}, of kind {}", found.metadata.reference(), found.metadata.kind))
 }
 
-/// A group of this integration, as text, if there is any.
+/// A group of this integration, as text. `None` if no group uses it.
 fn group_of(catalog: &Catalog, name: &IntegrationName) -> Option<String> {
     let mut groups = catalog.groups_after(None);
     let found = groups.find(|group| group.metadata.integration == *name)?;

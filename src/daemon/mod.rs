@@ -167,8 +167,8 @@ impl Daemon {
         self.reload.notify_one();
     }
 
-    /// Drains and stops: no new requests are taken, open requests finish, the journal is closed. Steps stay open, and find
-    /// the next daemon at the same paths.
+    /// Drains and stops: no new requests are taken, open requests get [`DRAIN_DEADLINE`] to finish, the journal is closed.
+    /// Steps stay open, and find the next daemon at the same paths.
     pub fn stop(mut self) -> Stopped {
         self.broker.drain();
         self.stop.cancel();

@@ -3,7 +3,7 @@
 //! | line | beyond the budget |
 //! |---|---|
 //! | a refusal | refused with the same error, without the line |
-//! | a test of a connection, a backup, a request id for a change that changes nothing | refused |
+//! | a test of a connection, a backup, a request id for a change without effect | refused |
 //!
 //! Plans and failed Applies have [a rate of their own](crate::broker::changes::plan).
 
@@ -35,7 +35,7 @@ impl Budgets {
     /// Takes one line.
     ///
     /// # Errors
-    /// [`Error::TooManyRequests`] if none is left.
+    /// [`Error::TooManyRequests`] if no line is left.
     pub(crate) fn take(
         &self,
         caller: &Principal,

@@ -161,7 +161,7 @@ impl Broker {
     /// The registration of an operator or executor.
     ///
     /// # Errors
-    /// If there is none of this name, or the caller is no operator.
+    /// If no registration has this name, or the caller is not an operator.
     pub fn registration(
         &self,
         caller: &Principal,

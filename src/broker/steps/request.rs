@@ -58,10 +58,11 @@ impl StepRequest {
         }
     }
 
-    /// The owner of the step's directory, which is mounted at `mount_path`.
+    /// The owner of the step's directory, which is mounted at `mount_path`: the given user, or else the daemon's. With only
+    /// a group, the peer's uid is not checked.
     ///
     /// # Errors
-    /// If the users contradict each other, or do not go with the mount path.
+    /// If `any_uid` is given together with a user or group, or for a directory that is not mounted.
     pub(super) fn owner(&self, mount_path: &str) -> Result<StepOwner, Error> {
         let Self { uid, gid, any_uid, .. } = *self;
         if any_uid && (uid.is_some() || gid.is_some()) {

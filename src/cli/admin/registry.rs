@@ -186,7 +186,7 @@ async fn enroll(
     prepared.finish(common, &endpoint, who, &issued)
 }
 
-/// The end of the certificate that lasts longest. Empty if there is none.
+/// The end of the certificate that lasts longest. Empty without a certificate.
 fn expiry(certificates: &[pb::ClientCertificate]) -> String {
     let last = certificates.iter().map(|one| moment(one.expire_time.as_ref())).max();
     last.unwrap_or_default()

@@ -89,11 +89,11 @@ pub(crate) fn serve_flags(has_runtime: bool, runtime: &Path, kek: Option<&KekCho
     kek.map_or(runtime.clone(), |kek| format!("{runtime} {}", kek.flag()))
 }
 
-/// Whether a directory exists, or this user can make it.
+/// True if a directory exists, or this user can make it.
 fn can_be_made(directory: &Path) -> bool {
-    let there = directory.ancestors().find(|path| path.exists());
-    let may = |path| access(path, Access::WRITE_OK | Access::EXEC_OK).is_ok();
-    there.is_some_and(|there| there == directory || may(there))
+    let nearest = directory.ancestors().find(|path| path.exists());
+    let is_writable = |path| access(path, Access::WRITE_OK | Access::EXEC_OK).is_ok();
+    nearest.is_some_and(|nearest| nearest == directory || is_writable(nearest))
 }
 
 fn reissue(broker: LocalBroker) -> Result<(), Failure> {

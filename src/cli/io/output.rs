@@ -138,7 +138,7 @@ fn value<T: Serialize>(answer: &T) -> Result<Json, Failure> {
     serde_json::to_value(answer).map_err(|error| unprintable(&error))
 }
 
-/// Adds a key to an answer that is an object.
+/// Adds a key to an answer if that is an object.
 pub fn extend(answer: &mut Json, key: &str, value: Json) {
     if let Some(answer) = answer.as_object_mut() {
         answer.insert(key.to_owned(), value);

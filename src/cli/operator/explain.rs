@@ -61,7 +61,7 @@ impl Explain {
     }
 }
 
-/// Asks the broker; as `SystemService.Explain`.
+/// Asks the broker by `SystemService.Explain`.
 pub(crate) async fn ask(
     channel: Channel,
     question: Question,

@@ -163,8 +163,8 @@ impl Credential {
         })
     }
 
-    /// The values under `PREFIX_FIELD`. Fails also if the name of a field is free: with a prefix, an editor of the
-    /// connection could set any variable.
+    /// The values under `PREFIX_FIELD`. Fails also if an editor chose a field's name: with a prefix, that
+    /// editor could set any variable.
     pub fn to_env_with_prefix(&self, prefix: &str) -> Result<Vec<(String, &Value)>, Failure> {
         let named = self.named_by_fields(|name| vec![prefixed(prefix, name.as_str())])?;
         match self.fields.keys().any(|name| self.is_free(name)) {
@@ -189,8 +189,7 @@ impl Credential {
         found.map_or(&[], |integration| &integration.shadowing)
     }
 
-    /// Whether a field is write-only. Also true for a field of unknown rules: only the broker knows operators' own
-    /// integrations.
+    /// True if a field is write-only, or its rules are unknown: only the broker knows operators' own integrations.
     pub fn is_sensitive(&self, field: &FieldName) -> bool {
         self.rule(field).is_none_or(|rule| rule.sensitive)
     }

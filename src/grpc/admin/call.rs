@@ -143,7 +143,7 @@ impl Call {
         work.await.map(Response::new).map_err(|error| self.refuse(&error))
     }
 
-    /// The request with its id, `None` if it has no id. An id stands for the whole request.
+    /// The request id, with a MAC of the whole request: the same id with another body is refused. `None` without an id.
     fn named(&self, request: &impl ApiRequest) -> Result<Option<NamedRequest>, Error> {
         let Some(id) = convert::request_id(request.request_id())? else { return Ok(None) };
         // Maps are sorted, so equal requests have equal bytes.

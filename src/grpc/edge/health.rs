@@ -1,6 +1,6 @@
 //! `grpc.health.v1` on both doors: whether the broker can serve requests.
 //!
-//! The whole server, "", and StepService are SERVING while the broker is [ready](crate::broker::Broker::readiness).
+//! The whole server (the service "") and StepService are SERVING while the broker is [ready](crate::broker::Broker::readiness).
 //! SystemService is SERVING as long as it answers, because it reports what is wrong.
 
 use tokio::sync::watch::Receiver;

@@ -156,7 +156,7 @@ impl<T> AsyncRead for PeerConnection<T> {
         }
         let is_idle = match this.watchdog.poll_end(context) {
             Poll::Pending => false,
-            Poll::Ready(EndReason::Idle { finally: false }) => true,
+            Poll::Ready(EndReason::Idle { is_extended: false }) => true,
             Poll::Ready(reason) => {
                 match reason {
                     EndReason::Silent => this.log_disconnected("it sent no HTTP/2 preface"),

@@ -1,4 +1,4 @@
-//! How long a connection is kept when the client sends nothing, sends too little, or does not read.
+//! Limits the time of a connection whose client sends nothing, sends too little, or does not read.
 //!
 //! ```text
 //! handshake ─ preface ─┬─ no request open               for `idle`:  the connection ends
@@ -20,7 +20,7 @@ use tokio::time::{Instant, Sleep};
 
 /// The bytes of a client's preface (RFC 9113, 3.4).
 const PREFACE_BYTES: usize = 24;
-/// How long an idle connection has for a request if bytes arrive just before it ends.
+/// The extra time for a request whose bytes arrive just before the idle limit.
 const LAST_MOMENT: Duration = Duration::from_secs(1);
 
 /// How long a door waits for its clients.
@@ -43,7 +43,8 @@ pub struct Traffic {
     penalties: AtomicUsize,
 }
 
-/// How many there are, and since when there is none or one, in milliseconds after the connection began.
+/// The number of open requests or waiting replies, and the time when the first began or the last ended, in milliseconds
+/// after the connection began.
 #[derive(Debug, Default)]
 struct ActivityCount {
     count: AtomicUsize,
@@ -151,8 +152,8 @@ pub(crate) enum EndReason {
     Silent,
     /// No request was open for too long. Bytes that arrive just now are still read.
     Idle {
-        /// True if bytes were read once already in the last moment.
-        finally: bool,
+        /// True if the connection has used its extra time.
+        is_extended: bool,
     },
     /// Replies wait, and the client takes none.
     Stalled,
@@ -219,7 +220,7 @@ impl Watchdog {
         } else if has_come(self.traffic.stalled_at(self.timeouts.stall)) {
             Some(EndReason::Stalled)
         } else if has_come(self.traffic.idle_at(self.timeouts.idle)) {
-            Some(EndReason::Idle { finally: self.last_moment })
+            Some(EndReason::Idle { is_extended: self.last_moment })
         } else {
             None
         }

@@ -49,7 +49,7 @@ impl TakeOver {
         self.unlocked.keyring()
     }
 
-    /// Writes the new keyring beside the old, on disk when this returns. It is in force once `state.json` says its format.
+    /// Writes the new keyring beside the old, and syncs it. The new keyring is in force once `state.json` says its format.
     ///
     /// # Errors
     /// If it cannot be written.

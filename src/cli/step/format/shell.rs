@@ -30,7 +30,7 @@ pub fn dotenv(picker: &Picker<'_>) -> Result<String, Failure> {
     Ok(lines)
 }
 
-/// The value in quotes that every reader reads alike. None if there are none.
+/// The value in quotes that every reader reads alike. `None` if no quotes do.
 fn quoted(text: &str) -> Option<String> {
     // Python's dotenv expands ${NAME} everywhere. Node's reads \r as \n.
     if text.contains("${") || text.contains('\r') {

@@ -19,7 +19,7 @@ use crate::identity::Peer;
 /// The messages that a task sends, and its error if it fails.
 pub(crate) type ReplyStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-/// The reply that consists of what a task sends.
+/// A reply with the items that a task sends, and the task's error at the end.
 pub(crate) fn reply_stream<T: Send + 'static>(
     sent: mpsc::Receiver<T>,
     task: JoinHandle<Result<(), Error>>,

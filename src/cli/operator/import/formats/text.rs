@@ -1,12 +1,12 @@
-//! The bytes of a file as text. What editors of other systems leave in it is read as the format's own readers do, or
-//! reported with its line.
+//! The bytes of a file as text. Marks and line ends of other systems are read as the format's own readers read them, or
+//! reported with their line.
 
 use crate::cli::operator::import::extracted::at_line;
 
 /// The text, without a byte order mark.
 ///
 /// # Errors
-/// If it is not UTF-8.
+/// If the bytes are not UTF-8.
 pub fn decoded(bytes: &[u8]) -> Result<&str, String> {
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
         return Err("this is UTF-16, not UTF-8; write it as UTF-8".to_owned());
@@ -24,7 +24,7 @@ pub fn decoded(bytes: &[u8]) -> Result<&str, String> {
 /// The text of a format with lines, which may end with CR LF.
 ///
 /// # Errors
-/// If it is not UTF-8, or has a character that readers take differently: a lone CR or a zero byte.
+/// If the text is not UTF-8, or has a character that readers take differently: a lone CR or a zero byte.
 pub fn lines_of(bytes: &[u8]) -> Result<String, String> {
     let text = decoded(bytes)?.replace("\r\n", "\n");
     let odd = [
