@@ -81,7 +81,7 @@ pub(crate) fn describe(explained: &pb::ExplainResponse) -> String {
             let time = moment(past.time.as_ref());
             format!("Decision {} at {time}: {}", past.decision_id, past_outcome(past))
         }
-        None => "No step has asked; this is what would be decided now.".to_owned(),
+        None => "This is what would be decided now.".to_owned(),
     };
     let mut lines = vec![
         asked,

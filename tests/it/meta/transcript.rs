@@ -42,7 +42,12 @@ fn commands(block: &str) -> Vec<String> {
 fn steady(text: &str) -> String {
     let moment = Regex::new(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z").unwrap();
     let id = Regex::new(r"\b[0-9a-f]{32}([0-9a-f]{32})?\b").unwrap();
-    let text = moment.replace_all(text, |_: &Captures<'_>| "2026-11-22T10:00:00.000Z");
+    // As wide as it was, so that columns stay in line.
+    let steady_moment = |found: &Captures<'_>| match found.get(1) {
+        Some(_) => "2026-11-22T10:00:00.000Z",
+        None => "2026-11-22T10:00:00Z",
+    };
+    let text = moment.replace_all(text, steady_moment);
     id.replace_all(&text, "5f0c…").into_owned()
 }
 
