@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use crate::cli::io::failure::Failure;
+use crate::cli::io::prompt::ask_hidden;
 use crate::config::KekTable;
 use crate::seal::{
     AskPassphrase, KekError, KekSource, NewKek, Passphrase, Unlock, check_owner, check_private,
@@ -216,9 +217,9 @@ fn ask_twice() -> Result<Passphrase, KekError> {
 }
 
 fn prompt(text: &str) -> Result<Passphrase, KekError> {
-    let typed = rpassword::prompt_password(text);
+    let typed = ask_hidden(text);
     let typed = typed.map_err(|error| KekError::PassphraseUnreadable(error.to_string()))?;
-    Ok(Passphrase::new(Zeroizing::new(typed.into_bytes())))
+    Ok(Passphrase::new(Zeroizing::new(typed)))
 }
 
 fn read(file: &Path, trust: &Trust) -> Result<Passphrase, KekError> {

@@ -1,6 +1,10 @@
 //! Questions on the terminal. They go to stderr: stdout is the answer.
 
+use std::fs::File;
 use std::io::{IsTerminal as _, Write as _};
+
+use nix::sys::signal::{SigSet, Signal};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
 use super::failure::{Failure, exit};
 
@@ -33,10 +37,45 @@ pub fn ask(prompt: &str) -> Result<String, Failure> {
     Ok(line.trim_end_matches('\n').to_owned())
 }
 
-/// Asks for a line that the terminal does not show.
+/// Asks on the controlling terminal for a line that it does not show, even if the line is typed before the prompt is
+/// there.
 ///
 /// # Errors
-/// If the terminal cannot be read or written.
-pub fn ask_hidden(prompt: &str) -> Result<Vec<u8>, Failure> {
-    Ok(rpassword::prompt_password(prompt)?.into_bytes())
+/// If there is no terminal, or it cannot be read or written.
+pub fn ask_hidden(prompt: &str) -> std::io::Result<Vec<u8>> {
+    let mut terminal = HiddenTerminal::open()?;
+    terminal.file.write_all(prompt.as_bytes())?;
+    Ok(rpassword::read_password()?.into_bytes())
+}
+
+/// The controlling terminal without its echo, until this is dropped.
+///
+/// rpassword turns the echo off after its prompt, and at Ctrl-C it ends the process before it turns the echo on again. So
+/// the echo is off before, and an interrupt waits until the terminal is as it was.
+struct HiddenTerminal {
+    file: File,
+    before: Termios,
+    interrupts: SigSet,
+}
+
+impl HiddenTerminal {
+    fn open() -> std::io::Result<Self> {
+        let file = File::options().read(true).write(true).open("/dev/tty")?;
+        let before = tcgetattr(&file)?;
+        let mut interrupts = SigSet::empty();
+        interrupts.add(Signal::SIGINT);
+        interrupts.thread_block()?;
+        let terminal = Self { file, before, interrupts };
+        let mut hidden = terminal.before.clone();
+        hidden.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(&terminal.file, OptionalActions::Now, &hidden)?;
+        Ok(terminal)
+    }
+}
+
+impl Drop for HiddenTerminal {
+    fn drop(&mut self) {
+        let _ = tcsetattr(&self.file, OptionalActions::Now, &self.before);
+        let _ = self.interrupts.thread_unblock();
+    }
 }

@@ -230,7 +230,7 @@ pub fn from_file(path: &Path) -> Result<Vec<u8>, Failure> {
 /// If stdin cannot be read, or has more than 64 KiB.
 pub fn from_stdin(name: &str) -> Result<Vec<u8>, Failure> {
     if std::io::stdin().is_terminal() {
-        return ask_hidden(&format!("{name}: "));
+        return Ok(ask_hidden(&format!("{name}: "))?);
     }
     // Two more bytes, for a newline that is left out.
     let read = input::stdin(MAX_VALUE_BYTES + 2);
@@ -293,7 +293,7 @@ fn ask(name: &str, field: Option<&pb::FieldSchema>) -> Result<Vec<u8>, Failure> 
         None => format!("{name}: "),
     };
     match field.is_none_or(|field| field.sensitive) {
-        true => ask_hidden(&question),
+        true => Ok(ask_hidden(&question)?),
         false => prompt::ask(&question).map(String::into_bytes),
     }
 }

@@ -148,6 +148,18 @@ fn on_a_terminal_the_kind_and_its_fields_are_asked_for() {
 }
 
 #[test]
+fn an_interrupt_at_a_hidden_question_leaves_the_echo_on() {
+    let steps = Steps::start();
+    let create = "keyhatch connection create aws/e --kind access_key --field access_key_id=AKIA --resolver workflow:w";
+    let command = format!("trap : INT; {create}; echo ended by $?; stty -a");
+    let answers = [("secret_access_key (", "\u{3}")];
+    let Some(told) = on_terminal(&steps, &command, &answers) else {
+        return skipped("on a terminal", "there is no script(1)");
+    };
+    assert_says(&told, &["ended by 130", " echo ", " icanon"]);
+}
+
+#[test]
 fn dev_reports_what_it_allows_and_why_it_refuses() {
     let directory = tempfile::tempdir().unwrap();
     let seed = directory.path().join("seed.yaml");
