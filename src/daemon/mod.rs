@@ -183,6 +183,7 @@ impl Daemon {
             }
         });
         self.threads.shut_down();
+        self.broker.remove_admin_socket();
         tracing::info!("stopped");
         Stopped { _broker: self.broker, _lock: self.lock }
     }

@@ -332,6 +332,11 @@ impl Broker {
         Ok(())
     }
 
+    /// Removes the admin socket of a daemon that has stopped.
+    pub fn remove_admin_socket(&self) {
+        self.runtime.remove_admin_socket();
+    }
+
     /// Journals that the daemon stops in order.
     ///
     /// # Errors

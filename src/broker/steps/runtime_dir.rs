@@ -101,7 +101,14 @@ pub struct RuntimeDir {
 
 impl Drop for RuntimeDir {
     fn drop(&mut self) {
-        // Steps find the next daemon under the same path; operators and executors learn that there is no daemon.
+        self.remove_admin_socket();
+    }
+}
+
+impl RuntimeDir {
+    /// Removes the admin socket, so that operators and executors learn that there is no daemon. Steps find the next
+    /// daemon under the same path.
+    pub(crate) fn remove_admin_socket(&self) {
         let _ = self.directory.remove(ADMIN_SOCKET);
     }
 }
