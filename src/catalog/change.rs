@@ -1,7 +1,7 @@
 //! A batch as data: the resources that it puts and removes.
 //!
 //! [`Catalog::fold`](super::Catalog::fold) is the only way to change a catalogue. So a draft's catalogue is always the
-//! fold of its batch. A start [loads](super::load) the records of the store as the same resources.
+//! fold of its batch. A start [loads](mod@super::load) the records of the store as the same resources.
 
 use std::sync::Arc;
 
