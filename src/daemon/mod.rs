@@ -134,7 +134,7 @@ pub struct Daemon {
 }
 
 /// A stopped daemon. Dropping it closes the store and releases the state directory for the next daemon.
-pub struct Stopped {
+pub struct StoppedDaemon {
     _broker: Arc<Broker>,
     _lock: Lock,
 }
@@ -169,7 +169,7 @@ impl Daemon {
 
     /// Drains and stops: no new requests are taken, open requests get [`DRAIN_DEADLINE`] to finish, the journal is closed.
     /// Steps stay open, and find the next daemon at the same paths.
-    pub fn stop(mut self) -> Stopped {
+    pub fn stop(mut self) -> StoppedDaemon {
         self.broker.drain();
         self.stop.cancel();
         self.threads.admin.block_on(async {
@@ -185,7 +185,7 @@ impl Daemon {
         self.threads.shut_down();
         self.broker.remove_admin_socket();
         tracing::info!("stopped");
-        Stopped { _broker: self.broker, _lock: self.lock }
+        StoppedDaemon { _broker: self.broker, _lock: self.lock }
     }
 }
 

@@ -3,11 +3,9 @@
 use std::sync::Arc;
 
 use super::files::Shares;
-use crate::identity::{
-    Allotment, PIECE_BYTES, PeerQuota, QuotaLimits, QuotaPool, RateLimit, Svid, WeakMap,
-};
+use crate::identity::{Allotment, PIECE_BYTES, PeerQuota, QuotaLimits, QuotaPool, Svid, WeakMap};
 use crate::model::limits::{MAX_PAGE_BYTES, MAX_STEP_REQUEST_BYTES};
-use crate::model::{ExecutorName, Limits, SpiffeId, StepKey, WorkflowName};
+use crate::model::{ExecutorName, Limits, RateLimit, SpiffeId, StepKey, WorkflowName};
 
 /// The divisors of shares: an executor has half of the step door, a workflow a quarter.
 const OF_EXECUTOR: u64 = 2;

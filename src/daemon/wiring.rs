@@ -16,7 +16,7 @@ use crate::broker::{Broker, StepListener, StepSession};
 use crate::grpc::{self, AdminConnection, StepConnection};
 use crate::identity::{
     Acceptor, Admission, CertificateCheck, FindQuota, HandshakeLimits, Handshakes, ListenerConfig,
-    OpenConnections, PeerQuota, RateLimit, Timeouts,
+    OpenConnections, PeerQuota, Timeouts,
 };
 use crate::metrics::Metrics;
 use crate::model::Limits;
@@ -107,10 +107,7 @@ impl Wiring {
         let handshakes = HandshakeLimits {
             slots: shares.admin_handshakes,
             // Other users than root and the daemon's are members of the admin group, if there is one.
-            guests: RateLimit {
-                per_second: limits.admin_guest_connections_per_second,
-                burst: limits.admin_guest_connection_burst,
-            },
+            guests: limits.admin_guest_connections(),
         };
         let config = ListenerConfig {
             tag: (),
@@ -166,10 +163,7 @@ fn step_config(
             limits.step_pending_handshakes,
         ),
         timeouts: timeouts(limits),
-        rate_limit: Some(RateLimit {
-            per_second: limits.step_new_connections_per_second,
-            burst: limits.step_new_connection_burst,
-        }),
+        rate_limit: Some(limits.step_new_connections()),
         stop,
     }
 }

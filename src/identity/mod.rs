@@ -20,7 +20,7 @@ pub use accept::handshake_slots::HandshakeLimits;
 pub use accept::quota::{
     Allotment, Lane, OversizeTurn, OversizeWaiter, PeerQuota, QuotaLimits, QuotaPool, WeakMap,
 };
-pub use accept::rate_limiter::{PIECE_BYTES, RateLimit};
+pub use accept::rate_limiter::PIECE_BYTES;
 pub use accept::refused::REFUSALS;
 pub use accept::timeouts::{OpenRequest, Timeouts, Traffic, WaitingReply};
 pub use certificate::authority::{Authority, AuthorityError, Issued, KeyAndCertificate};

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::RateLimit;
+
 /// The longest path of a Unix socket, in bytes: `sockaddr_un.sun_path` holds 108 with the final zero (unix(7)).
 pub const MAX_SOCKET_PATH_BYTES: usize = 107;
 /// The longest path of a file, in bytes (PATH_MAX of limits.h, with its final zero).
@@ -240,56 +242,68 @@ limits! {
     journal_file_bytes: 64 * 1024 * 1024,
 }
 
-/// A rate, and a burst that is allowed after a pause.
-#[derive(Clone, Copy, Debug)]
-pub struct Allowance {
-    /// How many a second.
-    pub per_second: u32,
-    /// How many at once.
-    pub burst: u32,
-}
-
 impl Limits {
     /// How many refusals of one opening are lines of the journal.
-    pub fn step_lines(&self) -> Allowance {
-        Allowance { per_second: self.step_refusals_per_second, burst: self.step_refusal_burst }
+    pub fn step_lines(&self) -> RateLimit {
+        RateLimit { per_second: self.step_refusals_per_second, burst: self.step_refusal_burst }
     }
 
     /// How many refusals of all openings of one executor are lines of the journal.
-    pub fn executor_lines(&self) -> Allowance {
-        Allowance {
+    pub fn executor_lines(&self) -> RateLimit {
+        RateLimit {
             per_second: self.executor_refusals_per_second,
             burst: self.executor_refusal_burst,
         }
     }
 
     /// How many decisions that grant something the openings of one executor may have together.
-    pub fn executor_decisions(&self) -> Allowance {
-        Allowance {
+    pub fn executor_decisions(&self) -> RateLimit {
+        RateLimit {
             per_second: self.executor_decisions_per_second,
             burst: self.executor_decision_burst,
         }
     }
 
     /// How many such decisions the openings of one workflow may have together.
-    pub fn workflow_decisions(&self) -> Allowance {
-        let Allowance { per_second, burst } = self.executor_decisions();
-        Allowance { per_second: (per_second / 4).max(1), burst: (burst / 4).max(1) }
+    pub fn workflow_decisions(&self) -> RateLimit {
+        let RateLimit { per_second, burst } = self.executor_decisions();
+        RateLimit { per_second: (per_second / 4).max(1), burst: (burst / 4).max(1) }
     }
 
     /// How many steps one executor may open.
-    pub fn executor_opens(&self) -> Allowance {
-        Allowance { per_second: self.executor_opens_per_second, burst: self.executor_open_burst }
+    pub fn executor_opens(&self) -> RateLimit {
+        RateLimit { per_second: self.executor_opens_per_second, burst: self.executor_open_burst }
     }
 
     /// How many requests an operator or executor may make.
-    pub fn admin_requests(&self) -> Allowance {
-        Allowance { per_second: self.admin_requests_per_second, burst: self.admin_request_burst }
+    pub fn admin_requests(&self) -> RateLimit {
+        RateLimit { per_second: self.admin_requests_per_second, burst: self.admin_request_burst }
+    }
+
+    /// How many connections of other users the admin socket takes.
+    pub fn admin_guest_connections(&self) -> RateLimit {
+        RateLimit {
+            per_second: self.admin_guest_connections_per_second,
+            burst: self.admin_guest_connection_burst,
+        }
+    }
+
+    /// How many connections a step's socket takes.
+    pub fn step_new_connections(&self) -> RateLimit {
+        RateLimit {
+            per_second: self.step_new_connections_per_second,
+            burst: self.step_new_connection_burst,
+        }
+    }
+
+    /// How many requests a step may make.
+    pub fn step_requests(&self) -> RateLimit {
+        RateLimit { per_second: self.step_requests_per_second, burst: self.step_request_burst }
     }
 
     /// How many lines that record no change an operator or executor may have.
-    pub fn admin_lines(&self) -> Allowance {
-        Allowance { per_second: self.admin_refusals_per_second, burst: self.admin_refusal_burst }
+    pub fn admin_lines(&self) -> RateLimit {
+        RateLimit { per_second: self.admin_refusals_per_second, burst: self.admin_refusal_burst }
     }
 
     /// The names of the limits that are zero, which would forbid everything.
@@ -316,116 +330,5 @@ impl fmt::Display for JournalMode {
             Self::Synced => "synced",
             Self::Written => "written",
         })
-    }
-}
-
-/// A rate limit with a burst (GCRA, the generic cell rate algorithm of ITU-T I.371), as a pure function of the time.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Rate {
-    /// When the next request would be exactly on time, in microseconds of the caller's clock.
-    due: i64,
-}
-
-impl Rate {
-    /// True if the whole burst is available at this time.
-    pub fn is_rested(&self, now_millis: i64) -> bool {
-        self.due <= now_millis.saturating_mul(1000)
-    }
-
-    /// Takes one from an allowance of `per_second`, with up to `burst` at once.
-    ///
-    /// # Errors
-    /// How long to wait, if the allowance is used up.
-    pub fn take(&mut self, now_millis: i64, per_second: u32, burst: u32) -> Result<(), Duration> {
-        let mut next = *self;
-        next.advance(now_millis, per_second, burst)?;
-        *self = next;
-        Ok(())
-    }
-
-    /// Takes `count` of an allowance of `per_second`, even if fewer are left. Later calls wait until the debt is paid.
-    pub fn owe(&mut self, now_millis: i64, per_second: u32, count: u32) {
-        let next = self.due.max(now_millis.saturating_mul(1000));
-        let interval = Self::interval(per_second).saturating_mul(i64::from(count));
-        self.due = next.saturating_add(interval);
-    }
-
-    /// Takes `count` of an allowance, but at least one, if one is left. Later calls wait until the debt is paid.
-    ///
-    /// # Errors
-    /// How long to wait, if none is left.
-    pub fn take_some(
-        &mut self,
-        now_millis: i64,
-        Allowance { per_second, burst }: Allowance,
-        count: u32,
-    ) -> Result<(), Duration> {
-        self.take(now_millis, per_second, burst)?;
-        self.owe(now_millis, per_second, count.saturating_sub(1));
-        Ok(())
-    }
-
-    /// Takes `count` of an allowance of `per_minute`, but at least one, if one is left. The burst is a minute's allowance.
-    ///
-    /// # Errors
-    /// How long to wait, if none is left.
-    pub fn take_of_minute(
-        &mut self,
-        now_millis: i64,
-        per_minute: u32,
-        count: u32,
-    ) -> Result<(), Duration> {
-        let allowance = Allowance { per_second: per_minute, burst: per_minute };
-        // Counted on a clock that is 60 times slower.
-        self.take_some(now_millis / 60, allowance, count).map_err(|wait| wait * 60)
-    }
-
-    /// Checks that one is left, without taking it.
-    ///
-    /// # Errors
-    /// How long to wait, if none is left.
-    pub fn check(&self, now_millis: i64, per_second: u32, burst: u32) -> Result<(), Duration> {
-        let mut copy = *self;
-        copy.advance(now_millis, per_second, burst)
-    }
-
-    /// The time between two, in microseconds.
-    fn interval(per_second: u32) -> i64 {
-        1_000_000 / i64::from(per_second.max(1))
-    }
-
-    fn advance(&mut self, now_millis: i64, per_second: u32, burst: u32) -> Result<(), Duration> {
-        let now = now_millis.saturating_mul(1000);
-        let interval = Self::interval(per_second);
-        let ahead = interval.saturating_mul(i64::from(burst.max(1)) - 1);
-        let due = self.due.max(now.saturating_sub(1_000_000 * 3600));
-        let early = due.saturating_sub(ahead).saturating_sub(now);
-        if early > 0 {
-            return Err(Duration::from_micros(early.unsigned_abs()));
-        }
-        self.due = due.max(now).saturating_add(interval);
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_rate_allows_its_burst_at_once_and_then_its_rate() {
-        let mut rate = Rate::default();
-        assert_eq!((0..1000).filter(|_| rate.take(5_000, 100, 400).is_ok()).count(), 400);
-        let wait = rate.take(5_000, 100, 400).unwrap_err();
-        assert_eq!(wait, Duration::from_millis(10));
-        assert_eq!((0..1000).filter(|_| rate.take(6_000, 100, 400).is_ok()).count(), 100);
-    }
-
-    #[test]
-    fn a_debt_is_waited_for() {
-        let mut rate = Rate::default();
-        rate.owe(5_000, 100, 500);
-        assert_eq!(rate.check(5_000, 100, 400), Err(Duration::from_millis(1_010)));
-        assert!(rate.check(6_010, 100, 400).is_ok());
     }
 }

@@ -15,7 +15,8 @@ use crate::broker::registry::rates::Rates;
 use crate::catalog::Catalog;
 use crate::integration::find_field;
 use crate::journal::{Event, RequestTable};
-use crate::model::limits::{PLANS_PER_MINUTE, Rate};
+use crate::model::Rate;
+use crate::model::limits::PLANS_PER_MINUTE;
 use crate::model::{FieldName, OperatorName, ResourceName};
 
 /// The plan for one document.

@@ -28,7 +28,8 @@ use crate::broker::error::Error;
 use crate::broker::registry::budgets::Budgets;
 use crate::catalog::{Catalog, Snapshot, Snapshots};
 use crate::journal::{Event, Intent, Journal, Live, Position, RequestTable, Unavailable};
-use crate::model::limits::{Allowance, DISK_DEADLINE};
+use crate::model::RateLimit;
+use crate::model::limits::DISK_DEADLINE;
 use crate::model::{Clock, Id, LogLimit};
 use crate::seal::Keyring;
 use crate::store::{Operation, Store};
@@ -88,7 +89,7 @@ pub(crate) struct WriterQueue(mpsc::Receiver<Box<dyn Job>>);
 
 impl Writer {
     /// A writer and the queue for its task. `lines` is each caller's budget of lines for what changes nothing.
-    pub(crate) fn new(lines: Allowance) -> (Self, WriterQueue) {
+    pub(crate) fn new(lines: RateLimit) -> (Self, WriterQueue) {
         let (sender, jobs) = mpsc::channel(MAX_BATCH);
         (Self { jobs: sender, budgets: Arc::new(Budgets::new(lines)) }, WriterQueue(jobs))
     }

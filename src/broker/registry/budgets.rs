@@ -17,18 +17,18 @@ use crate::broker::Broker;
 use crate::broker::error::Error;
 use crate::broker::steps::line_budget::LineBudget;
 use crate::journal::Event;
-use crate::model::limits::Allowance;
+use crate::model::RateLimit;
 use crate::model::{LogLimit, Timestamp};
 
 /// The budgets, by the principals' text.
 pub(crate) struct Budgets {
-    lines: Allowance,
+    lines: RateLimit,
     of: Mutex<HashMap<String, Arc<LineBudget>>>,
 }
 
 impl Budgets {
     /// The same budget for each principal.
-    pub(crate) fn new(lines: Allowance) -> Self {
+    pub(crate) fn new(lines: RateLimit) -> Self {
         Self { lines, of: Mutex::default() }
     }
 

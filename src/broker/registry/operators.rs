@@ -6,7 +6,6 @@ use crate::broker::error::Error;
 use crate::catalog::Registered;
 use crate::identity::{CertificateRefusal, Svid};
 use crate::journal::{LiveOpening, NotAccepted};
-use crate::model::limits::Allowance;
 use crate::model::{ExecutorName, Id, SpiffeId, Timestamp};
 
 impl Broker {
@@ -48,9 +47,8 @@ impl Broker {
     /// # Errors
     /// [`Error::TooManyRequests`] if none is left.
     pub fn take_admin_request(&self, who: &SpiffeId) -> Result<(), Error> {
-        let (now, Allowance { per_second, burst }) =
-            (self.now().millis(), self.limits.admin_requests());
-        let taken = self.requests.ask(who, now, |rate| rate.take(now, per_second, burst));
+        let (now, limit) = (self.now().millis(), self.limits.admin_requests());
+        let taken = self.requests.ask(who, now, |rate| rate.take(now, limit));
         taken.map_err(Error::TooManyRequests)
     }
 

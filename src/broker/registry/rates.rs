@@ -5,7 +5,7 @@ use std::hash::Hash;
 
 use parking_lot::Mutex;
 
-use crate::model::limits::Rate;
+use crate::model::Rate;
 
 /// The rate of each key that was used recently.
 #[derive(Debug)]

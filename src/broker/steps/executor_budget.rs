@@ -13,7 +13,8 @@ use parking_lot::Mutex;
 use super::line_budget::LineBudget;
 use crate::broker::registry::rates::Rates;
 use crate::journal::Event;
-use crate::model::limits::{Limits, Rate};
+use crate::model::Rate;
+use crate::model::limits::Limits;
 use crate::model::{ExecutorName, Id, Timestamp, WorkflowName};
 
 /// The budget of one registration.

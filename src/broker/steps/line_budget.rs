@@ -9,8 +9,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::journal::Event;
-use crate::model::limits::{Allowance, Rate};
 use crate::model::{Id, Timestamp};
+use crate::model::{Rate, RateLimit};
 
 /// The budget of lines of one principal.
 #[derive(Debug, Default)]
@@ -36,29 +36,29 @@ impl LineBudget {
     pub fn take(
         &self,
         now: Timestamp,
-        lines: Allowance,
+        lines: RateLimit,
         method: &'static str,
     ) -> Result<(), Duration> {
         self.try_take(now, lines).inspect_err(|_| self.count_suppressed(now, method))
     }
 
     /// Takes a line, and counts nothing if no line is left.
-    pub(super) fn try_take(&self, now: Timestamp, lines: Allowance) -> Result<(), Duration> {
-        self.rate.lock().take(now.millis(), lines.per_second, lines.burst)
+    pub(super) fn try_take(&self, now: Timestamp, lines: RateLimit) -> Result<(), Duration> {
+        self.rate.lock().take(now.millis(), lines)
     }
 
     /// Checks that a line is left, without taking it.
     ///
     /// # Errors
     /// How long to wait, if not. The line is counted as suppressed.
-    pub fn check(&self, now: Timestamp, lines: Allowance) -> Result<(), Duration> {
-        let left = self.rate.lock().check(now.millis(), lines.per_second, lines.burst);
+    pub fn check(&self, now: Timestamp, lines: RateLimit) -> Result<(), Duration> {
+        let left = self.rate.lock().check(now.millis(), lines);
         left.inspect_err(|_| self.count_suppressed(now, ""))
     }
 
     /// Takes lines that are written even if they are not left.
-    pub fn owe(&self, now: Timestamp, lines: Allowance, count: u32) {
-        self.rate.lock().owe(now.millis(), lines.per_second, count);
+    pub fn owe(&self, now: Timestamp, lines: RateLimit, count: u32) {
+        self.rate.lock().owe(now.millis(), lines, count);
     }
 
     /// Counts a suppressed line of this method, or of an unknown method, which is "".
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn lines_that_could_not_be_written_are_reported_later() {
-        let (budget, lines) = (LineBudget::default(), Allowance { per_second: 1, burst: 2 });
+        let (budget, lines) = (LineBudget::default(), RateLimit { per_second: 1, burst: 2 });
         let at = Timestamp::from_millis;
         let taken = (0..5).filter(|_| budget.take(at(0), lines, "Get").is_ok()).count();
         assert_eq!(taken, 2);

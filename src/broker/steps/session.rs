@@ -10,8 +10,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::executor_budget::ExecutorBudget;
 use super::line_budget::LineBudget;
 use crate::journal::{Event, LiveOpening};
+use crate::model::Rate;
 use crate::model::Timestamp;
-use crate::model::limits::{Limits, MAX_WATCHES, Rate};
+use crate::model::limits::{Limits, MAX_WATCHES};
 
 /// A step is closed after so many heartbeats that did not come.
 const MISSED_HEARTBEATS: u32 = 3;
@@ -53,11 +54,7 @@ impl StepSession {
     /// # Errors
     /// How long to wait, if nothing is left. The refusal is counted.
     pub fn take_request(&self, now: Timestamp, limits: &Limits) -> Result<(), Duration> {
-        let taken = self.rate.lock().take(
-            now.millis(),
-            limits.step_requests_per_second,
-            limits.step_request_burst,
-        );
+        let taken = self.rate.lock().take(now.millis(), limits.step_requests());
         taken.inspect_err(|_| self.lines.count_suppressed(now, ""))
     }
 

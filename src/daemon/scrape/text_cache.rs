@@ -6,11 +6,10 @@ use hyper::body::Bytes;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::model::limits::Rate;
+use crate::model::{Rate, RateLimit};
 
-/// How many texts are made a second, and at once after a pause. A text takes about a millisecond.
-const TEXTS_PER_SECOND: u32 = 10;
-const TEXT_BURST: u32 = 300;
+/// How many texts are made. A text takes about a millisecond.
+const TEXTS: RateLimit = RateLimit { per_second: 10, burst: 300 };
 /// The oldest text that is still sent.
 const MAX_AGE: Duration = Duration::from_secs(1);
 
@@ -46,7 +45,7 @@ impl TextCache {
     pub(super) fn cached(&self, now: Instant) -> Option<MetricsText> {
         let since = now.saturating_duration_since(self.started).as_millis();
         let millis = i64::try_from(since).unwrap_or(i64::MAX);
-        let has_turn = self.last.lock().rate.take(millis, TEXTS_PER_SECOND, TEXT_BURST).is_ok();
+        let has_turn = self.last.lock().rate.take(millis, TEXTS).is_ok();
         if has_turn { None } else { self.last(now) }
     }
 
@@ -72,11 +71,11 @@ mod tests {
         let (open_metrics, classic) = (Bytes::from_static(b"open"), Bytes::from_static(b"classic"));
         let (cache, text) = (TextCache::default(), MetricsText { open_metrics, classic });
         let now = cache.started;
-        assert!((0..TEXT_BURST).all(|_| cache.cached(now).is_none()));
+        assert!((0..TEXTS.burst).all(|_| cache.cached(now).is_none()));
         assert!(cache.cached(now).is_none(), "there is none yet");
         cache.keep(now, &text);
         assert_eq!(cache.cached(now), Some(text));
         let later = now + MAX_AGE;
-        assert!((0..=TEXTS_PER_SECOND).all(|_| cache.cached(later).is_none()), "it is too old");
+        assert!((0..=TEXTS.per_second).all(|_| cache.cached(later).is_none()), "it is too old");
     }
 }

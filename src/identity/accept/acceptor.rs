@@ -29,12 +29,13 @@ use super::admission::{Admission, PendingPeer};
 use super::certificate_check::{self, CertificateCheck, OpenConnections};
 use super::connection::{ConnectionHolds, Peer, PeerConnection};
 use super::handshake_slots::PeerProcess;
-use super::rate_limiter::{RateLimit, RateLimiter, ReadLimiter};
+use super::rate_limiter::{RateLimiter, ReadLimiter};
 use super::refused::{ConnectionRefusal, RefusalCounter};
 use super::timeouts::{Timeouts, Traffic};
 use crate::identity::certificate::svid::Svid;
 use crate::identity::tls::ServerTls;
 use crate::metrics::LabelCounters;
+use crate::model::RateLimit;
 use crate::model::limits::HANDSHAKE_DEADLINE;
 
 /// The first and the longest pause before the next accept when no file descriptor is free. Thousands of sockets may

@@ -25,8 +25,9 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::rate_limiter::{RateLimit, RateLimiter};
+use super::rate_limiter::RateLimiter;
 use super::refused::ConnectionRefusal;
+use crate::model::RateLimit;
 
 /// The most users whose rate is tracked. Further users are refused until the rate of one is forgotten.
 const MAX_USERS: usize = 1024;

@@ -21,7 +21,8 @@ use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore};
 
 use super::fair_share::{FairShare, SharedPool};
-use super::rate_limiter::{PIECE_BYTES, RateLimit, RateLimiter};
+use super::rate_limiter::{PIECE_BYTES, RateLimiter};
+use crate::model::RateLimit;
 
 /// Requests of one peer that end or renew something, at a time. They use this lane only, and no other request uses it.
 const ENDING: u64 = 32;

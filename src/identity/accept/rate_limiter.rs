@@ -8,28 +8,19 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::{Instant, Sleep};
 
-use crate::model::limits::Rate;
-
-/// A rate with a burst.
-#[derive(Clone, Copy, Debug)]
-pub struct RateLimit {
-    /// Events per second.
-    pub per_second: u32,
-    /// Events at once after a pause.
-    pub burst: u32,
-}
+use crate::model::{Rate, RateLimit};
 
 /// Limits events to a rate.
 #[derive(Debug)]
 pub(crate) struct RateLimiter {
-    limits: RateLimit,
+    limit: RateLimit,
     rate: Rate,
     started: Instant,
 }
 
 impl RateLimiter {
-    pub(crate) fn new(limits: RateLimit) -> Self {
-        Self { limits, rate: Rate::default(), started: Instant::now() }
+    pub(crate) fn new(limit: RateLimit) -> Self {
+        Self { limit, rate: Rate::default(), started: Instant::now() }
     }
 
     /// Waits until one more event is allowed, and takes it.
@@ -44,7 +35,7 @@ impl RateLimiter {
     /// # Errors
     /// How long to wait, if no event is allowed yet.
     pub(crate) fn take(&mut self) -> Result<(), Duration> {
-        self.rate.take(self.now(), self.limits.per_second, self.limits.burst)
+        self.rate.take(self.now(), self.limit)
     }
 
     /// True if the whole burst is available, as in a new limiter.
