@@ -23,6 +23,15 @@ pub(crate) struct Batch {
     pub(super) affected: AffectedLeases,
 }
 
+/// An end of a batch, to which a refused change takes it back.
+pub(super) struct BatchMark {
+    changes: usize,
+    notes: usize,
+    requests: usize,
+    resources: usize,
+    all: bool,
+}
+
 /// The leases that are decided again when a batch is published.
 #[derive(Default)]
 pub(crate) struct AffectedLeases {
@@ -38,12 +47,29 @@ impl Batch {
         self.changes.is_empty() && self.requests.is_empty()
     }
 
-    pub(super) fn append(&mut self, mut other: Self) {
-        self.changes.append(&mut other.changes);
-        self.notes.append(&mut other.notes);
-        self.requests.append(&mut other.requests);
-        self.affected.resources.append(&mut other.affected.resources);
-        self.affected.all |= other.affected.all;
+    /// The batch's present end.
+    pub(super) fn mark(&self) -> BatchMark {
+        BatchMark {
+            changes: self.changes.len(),
+            notes: self.notes.len(),
+            requests: self.requests.len(),
+            resources: self.affected.resources.len(),
+            all: self.affected.all,
+        }
+    }
+
+    /// Takes back everything since the mark.
+    pub(super) fn truncate(&mut self, mark: &BatchMark) {
+        self.changes.truncate(mark.changes);
+        self.notes.truncate(mark.notes);
+        self.requests.truncate(mark.requests);
+        self.affected.resources.truncate(mark.resources);
+        self.affected.all = mark.all;
+    }
+
+    /// The notes since the mark.
+    pub(super) fn notes_since(&self, mark: &BatchMark) -> impl Iterator<Item = &ChangeNote> {
+        self.notes.iter().skip(mark.notes)
     }
 
     /// The sealed writes that bring a store at the catalogue `before` to the end of the batch.

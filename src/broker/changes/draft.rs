@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::batch::Batch;
+use super::batch::{Batch, BatchMark};
 use super::documents::WriteRequest;
 use crate::access::Principal;
 use crate::broker::error::Error;
@@ -99,28 +99,25 @@ impl Draft {
         keep: bool,
         change: impl FnOnce(&mut Self) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let catalog = self.catalog.clone();
-        let before = std::mem::take(&mut self.batch);
+        let (catalog, before) = (self.catalog.clone(), self.batch.mark());
         self.is_trial = !keep;
         let outcome = change(self).map_err(|error| error.or_newer(&self.catalog));
         self.is_trial = false;
         let outcome = outcome.and_then(|answer| {
-            self.check_newer()?;
+            self.check_newer(&before)?;
             self.catalog.settle()?;
             Ok(answer)
         });
-        let attempted = std::mem::replace(&mut self.batch, before);
-        if outcome.is_ok() && keep {
-            self.batch.append(attempted);
-        } else {
+        if outcome.is_err() || !keep {
             self.catalog = catalog;
+            self.batch.truncate(&before);
         }
         outcome
     }
 
-    /// Refuses the change in the draft if it concerns a resource that a newer version wrote.
-    fn check_newer(&self) -> Result<(), Error> {
-        let mut changed = self.batch.notes.iter().map(|note| note.resource.as_str());
+    /// Refuses what the batch has since `before` if it concerns a resource that a newer version wrote.
+    fn check_newer(&self, before: &BatchMark) -> Result<(), Error> {
+        let mut changed = self.batch.notes_since(before).map(|note| note.resource.as_str());
         match changed.find(|name| self.catalog.newer(name).is_some()) {
             Some(name) => Err(Error::Newer(name.to_owned())),
             None => Ok(()),
