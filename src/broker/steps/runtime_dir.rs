@@ -105,14 +105,6 @@ impl Drop for RuntimeDir {
     }
 }
 
-impl RuntimeDir {
-    /// Removes the admin socket, so that operators and executors learn that there is no daemon. Steps find the next
-    /// daemon under the same path.
-    pub(crate) fn remove_admin_socket(&self) {
-        let _ = self.directory.remove(ADMIN_SOCKET);
-    }
-}
-
 /// The users who may use a step's directory, beside the daemon's own.
 pub(super) fn grantees(owner: StepOwner) -> Grantees {
     let uid = Some(owner.uid).filter(|uid| *uid != rustix::process::geteuid().as_raw());
@@ -130,6 +122,12 @@ type StepFile<'a> = (&'a str, &'a str);
 const OWN_ENTRIES: [&str; 5] = [ADMIN_SOCKET, "gone", "lock", "stage", "steps"];
 
 impl RuntimeDir {
+    /// Removes the admin socket, so that operators and executors learn that there is no daemon. Steps find the next
+    /// daemon under the same path.
+    pub(crate) fn remove_admin_socket(&self) {
+        let _ = self.directory.remove(ADMIN_SOCKET);
+    }
+
     /// Checks that the directory would do, if it exists. Changes nothing.
     ///
     /// # Errors
