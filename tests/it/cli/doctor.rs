@@ -98,15 +98,18 @@ impl Drop for Started {
     }
 }
 
+/// A command of a broker whose KEK is in a file elsewhere.
+fn keyhatch_with_kek(directory: &Path, kek: &Path, command: &str) -> Command {
+    let mut command = keyhatch_in(directory, &[command]);
+    command.env("KEYHATCH_KEK_FILE", kek);
+    command
+}
+
 #[test]
 fn a_healthy_broker_gets_no_failure() {
     let directory = temp_dir();
     let kek = directory.path().join("elsewhere");
-    let with_kek = |command: &str| {
-        let mut command = keyhatch_in(directory.path(), &[command]);
-        command.env("KEYHATCH_KEK_FILE", &kek);
-        command
-    };
+    let with_kek = |command: &str| keyhatch_with_kek(directory.path(), &kek, command);
     assert!(with_kek("init").output().unwrap().status.success());
     let _serving = ServeProcess::spawn(directory.path(), with_kek("serve"));
     let mut doctor = with_kek("doctor");
@@ -385,11 +388,7 @@ fn the_doctor_changes_nothing() {
 fn a_kek_known_only_to_the_daemon_is_no_fault() {
     let directory = temp_dir();
     let kek = directory.path().join("elsewhere");
-    let with_kek = |command: &str| {
-        let mut command = keyhatch_in(directory.path(), &[command]);
-        command.env("KEYHATCH_KEK_FILE", &kek);
-        command
-    };
+    let with_kek = |command: &str| keyhatch_with_kek(directory.path(), &kek, command);
     assert!(with_kek("init").output().unwrap().status.success());
     let serving = ServeProcess::spawn(directory.path(), with_kek("serve"));
     let served = doctor(directory.path());
