@@ -8,7 +8,7 @@ use crate::journal::{CommitError, JournalStatus, NewestSignature};
 use crate::model::{JournalMode, ResourceName, Timestamp};
 use crate::seal::{KekKind, KeyId, MemoryProtection};
 
-/// What the broker does for its callers.
+/// The service that the broker gives its callers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// It does everything.

@@ -285,7 +285,7 @@ pub struct Registration {
     pub who: Registered,
     /// An operator's role; an executor has none.
     pub role: Option<Role>,
-    /// What an executor may open; an operator opens nothing.
+    /// The steps that an executor may open; an operator opens no steps.
     #[serde(default)]
     pub scope: Scope,
     /// True if it is accepted only from this host's root and the daemon's own user.

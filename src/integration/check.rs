@@ -20,7 +20,7 @@ const MAX_PATTERN_TEXT_BYTES: usize = 4096;
 pub struct Problem {
     /// The field; empty for a problem of all fields together.
     pub field: String,
-    /// What is wrong and what to do.
+    /// The fault and the remedy.
     pub description: String,
 }
 

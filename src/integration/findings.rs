@@ -33,7 +33,7 @@ pub struct Finding {
     pub field: String,
     /// The severity.
     pub severity: Severity,
-    /// What is wrong and what to do.
+    /// The fault and the remedy.
     pub description: String,
 }
 

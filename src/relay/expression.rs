@@ -106,7 +106,7 @@ const OPERATORS: [(&str, BinaryOperator, u8); 17] = [
 /// Parses a whole text.
 ///
 /// # Errors
-/// What was expected instead, without a quote of the text.
+/// The expectation, without a quote of the text.
 pub fn parse(text: &str) -> Result<Expression, String> {
     let mut parser = Parser::new(text);
     let expression = parser.expression(0)?;

@@ -11,7 +11,7 @@ use crate::model::{
     ResourceName, SecretRef, Tags, Timestamp, Value,
 };
 
-/// What a document does with a part of a resource.
+/// The effect of a document on a part of a resource.
 #[derive(Clone, Debug)]
 pub enum Patch<T> {
     /// The given entries are set, and the other entries stay.
@@ -144,7 +144,7 @@ pub struct NewGroup {
     pub labels: Labels,
 }
 
-/// What changes about a group.
+/// The changes of a group.
 #[derive(Clone, Default)]
 pub struct GroupChange {
     /// Its new name.
@@ -227,7 +227,7 @@ impl Document {
     }
 }
 
-/// What a document did.
+/// The result of a document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// The resource was changed.
@@ -243,7 +243,7 @@ pub enum Action {
 pub struct Applied {
     /// The resource.
     pub name: ResourceName,
-    /// What was done.
+    /// The action.
     pub action: Action,
     /// Findings about the given values; empty if nothing was written.
     pub findings: Vec<Finding>,
@@ -269,7 +269,7 @@ pub struct WriteOptions {
     pub validate_only: bool,
 }
 
-/// Who requests a change, and how it is made.
+/// The caller of a change, and its options.
 pub(crate) struct WriteRequest {
     pub(super) caller: Principal,
     pub(super) options: WriteOptions,

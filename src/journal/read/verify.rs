@@ -100,7 +100,7 @@ const MALFORMED: &str = "it does not have the form of a line";
 /// `expected` is a line and its hash from an earlier proof; a journal without that line is refused.
 ///
 /// # Errors
-/// What is wrong, and where.
+/// A fault of the journal, with its place.
 pub fn verify(
     directory: &Path,
     root: &RootKey,

@@ -16,7 +16,7 @@ pub type NamedArguments = BTreeMap<String, Json>;
 /// Calls a function. `None` if it does not exist here.
 ///
 /// # Errors
-/// What the function expected, or that the budget is spent. An error shows no argument.
+/// The expectation of the function, or that the budget is spent. An error shows no argument.
 pub fn call(
     name: &str,
     arguments: Vec<Json>,

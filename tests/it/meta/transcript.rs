@@ -38,7 +38,7 @@ fn commands(block: &str) -> Vec<String> {
     commands
 }
 
-/// What differs from run to run is written the same.
+/// The text without its differences from run to run.
 fn steady(text: &str) -> String {
     let moment = Regex::new(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z").unwrap();
     let id = Regex::new(r"\b[0-9a-f]{32}([0-9a-f]{32})?\b").unwrap();
