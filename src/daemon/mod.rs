@@ -41,7 +41,7 @@ pub use state::{StateDirectory, StateError, StateFile};
 
 use self::certificate::{CertificateKeeper, ServerTlsPair};
 use self::files::Shares;
-use self::maintenance::{maintain_broker, maintain_connections};
+use self::maintenance::{maintain_broker, maintain_connections, release_memory_after_loads};
 use self::scrape::{MetricsSource, ScrapeListener};
 use self::threads::Threads;
 use self::wiring::Wiring;
@@ -278,6 +278,7 @@ impl Loaded {
         wiring.serve_admin(&threads.admin, listener, shares)?;
         maintain_broker(&threads.admin, &broker, &stop);
         maintain_connections(&threads.admin, &broker, (steps_open, admin_open), &stop);
+        release_memory_after_loads(threads.all(), &stop);
         threads.steps.spawn(Arc::clone(&broker).fan_out());
         let reload = Arc::new(Notify::new());
         threads.admin.spawn(keeper.run(authority, Arc::clone(&reload), stop.clone()));

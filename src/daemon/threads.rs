@@ -43,6 +43,11 @@ impl Threads {
         Handshakes::new(few, self.handshakes.handle().clone())
     }
 
+    /// All runtimes.
+    pub(super) fn all(&self) -> [&Runtime; 3] {
+        [&self.handshakes, &self.steps, &self.admin]
+    }
+
     /// Ends all threads, after at most a second each.
     pub(super) fn shut_down(self) {
         for runtime in [self.handshakes, self.steps, self.admin] {

@@ -26,8 +26,8 @@ const LARGE_BYTES: usize = 2 * 1024 * 1024;
 /// The alignment of mappings.
 const PAGE_BYTES: usize = 4096;
 
-/// Returns memory to the system that this thread and ended threads have freed. Otherwise mimalloc keeps it for later blocks,
-/// and an idle daemon has none. Takes about a millisecond.
+/// Returns memory to the system: blocks of this thread that any thread has freed, and those of ended threads. Otherwise
+/// mimalloc keeps them for later blocks, and an idle thread has none. Takes about a millisecond.
 pub fn release_free_memory() {
     // SAFETY: the call changes free memory only.
     unsafe { libmimalloc_sys::mi_collect(true) }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use h2::RecvStream;
@@ -26,6 +27,7 @@ use crate::harness::{
 /// The most additional memory, in KiB.
 const MOST_GROWTH: u64 = 150 * 1024;
 const BATCH: &str = "/keyhatch.v1.StepService/BatchResolve";
+const RESOLVE: &str = "/keyhatch.v1.StepService/Resolve";
 const WATCH: &str = "/keyhatch.v1.StepService/Watch";
 
 /// A connection with four fields of this size, for steps of two workflows.
@@ -129,11 +131,21 @@ impl Field {
         self.runtime.block_on(self.serving.admin(identity))
     }
 
-    /// The most memory that the daemon has used, in KiB (proc(5)).
+    /// The most memory that the daemon has used, in KiB.
     fn most(&self) -> u64 {
+        self.memory("VmHWM:")
+    }
+
+    /// The daemon's own pages now, in KiB.
+    fn own(&self) -> u64 {
+        self.memory("RssAnon:")
+    }
+
+    /// A field of proc_pid_status(5) in KiB.
+    fn memory(&self, field: &str) -> u64 {
         let path = format!("/proc/{}/status", self.serving.pid().as_raw_nonzero());
         let status = std::fs::read_to_string(path).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 }
@@ -212,6 +224,28 @@ fn watches_that_nobody_reads_hold_a_share_when_values_grow() {
         assert_eq!(told().version, version);
     }
     field.held_a_share("768 Watches that read none of 254 KiB", before, &held);
+}
+
+#[test]
+fn the_memory_of_a_load_goes_back_within_a_minute() {
+    let field = Field::with_values();
+    let steps = field.steps("w", 16);
+    let fresh = field.own();
+    let resolve = framed(&request("generic/big"));
+    let asking = steps.iter().cycle().take(64);
+    let held = field.ask_and_never_read(asking, 0, RESOLVE, &vec![resolve; 4]);
+    let taken = field.own() - fresh;
+    drop(held);
+    assert!(taken > 16 * 1024, "the load takes memory: {taken} KiB");
+    let left = || field.own().saturating_sub(fresh);
+    // The tries are counted, not timed: 600 of them take a minute.
+    let is_back = |_| {
+        std::thread::park_timeout(Duration::from_millis(100));
+        left() < taken / 8
+    };
+    assert!((0..600).any(is_back), "of {taken} KiB, {} are left", left());
+    let outcome = format!("{} of {taken} KiB are left", left());
+    report("256 unread values of 254 KiB, within a minute after", 256, outcome, "-");
 }
 
 fn batch() -> Bytes {
