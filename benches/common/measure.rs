@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
-use crate::common::Process;
+use super::Process;
 
 /// The result of one round of a load. Times are in microseconds.
-#[derive(Clone, Copy, Serialize)]
+#[derive(Clone, Copy, Serialize, Deserialize)]
 pub struct Sample {
     pub rate: f64,
     pub p50: f64,
@@ -86,7 +86,9 @@ impl Sample {
     /// Computes a sample from the time of each call, the total time and the server's CPU.
     pub fn of(mut took: Vec<Duration>, time: Duration, cpu: Duration) -> Self {
         took.sort_unstable();
-        let at = |percent: usize| micros(took[(took.len() - 1) * percent / 100]);
+        let at = |percent: usize| {
+            took.get((took.len() - 1) * percent / 100).map_or(f64::NAN, |took| micros(*took))
+        };
         let calls = took.len() as f64;
         Self {
             rate: calls / time.as_secs_f64(),

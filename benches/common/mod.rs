@@ -2,15 +2,19 @@
 
 #![allow(dead_code, reason = "no bench uses all of it")]
 
-use std::collections::HashMap;
+pub mod machine;
+pub mod measure;
+pub mod process;
+pub mod results;
+pub mod tables;
+
 use std::ffi::OsString;
 use std::fmt;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+pub use self::process::Process;
 use keyhatch::grpc::client::channel;
 use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient;
@@ -62,73 +66,6 @@ impl Places {
     }
 }
 
-/// A process, killed when dropped.
-pub struct Process {
-    child: Child,
-    /// The CPU time of each thread at the last count, in nanoseconds.
-    threads: Mutex<HashMap<OsString, u64>>,
-}
-
-impl Process {
-    pub fn spawn(command: &mut Command) -> Self {
-        Self { child: command.spawn().unwrap(), threads: Mutex::default() }
-    }
-
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// The CPU time of all its threads, from the kernel's accounting. An ended thread counts with its time at the last
-    /// call.
-    pub fn cpu(&self) -> Duration {
-        let mut seen = self.threads.lock().unwrap();
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
-        for task in tasks.filter_map(Result::ok) {
-            let text = std::fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
-            if let Some(nanos) = text.split_whitespace().next().and_then(|had| had.parse().ok()) {
-                seen.insert(task.file_name(), nanos);
-            }
-        }
-        Duration::from_nanos(seen.values().sum())
-    }
-
-    /// The memory of the process, in KiB: VmRSS of proc(5).
-    pub fn memory(&self) -> f64 {
-        self.status("VmRSS:")
-    }
-
-    /// The most memory since [`Process::forget_most_memory`], in KiB: VmHWM of proc(5).
-    pub fn most_memory(&self) -> f64 {
-        self.status("VmHWM:")
-    }
-
-    /// Resets the maximum of [`Process::most_memory`].
-    pub fn forget_most_memory(&self) {
-        // Without the right to reset, the maximum counts from the start.
-        let _ = std::fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5");
-    }
-
-    fn status(&self, field: &str) -> f64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
-        line.trim().trim_end_matches(" kB").parse().unwrap()
-    }
-
-    /// Waits for the end of the process. Returns its stdout.
-    pub fn said(mut self) -> String {
-        let mut said = String::new();
-        self.child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
-        said
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 impl Daemon {
     /// Makes a broker and serves it. The daemon is ready when this returns.
     pub fn start() -> Self {
@@ -169,7 +106,7 @@ impl Daemon {
     pub fn stop(&mut self) {
         let pid = self.process.id().to_string();
         assert!(Command::new("kill").arg(pid).status().unwrap().success());
-        self.process.child.wait().unwrap();
+        self.process.wait();
     }
 
     /// True if the daemon's log says that it serves.
@@ -222,6 +159,12 @@ impl Daemon {
     }
 }
 
+/// The measured program: the one that was built with the bench, or another in KEYHATCH_BENCH_PROGRAM.
+fn program() -> OsString {
+    let built = || env!("CARGO_BIN_EXE_keyhatch").into();
+    std::env::var_os("KEYHATCH_BENCH_PROGRAM").unwrap_or_else(built)
+}
+
 /// A command of the program on this broker, under an instrument.
 fn command(
     places: &Places,
@@ -232,7 +175,7 @@ fn command(
     let limit = files.map(|files| format!("ulimit -n {files} && ")).unwrap_or_default();
     let mut command = Command::new("sh");
     command.args(["-c", &format!("{limit}exec \"$@\""), "sh"]);
-    command.args(instrument).arg(env!("CARGO_BIN_EXE_keyhatch")).args(arguments);
+    command.args(instrument).arg(program()).args(arguments);
     command.env("KEYHATCH_STATE", places.disk.path().join("state"));
     command.env("KEYHATCH_RUNTIME", places.runtime.path().join("run"));
     command.stdout(Stdio::null()).stderr(Stdio::null());

@@ -1,148 +1,133 @@
-//! The results of the rows: a table, a machine-readable file, and whether each goal was reached.
+//! Results: rows that compare two servers, single figures, and the file that keeps those of each machine.
 
-use std::fmt::Write as _;
 use std::path::Path;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::common::Spread;
-use crate::measure::{Rounds, Sample};
-use crate::picture;
+use super::Spread;
+use super::machine::Machine;
+use super::measure::{Rounds, Sample};
+use super::tables;
 
 /// The goal of a row.
-#[derive(Clone, Copy, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy)]
 pub enum Goal {
     /// At most this multiple of the bar's CPU.
     AtMost(f64),
+    /// At most this multiple of the bar's CPU, or this many microseconds more.
+    AtMostOr(f64, f64),
     /// At least this multiple of the bar's calls a second.
     RateAtLeast(f64),
 }
 
-/// A load at both servers.
-#[derive(Serialize)]
+/// A load at both servers, in pairs of rounds.
+#[derive(Serialize, Deserialize)]
 pub struct Row {
     pub what: String,
     pub ours: Vec<Sample>,
     pub bar: Vec<Sample>,
-    /// The ratio of each round: CPU for each call, or calls a second if that is the goal.
-    pub ratios: Vec<f64>,
+    #[serde(skip)]
     pub goal: Option<Goal>,
 }
 
-/// A single number.
-#[derive(Serialize)]
+/// A single number, of which less is better.
+#[derive(Serialize, Deserialize)]
 pub struct Figure {
     pub what: String,
     pub value: f64,
-    pub unit: &'static str,
+    pub unit: String,
+    #[serde(skip)]
     pub goal: Option<f64>,
 }
 
 /// All results of a run.
-#[derive(Default)]
-pub struct Results {
+#[derive(Serialize, Deserialize)]
+pub struct Run {
+    pub machine: Machine,
     pub date: String,
-    pub machine: String,
+    /// The threads of both servers that worked, by name.
+    pub threads: String,
     pub rows: Vec<Row>,
     pub figures: Vec<Figure>,
 }
 
 impl Row {
     pub fn new(what: &str, rounds: Rounds, goal: Option<Goal>) -> Self {
-        let Rounds { ours, bar } = rounds;
-        let by_rate = matches!(goal, Some(Goal::RateAtLeast(_)));
-        let of = |sample: &Sample| if by_rate { sample.rate } else { sample.cpu };
-        let ratios = ours.iter().zip(&bar).map(|(ours, bar)| of(ours) / of(bar)).collect();
-        let row = Self { what: what.to_owned(), ours, bar, ratios, goal };
-        println!("{}", row.text());
+        let row = Self { what: what.to_owned(), ours: rounds.ours, bar: rounds.bar, goal };
+        println!("{what}: {}; {}", tables::sides(&row), tables::beside(&row, goal));
         row
+    }
+
+    /// Of each pair of rounds: CPU a call, or calls a second if that is the goal.
+    pub fn ratios(&self, goal: Option<Goal>) -> Vec<f64> {
+        match goal {
+            Some(Goal::RateAtLeast(_)) => self.pairs(|ours, bar| ours.rate / bar.rate),
+            _ => self.pairs(|ours, bar| ours.cpu / bar.cpu),
+        }
     }
 
     /// The median ratio.
     pub fn ratio(&self) -> f64 {
-        middle(&self.ratios)
+        middle(&self.ratios(self.goal))
     }
 
-    fn text(&self) -> String {
-        let side = |samples: &[Sample]| {
-            let of = |part: fn(&Sample) -> f64| samples.iter().map(part).collect::<Vec<_>>();
-            let time = |part| micros(middle(&of(part)));
-            let [p50, p99, cpu] = [time(|one| one.p50), time(|one| one.p99), time(|one| one.cpu)];
-            format!("{} | {p50} | {p99} | {cpu}", thousands(middle(&of(|one| one.rate))))
-        };
-        let goal = match self.goal {
-            Some(Goal::AtMost(most)) => format!("≤ {most} ×"),
-            Some(Goal::RateAtLeast(least)) => format!("≥ {least} × the rate"),
-            None => String::new(),
-        };
-        let ratio = Spread::of(self.ratios.clone(), " ×");
-        format!("| {} | {} | {} | {ratio} | {goal} |", self.what, side(&self.ours), side(&self.bar))
+    /// How much more CPU a call costs than at the bar, in microseconds: the median of the pairs.
+    pub fn difference(&self) -> f64 {
+        middle(&self.pairs(|ours, bar| ours.cpu - bar.cpu))
+    }
+
+    fn pairs(&self, of: impl Fn(&Sample, &Sample) -> f64) -> Vec<f64> {
+        self.ours.iter().zip(&self.bar).map(|(ours, bar)| of(ours, bar)).collect()
     }
 }
 
 impl Figure {
-    pub fn new(what: &str, value: f64, unit: &'static str, goal: Option<f64>) -> Self {
-        let figure = Self { what: what.to_owned(), value, unit, goal };
-        println!("{}", figure.text());
+    pub fn new(what: &str, value: f64, unit: &str, goal: Option<f64>) -> Self {
+        let figure = Self { what: what.to_owned(), value, unit: unit.to_owned(), goal };
+        println!("{what}: {}", tables::figure(&figure, goal));
         figure
     }
-
-    fn text(&self) -> String {
-        let goal = self.goal.map(|goal| format!("≤ {goal}{}", self.unit)).unwrap_or_default();
-        let digits = if self.value < 100.0 { 2 } else { 0 };
-        format!("| {} | {:.digits$}{} | {goal} |", self.what, self.value, self.unit)
-    }
 }
 
-impl Results {
-    /// Both tables, as Markdown.
-    pub fn tables(&self) -> String {
-        let mut text = String::new();
-        let _ = writeln!(
-            text,
-            "| keyhatch, and the bar | calls/s | p50 | p99 | CPU a call | the bar: calls/s | p50 | p99 | CPU a call | \
-             ratio (least to most) | goal |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|---|---|"
-        );
-        for row in &self.rows {
-            let _ = writeln!(text, "{}", row.text());
+impl Run {
+    /// An empty run on this machine, today.
+    pub fn here() -> Self {
+        let now = keyhatch::model::Clock::system().now().to_string();
+        let machine = Machine::this();
+        println!("{}, Linux {}, {}", machine.label, machine.kernel, machine.flags);
+        Self {
+            machine,
+            date: now.chars().take(10).collect(),
+            threads: String::new(),
+            rows: Vec::new(),
+            figures: Vec::new(),
         }
-        let _ = writeln!(text, "\n| figure | | goal |\n|---|--:|---|");
-        for figure in &self.figures {
-            let _ = writeln!(text, "{}", figure.text());
-        }
-        text
-    }
-}
-
-/// The lines around the generated tables in RESULTS.md.
-const MARKS: [&str; 2] = ["<!-- BENCH RESULTS (generated) -->", "<!-- END OF BENCH RESULTS -->"];
-
-impl Results {
-    /// Writes the machine-readable file, the picture, and the tables into RESULTS.md.
-    pub fn write(&self, repository: &Path) {
-        let benches = repository.join("benches");
-        std::fs::write(benches.join("results.json"), self.json()).unwrap();
-        picture::draw(&benches.join("results.svg"), &self.rows).unwrap();
-        let results = benches.join("RESULTS.md");
-        let text = std::fs::read_to_string(&results).unwrap();
-        let [begin, end] = MARKS;
-        let (before, rest) = text.split_once(begin).unwrap();
-        let (_, after) = rest.split_once(end).unwrap();
-        let Self { date, machine, .. } = self;
-        let tables = self.tables();
-        let text = format!(
-            "{before}{begin}\n{date}, a virtual machine with {machine}:\n\n{tables}{end}{after}"
-        );
-        std::fs::write(results, text).unwrap();
     }
 
-    /// The results as JSON with a line for each row, so that a difference shows by row.
+    /// Puts this run into a file in place of the last one of such a machine. Runs of other machines stay, without what
+    /// this run does not measure. Returns all runs, this one first.
+    pub fn keep_in(self, file: &Path) -> Vec<Self> {
+        let text = std::fs::read_to_string(file).unwrap_or_else(|_| "[]".to_owned());
+        let mut runs: Vec<Self> = serde_json::from_str(&text).unwrap();
+        runs.retain(|run| run.machine.label != self.machine.label);
+        for run in &mut runs {
+            run.rows.retain(|row| self.rows.iter().any(|own| own.what == row.what));
+            run.figures.retain(|figure| self.figures.iter().any(|own| own.what == figure.what));
+        }
+        runs.insert(0, self);
+        let texts: Vec<_> = runs.iter().map(Self::json).collect();
+        std::fs::write(file, format!("[{}]\n", texts.join(", "))).unwrap();
+        runs
+    }
+
+    /// JSON with a line for each row, so that a difference shows by row.
     fn json(&self) -> String {
-        let [date, machine] = [&self.date, &self.machine].map(|text| serde_json::json!(text));
+        let head = [serde_json::json!(self.machine).to_string(), self.date.clone()];
+        let ([machine, date], threads) = (head, serde_json::json!(self.threads));
         let [rows, figures] = [lines(&self.rows), lines(&self.figures)];
         format!(
-            "{{\"date\": {date}, \"machine\": {machine}, \"rows\": [\n{rows}\n], \"figures\": [\n{figures}\n]}}\n"
+            "{{\"machine\": {machine}, \"date\": \"{date}\", \"threads\": {threads}, \"rows\": [\n{rows}\n], \
+             \"figures\": [\n{figures}\n]}}"
         )
     }
 }
@@ -155,21 +140,4 @@ fn lines(items: &[impl Serialize]) -> String {
 /// The median.
 pub fn middle(values: &[f64]) -> f64 {
     Spread::of(values.to_vec(), "").middle
-}
-
-fn micros(micros: f64) -> String {
-    match micros {
-        long if long >= 10_000.0 => format!("{:.1} ms", long / 1000.0),
-        long if long >= 1_000.0 => format!("{:.2} ms", long / 1000.0),
-        short => format!("{short:.1} µs"),
-    }
-}
-
-fn thousands(number: f64) -> String {
-    let digits = format!("{number:.0}");
-    let cut = digits.len().saturating_sub(3);
-    match digits.split_at(cut) {
-        ("", rest) => rest.to_owned(),
-        (thousands, rest) => format!("{thousands},{rest}"),
-    }
 }

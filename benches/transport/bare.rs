@@ -81,6 +81,8 @@ impl Bare {
 
 /// Serves in this process until it is killed.
 pub fn serve(directory: &Path) {
+    // A bench that is killed takes its servers with it.
+    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
     let clock = Clock::system();
     let now = clock.now();
     let life = Duration::from_secs(3600);

@@ -4,20 +4,25 @@ use std::path::Path;
 
 use plotters::prelude::*;
 
-use crate::results::{Row, middle};
+use crate::common::results::{Run, middle};
 
 const WIDTH: u32 = 960;
 const ROW_HEIGHT: u32 = 44;
 const OURS: RGBColor = RGBColor(38, 98, 168);
 const BAR: RGBColor = RGBColor(178, 184, 194);
 
-pub fn draw(path: &Path, rows: &[Row]) -> Result<(), Box<dyn std::error::Error>> {
+pub fn draw(path: &Path, run: &Run) -> Result<(), Box<dyn std::error::Error>> {
+    let rows = &run.rows;
+    let caption = format!(
+        "CPU of the server a call: keyhatch (blue) and the bar (grey); {}",
+        run.machine.label
+    );
     let height = ROW_HEIGHT * u32::try_from(rows.len())? + 96;
     let root = SVGBackend::new(path, (WIDTH, height)).into_drawing_area();
     root.fill(&WHITE)?;
     let top = rows.len() as f64;
     let mut chart = ChartBuilder::on(&root)
-        .caption("CPU of the server a call: keyhatch (blue) and the bar (grey)", ("sans-serif", 18))
+        .caption(caption, ("sans-serif", 18))
         .margin(16)
         .x_label_area_size(32)
         .build_cartesian_2d((1.0..3_000.0).log_scale(), 0.0..top)?;

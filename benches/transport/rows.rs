@@ -12,9 +12,9 @@ use tokio::sync::mpsc;
 use tonic::transport::Channel;
 
 use crate::bare::Bare;
+use crate::common::measure::{Load, Rounds, Sample, drive};
+use crate::common::results::{Goal, Row};
 use crate::common::{self, CONFIG, Daemon, Process};
-use crate::measure::{Load, Rounds, Sample, drive};
-use crate::results::{Goal, Row};
 use crate::seed;
 
 /// The rounds of each side. They are many and short, because the speed of a machine changes from second to second and
@@ -61,8 +61,11 @@ pub async fn warm(sides: &Sides, in_flight: usize, calls: usize, rounds: usize) 
         async || resolve(&sides.daemon.process, &sides.ours, load).await,
         async || resolve(&sides.bare.process, &sides.bar, load).await,
     );
-    let goal = (in_flight == 64).then_some(Goal::AtMost(1.35));
-    Row::new(&format!("warm Resolve, {in_flight} in flight"), rounds.await, goal)
+    let goal = match in_flight {
+        1 => Goal::AtMost(1.4),
+        _ => Goal::AtMostOr(1.3, 5.0),
+    };
+    Row::new(&format!("warm Resolve, {in_flight} in flight"), rounds.await, Some(goal))
 }
 
 async fn resolve(server: &Process, channels: &[Channel], load: Load) -> Sample {
@@ -239,7 +242,7 @@ pub async fn fan_out() -> Row {
         async || deliver(&sides.bare.process, &mut bar, |_| resolve_one(trigger.clone())).await,
     );
     let what = format!("Watch: a new version for {WATCHERS} on {} connections", steps * each);
-    Row::new(&what, rounds.await, None)
+    Row::new(&what, rounds.await, Some(Goal::AtMost(1.5)))
 }
 
 /// Opens every Watch and takes its first delivery. The receiver gets the time of each later delivery.

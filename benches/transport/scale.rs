@@ -7,10 +7,10 @@ use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient;
 use tokio::sync::mpsc;
 
+use crate::common::measure::{Load, Rounds, drive};
+use crate::common::results::{Figure, Goal, Row, middle};
 use crate::common::{self, Daemon, in_flight};
 use crate::instructions::Counter;
-use crate::measure::{Load, Rounds, drive};
-use crate::results::{Figure, Goal, Row, middle};
 use crate::rows::{CONNECTIONS, ROUNDS, is_ready, resolve_one, resolve_this};
 use crate::seed;
 
@@ -21,6 +21,8 @@ const MEMBERS: [usize; 2] = [10, 100_000];
 /// The calls over which instructions are counted.
 const COUNTED: usize = 2_000;
 const STARTS: usize = 5;
+/// The steps of the load whose memory goes back, each with 64 connections and 20 thousand requests.
+const LOADS: usize = 4;
 
 /// Measures members selected by tag, beside the same connections by name.
 pub async fn groups() -> Vec<Row> {
@@ -50,11 +52,11 @@ pub async fn groups() -> Vec<Row> {
 }
 
 /// Measures memory and the time from start to first answer, of an empty daemon and of each number of connections.
-/// `keep` gets the figures of each size.
-pub async fn sizes(mut keep: impl FnMut(Vec<Figure>)) {
+pub async fn sizes() -> Vec<Figure> {
+    let mut all = Vec::new();
+    all.extend(idle().await);
     let mut daemon = Daemon::start();
-    keep(vec![idle(&mut daemon).await]);
-    keep(start_and_memory(&mut daemon, 0).await);
+    all.extend(start_and_memory(&mut daemon, 0).await);
     drop(daemon);
     let mut by_size = Vec::new();
     for size in SIZES {
@@ -67,26 +69,59 @@ pub async fn sizes(mut keep: impl FnMut(Vec<Figure>)) {
             figures.push(Figure::new(&what, counted / 1000.0, " thousand", None));
             by_size.push(counted);
         }
-        keep(figures);
+        all.extend(figures);
     }
     if let [few, .., many] = by_size.as_slice() {
         let what = "instructions at 1 million connections, of those at 1 thousand";
-        keep(vec![Figure::new(what, many / few, " ×", Some(1.3))]);
+        all.push(Figure::new(what, many / few, " ×", Some(1.3)));
     }
+    all
 }
 
-/// The memory of an empty daemon before the first request.
-async fn idle(daemon: &mut Daemon) -> Figure {
-    let mut memory = Vec::new();
+/// The memory of an empty daemon before the first request; then its own pages after a load, and what of them is left when
+/// they had time to go back.
+async fn idle() -> Vec<Figure> {
+    let mut daemon = Daemon::start();
+    let (mut all, mut own) = (Vec::new(), Vec::new());
     for _ in 0..STARTS {
         daemon.stop();
         daemon.serve(&[]);
         while !daemon.says_that_it_serves() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        memory.push(daemon.process.memory() * 1024.0 / 1e6);
+        all.push(daemon.process.memory() * 1024.0 / 1e6);
+        own.push(daemon.process.own_memory() * 1024.0 / 1e6);
     }
-    Figure::new("VmRSS of an idle daemon", middle(&memory), " MB", Some(20.0))
+    let (all, own) = (middle(&all), middle(&own));
+    let mut figures = vec![
+        Figure::new("VmRSS of an idle daemon", all, " MB", Some(20.0)),
+        Figure::new("of it its own pages (RssAnon)", own, " MB", None),
+        Figure::new(
+            "of it pages of files, which the kernel shares (RssFile)",
+            all - own,
+            " MB",
+            None,
+        ),
+    ];
+    seed::fill(&daemon.operator().await, 1_000).await;
+    let own = || daemon.process.own_memory() * 1024.0 / 1e6;
+    figures.push(Figure::new("own pages with 1 thousand connections", own(), " MB", None));
+    for round in 0..LOADS {
+        let executor = ExecutorServiceClient::new(daemon.executor().await);
+        let opened = common::open(executor, &format!("load-{round}")).await;
+        let directory = PathBuf::from(opened.directory);
+        let mut clients = Vec::new();
+        for _ in 0..64 {
+            clients.push(daemon.connect(&directory).await);
+        }
+        let ask_one =
+            |n: usize| resolve_this(clients[n % clients.len()].clone(), seed::any_of(1_000, n));
+        in_flight(20_000, 256, ask_one).await;
+    }
+    figures.push(Figure::new("own pages right after a load", own(), " MB", None));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    figures.push(Figure::new("own pages a minute after it", own(), " MB", None));
+    figures
 }
 
 async fn start_and_memory(daemon: &mut Daemon, size: usize) -> Vec<Figure> {
