@@ -24,8 +24,27 @@ impl Process {
     }
 
     /// The CPU time of all its threads, from the kernel's accounting. An ended thread counts with its time at the last
-    /// call.
+    /// call. Processes that it has started count, too.
     pub fn cpu(&self) -> Duration {
+        self.of_threads() + self.of_children()
+    }
+
+    fn of_children(&self) -> Duration {
+        let own = format!("/proc/{}", self.id());
+        let read = |path: String| std::fs::read_to_string(path).unwrap_or_default();
+        let children = read(format!("{own}/task/{}/children", self.id()));
+        let running = children.split_whitespace().filter_map(|child| {
+            read(format!("/proc/{child}/schedstat")).split_whitespace().next()?.parse::<u64>().ok()
+        });
+        // The time of ended children, as cutime and cstime of proc_pid_stat(5): in ticks of 10 ms.
+        let stat = read(format!("{own}/stat"));
+        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+        let ended: u64 =
+            fields.skip(13).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+        Duration::from_nanos(running.sum()) + Duration::from_millis(10 * ended)
+    }
+
+    fn of_threads(&self) -> Duration {
         let mut seen = self.threads.lock().unwrap();
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
         for task in tasks.filter_map(Result::ok) {
@@ -39,7 +58,7 @@ impl Process {
 
     /// The names of the threads that took a hundredth of the CPU or more, with the number of those of each name.
     pub fn busy_threads(&self) -> String {
-        let all = self.cpu().as_secs_f64() * 1e9;
+        let all = self.of_threads().as_secs_f64() * 1e9;
         let mut names = BTreeMap::<String, usize>::new();
         for (thread, nanos) in self.threads.lock().unwrap().iter() {
             let comm = format!("/proc/{}/task/{}/comm", self.id(), thread.display());
@@ -78,6 +97,13 @@ impl Process {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
         line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// Ends the process with SIGINT, and waits for its end.
+    pub fn interrupt(&mut self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::INT);
+        self.wait();
     }
 
     /// Waits for the end of the process.

@@ -45,8 +45,8 @@ pub struct Figure {
 pub struct Run {
     pub machine: Machine,
     pub date: String,
-    /// The threads of both servers that worked, by name.
-    pub threads: String,
+    /// What the servers are: the threads that worked, or their versions.
+    pub servers: String,
     pub rows: Vec<Row>,
     pub figures: Vec<Figure>,
 }
@@ -98,7 +98,7 @@ impl Run {
         Self {
             machine,
             date: now.chars().take(10).collect(),
-            threads: String::new(),
+            servers: String::new(),
             rows: Vec::new(),
             figures: Vec::new(),
         }
@@ -123,10 +123,10 @@ impl Run {
     /// JSON with a line for each row, so that a difference shows by row.
     fn json(&self) -> String {
         let head = [serde_json::json!(self.machine).to_string(), self.date.clone()];
-        let ([machine, date], threads) = (head, serde_json::json!(self.threads));
+        let ([machine, date], servers) = (head, serde_json::json!(self.servers));
         let [rows, figures] = [lines(&self.rows), lines(&self.figures)];
         format!(
-            "{{\"machine\": {machine}, \"date\": \"{date}\", \"threads\": {threads}, \"rows\": [\n{rows}\n], \
+            "{{\"machine\": {machine}, \"date\": \"{date}\", \"servers\": {servers}, \"rows\": [\n{rows}\n], \
              \"figures\": [\n{figures}\n]}}"
         )
     }

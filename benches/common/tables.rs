@@ -51,12 +51,12 @@ fn tables(runs: &[Run]) -> String {
 
 /// The machines, and when they were measured.
 fn machines(runs: &[Run]) -> String {
-    let mut text = "| machine | measured | Linux | its processor has | threads that worked |\n\
+    let mut text = "| machine | measured | Linux | its processor has | servers |\n\
                     |---|---|---|---|---|\n"
         .to_owned();
-    for Run { machine, date, threads, .. } in runs {
+    for Run { machine, date, servers, .. } in runs {
         let (label, kernel, flags) = (&machine.label, &machine.kernel, &machine.flags);
-        let _ = writeln!(text, "| {label} | {date} | {kernel} | {flags} | {threads} |");
+        let _ = writeln!(text, "| {label} | {date} | {kernel} | {flags} | {servers} |");
     }
     text
 }

@@ -41,6 +41,7 @@ use tonic_prost::ProstCodec;
 use tower::{Service, service_fn};
 
 use crate::common::{Committer, Process};
+use crate::seed;
 
 /// The bare server as a process.
 pub struct Bare {
@@ -305,13 +306,6 @@ fn watch(
     })
 }
 
-/// The fields of an aws connection.
-pub fn fields(secret: String) -> BTreeMap<String, Vec<u8>> {
-    let id = b"AKIAIOSFODNN7EXAMPLE".to_vec();
-    let secret = secret.into_bytes();
-    [("access_key_id".to_owned(), id), ("secret_access_key".to_owned(), secret)].into()
-}
-
 static ZEROS: [u8; 4096] = [0; 4096];
 
 /// The broker's padding of such a reply.
@@ -334,7 +328,7 @@ fn unpadded(version: i64) -> pb::ResolveResponse {
         integration: "aws".to_owned(),
         kind: "access_key".to_owned(),
         version,
-        fields: fields(format!("{version:040}")),
+        fields: seed::fields(format!("{version:040}")),
         lease: Some(pb::Lease {
             name: format!("leases/{version:032}"),
             issue_time: Some(time),

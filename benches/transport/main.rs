@@ -71,8 +71,8 @@ async fn run(parts: &[String]) -> Run {
         }
         let [ours, bar] =
             [&sides.daemon.process, &sides.bare.process].map(|one| one.busy_threads());
-        run.threads = format!("keyhatch: {ours}; the bar: {bar}");
-        println!("threads that worked: {}", run.threads);
+        run.servers = format!("keyhatch: {ours}; the bar: {bar}");
+        println!("threads that worked: {}", run.servers);
     }
     if is_wanted("batch") {
         run.rows.extend(rows::batch(&sides, 1_200, ROUNDS).await);
