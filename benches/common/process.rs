@@ -7,6 +7,8 @@ use std::process::{Child, Command};
 use std::sync::Mutex;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
+
 /// A process, killed when dropped.
 pub struct Process {
     child: Child,
@@ -71,6 +73,18 @@ impl Process {
         names.join(", ")
     }
 
+    /// The ids of the threads whose names begin so.
+    pub fn threads_named(&self, begin: &str) -> Vec<String> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.id())).unwrap().flatten();
+        let name = |task: &std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm"));
+        let named = tasks.filter(|task| name(task).is_ok_and(|name| name.starts_with(begin)));
+        named.map(|task| task.file_name().to_string_lossy().into_owned()).collect()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
     /// The memory of the process, in KiB: VmRSS of proc(5).
     pub fn memory(&self) -> f64 {
         self.status("VmRSS:")
@@ -101,8 +115,7 @@ impl Process {
 
     /// Ends the process with SIGINT, and waits for its end.
     pub fn interrupt(&mut self) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::INT);
+        let _ = kill_process(Pid::from_child(&self.child), Signal::INT);
         self.wait();
     }
 
