@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{Stream, stream};
+use futures_util::{Stream, StreamExt as _, stream};
 use tonic::{Request, Response, Status};
 
 use super::convert::status::to_message;
@@ -127,23 +127,23 @@ impl StepService for Steps {
         let mut weighed = ReplyBytes::nothing(&quota);
         // An error of the first delivery answers the call itself.
         let first = watch.next(&mut weighed).await?;
-        let start = (watch, Some((first, weighed)), Arc::clone(&self.broker), quota);
-        let deliveries = stream::unfold(Some(start), |state| async {
-            let (mut watch, first, broker, quota) = state?;
-            // The bytes are held until the message is made; then the admission layer counts the message.
-            let (next, _weighed) = match first {
-                Some((first, weighed)) => (Ok(first), weighed),
-                None => {
-                    let mut weighed = ReplyBytes::nothing(&quota);
-                    (watch.next(&mut weighed).await, weighed)
-                }
-            };
+        self.broker.synced().await?;
+        // The bytes are held until the message is made; then the admission layer counts the message.
+        let first = stream::once(async move {
+            let _weighed = weighed;
+            Ok(delivered(first))
+        });
+        let start = (watch, Arc::clone(&self.broker), quota);
+        let later = stream::unfold(Some(start), |state| async {
+            let (mut watch, broker, quota) = state?;
+            let mut weighed = ReplyBytes::nothing(&quota);
+            let next = watch.next(&mut weighed).await;
             match broker.synced().await.and(next) {
-                Ok(delivery) => Some((Ok(delivered(delivery)), Some((watch, None, broker, quota)))),
+                Ok(delivery) => Some((Ok(delivered(delivery)), Some((watch, broker, quota)))),
                 Err(error) => Some((Err(error.into()), None)),
             }
         });
-        Ok(Response::new(Box::pin(deliveries)))
+        Ok(Response::new(Box::pin(first.chain(later))))
     }
 
     async fn renew_lease(&self, request: Request<pb::RenewLeaseRequest>) -> Reply<pb::Lease> {

@@ -85,7 +85,6 @@ impl Broker {
                 self.count_refusal(&watcher.session, &watcher.request, now);
             }
             state.put(epoch, delivery);
-            watcher.wake.notify_one();
         }
     }
 
@@ -96,7 +95,7 @@ impl Broker {
             return None;
         }
         match watcher.check(self, &state, now) {
-            Ok(None) => return None,
+            Ok(None) => {}
             Ok(Some(decided)) if !Mailbox.take(decided.bytes()) => state.fall_behind(),
             Ok(Some(decided)) if decided.outcome.is_ok() => {
                 if watcher.session.check_refusals(now, &self.limits).is_ok() {
@@ -113,7 +112,6 @@ impl Broker {
             }
             Err(error) => state.put(0, Err(error)),
         }
-        watcher.wake.notify_one();
         None
     }
 }

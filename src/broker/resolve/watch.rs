@@ -1,7 +1,7 @@
 //! Watch: a step gets the current version of a credential at once, and then every new version.
 //!
 //! ```text
-//! snapshot published ─ fan_out: decide for all Watches, commit what is new ─ mailbox ─ wake
+//! snapshot published ─ fan_out: decide for all Watches, commit what is new ─ mailbox ─ waker
 //! stream             ─ reads its mailbox; decides itself at first, and as time goes by
 //! ```
 //!
@@ -9,14 +9,16 @@
 //! If that delivery is out of date when the stream comes back, it is dropped for a new decision. Large values are not
 //! opened for a mailbox: the stream decides itself when it has room.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
@@ -36,10 +38,12 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// One Watch of a step: the end that its stream reads from.
 pub struct Watch {
     broker: Arc<Broker>,
-    number: u64,
+    place: Place,
     watcher: Arc<Watcher>,
     ended: Pin<Box<WaitForCancellationFutureOwned>>,
     alarm: Pin<Box<Sleep>>,
+    /// The waker that `ended` and `alarm` will call.
+    armed: Option<Waker>,
     /// Whether to check even if the mailbox is empty: at first, and when the alarm rings.
     must_look: bool,
     _permit: OwnedSemaphorePermit,
@@ -53,12 +57,16 @@ pub struct Delivery {
     pub skipped: u64,
 }
 
-/// All open Watches.
+/// All open Watches. Those of one step follow each other, so that deliveries which are made together leave together, on
+/// few connections.
 #[derive(Default)]
 pub(crate) struct Watchers {
-    all: Mutex<HashMap<u64, Arc<Watcher>>>,
+    all: Mutex<BTreeMap<Place, Arc<Watcher>>>,
     last: AtomicU64,
 }
+
+/// The opening of a Watch, and a number of its own.
+type Place = (Id, u64);
 
 /// The request of a Watch, and its progress.
 pub(crate) struct Watcher {
@@ -67,7 +75,6 @@ pub(crate) struct Watcher {
     /// When the certificate of its connection expires.
     certificate_end: Timestamp,
     pub(crate) state: Mutex<WatcherState>,
-    pub(crate) wake: Notify,
 }
 
 #[derive(Default)]
@@ -80,6 +87,8 @@ pub(crate) struct WatcherState {
     mailbox: Option<Letter>,
     /// Whether something changed while the mailbox was full.
     is_behind: bool,
+    /// The waker of the stream, if it has found nothing to send.
+    sleeper: Option<Waker>,
 }
 
 struct Letter {
@@ -96,10 +105,11 @@ struct LastDelivery {
 }
 
 impl Watchers {
-    fn insert(&self, watcher: Arc<Watcher>) -> u64 {
+    fn insert(&self, watcher: Arc<Watcher>) -> Place {
         let number = self.last.fetch_add(1, Ordering::Relaxed);
-        self.all.lock().insert(number, watcher);
-        number
+        let place = (watcher.session.opening.record().id, number);
+        self.all.lock().insert(place, watcher);
+        place
     }
 
     /// How many Watches are open.
@@ -107,7 +117,7 @@ impl Watchers {
         self.all.lock().len()
     }
 
-    /// The Watches that are open now. Later ones begin with the newest snapshot themselves.
+    /// The Watches that are open now, step by step. Later ones begin with the newest snapshot themselves.
     pub(crate) fn all(&self) -> Vec<Arc<Watcher>> {
         self.all.lock().values().cloned().collect()
     }
@@ -131,14 +141,14 @@ impl Broker {
             request,
             certificate_end,
             state: Mutex::default(),
-            wake: Notify::new(),
         });
         Ok(Watch {
             broker: Arc::clone(self),
-            number: self.watchers.insert(Arc::clone(&watcher)),
+            place: self.watchers.insert(Arc::clone(&watcher)),
             watcher,
             ended: Box::pin(session.opening.ended()),
             alarm: Box::pin(tokio::time::sleep(LONGEST_SLEEP)),
+            armed: None,
             must_look: true,
             _permit: permit,
         })
@@ -147,7 +157,7 @@ impl Broker {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.broker.watchers.all.lock().remove(&self.number);
+        self.broker.watchers.all.lock().remove(&self.place);
     }
 }
 
@@ -157,49 +167,88 @@ impl Watch {
     /// # Errors
     /// Why the Watch ends. An error is the last item.
     pub async fn next(&mut self, room: &mut dyn Room) -> Result<Delivery, Error> {
+        poll_fn(|context| self.poll_next(context, room)).await
+    }
+
+    fn poll_next(
+        &mut self,
+        context: &mut Context<'_>,
+        room: &mut dyn Room,
+    ) -> Poll<Result<Delivery, Error>> {
         loop {
             let now = self.broker.now();
             let must_look = std::mem::take(&mut self.must_look);
-            if let Some(outcome) = self.watcher.next(&self.broker, now, must_look, room) {
-                return outcome;
+            let waker = context.waker();
+            match self.watcher.next(&self.broker, now, must_look, room, waker) {
+                Ok(item) => return Poll::Ready(item),
+                Err(AsleepFor(longest)) => self.set_alarm(longest),
             }
-            self.set_alarm(now);
-            tokio::select! {
-                () = self.watcher.wake.notified() => {}
-                () = &mut self.ended => self.must_look = true,
-                () = &mut self.alarm => self.must_look = true,
-            }
+            ready!(self.poll_signals(context));
+            self.must_look = true;
         }
     }
 
-    /// Sets the alarm for the next moment at which a delivery is due. An early alarm does no harm, so it is moved only
-    /// where it would ring too late.
-    fn set_alarm(&mut self, now: Timestamp) {
-        let (due, longest) = {
-            let state = self.watcher.state.lock();
-            let longest = if state.is_behind { PATIENCE } else { LONGEST_SLEEP };
-            (state.last.as_ref().map(|last| last.due), longest)
-        };
-        let ends =
-            [self.watcher.certificate_end, self.watcher.session.opening.record().expire_time];
-        let next = ends.into_iter().chain(due).min().map_or(longest, |next| next.since(now));
-        let wanted = Instant::now() + next.clamp(Duration::from_millis(1), longest);
+    /// Sets the alarm. An early alarm does no harm, so it is moved only where it would ring too late.
+    fn set_alarm(&mut self, longest: Duration) {
+        let wanted = Instant::now() + longest;
         if self.alarm.is_elapsed() || wanted < self.alarm.deadline() {
             self.alarm.as_mut().reset(wanted);
+            self.armed = None;
         }
+    }
+
+    /// Waits for the end of the step and for the alarm. Both are polled only if they may be over, or may not have the
+    /// task's waker yet: a stream is polled several times for each delivery.
+    fn poll_signals(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let is_armed = self.armed.as_ref().is_some_and(|armed| armed.will_wake(context.waker()));
+        if is_armed && !self.alarm.is_elapsed() && !self.watcher.session.opening.is_closed() {
+            return Poll::Pending;
+        }
+        self.armed = Some(context.waker().clone());
+        if self.ended.as_mut().poll(context).is_ready() {
+            return Poll::Ready(());
+        }
+        self.alarm.as_mut().poll(context)
     }
 }
 
+/// There is nothing to send now. The stream checks again after this time, if nothing wakes it before.
+struct AsleepFor(Duration);
+
 impl Watcher {
-    /// The item that the stream sends now, if any.
+    /// The item that the stream sends now. If there is none, the next delivery calls `waker`.
     fn next(
         &self,
         broker: &Broker,
         now: Timestamp,
         must_look: bool,
         room: &mut dyn Room,
-    ) -> Option<Result<Delivery, Error>> {
+        waker: &Waker,
+    ) -> Result<Result<Delivery, Error>, AsleepFor> {
         let mut state = self.state.lock();
+        self.item(broker, &mut state, now, must_look, room).ok_or_else(|| {
+            state.sleeper.get_or_insert_with(|| waker.clone()).clone_from(waker);
+            AsleepFor(self.sleep(&state, now))
+        })
+    }
+
+    /// How long the stream may sleep: until the next moment at which a delivery is due, or its end.
+    fn sleep(&self, state: &WatcherState, now: Timestamp) -> Duration {
+        let longest = if state.is_behind { PATIENCE } else { LONGEST_SLEEP };
+        let end = self.certificate_end.min(self.session.opening.record().expire_time);
+        let next = state.last.as_ref().map_or(end, |last| end.min(last.due));
+        next.since(now).clamp(Duration::from_millis(1), longest)
+    }
+
+    /// The item that the stream sends now, if any.
+    fn item(
+        &self,
+        broker: &Broker,
+        state: &mut WatcherState,
+        now: Timestamp,
+        must_look: bool,
+        room: &mut dyn Room,
+    ) -> Option<Result<Delivery, Error>> {
         if let Some(letter) = state.mailbox.take() {
             // A delivery that was decided before the last change is not sent, nor one for a closed step or an expired
             // lease.
@@ -216,13 +265,13 @@ impl Watcher {
         if !std::mem::take(&mut state.is_behind) && !must_look {
             return None;
         }
-        match self.check(broker, &state, now) {
+        match self.check(broker, state, now) {
             Ok(None) => None,
             Ok(Some(decided)) => {
                 // The first delivery is refused as a Resolve would be.
                 let may_wait = state.last.is_some() && decided.outcome.is_ok();
-                let paid = self.pay(broker, &state, &decided, now);
-                match paid.and_then(|()| self.commit(broker, &mut state, decided, now, room)) {
+                let paid = self.pay(broker, state, &decided, now);
+                match paid.and_then(|()| self.commit(broker, state, decided, now, room)) {
                     Err(Error::Overloaded | Error::TooManyRequests(_)) if may_wait => {
                         state.is_behind = true;
                         None
@@ -316,6 +365,7 @@ impl WatcherState {
     /// Leaves it to the stream to check for itself.
     pub(super) fn fall_behind(&mut self) {
         self.is_behind = true;
+        self.wake();
     }
 
     /// Puts what was decided on the snapshot `epoch` into the mailbox.
@@ -324,6 +374,14 @@ impl WatcherState {
             self.decided(resolved);
         }
         self.mailbox = Some(Letter { epoch, outcome });
+        self.wake();
+    }
+
+    /// Wakes the stream if it sleeps. If it does not, it looks at the mailbox before it does.
+    fn wake(&mut self) {
+        if let Some(sleeper) = self.sleeper.take() {
+            sleeper.wake();
+        }
     }
 
     fn decided(&mut self, resolved: &Resolved) {
