@@ -5,7 +5,7 @@
 
 use std::marker::PhantomData;
 
-use prost::bytes::{Buf as _, BufMut as _};
+use prost::bytes::Buf as _;
 use prost::{Message, Name};
 use tonic::Status;
 use tonic::codec::{BufferSettings, DecodeBuf, Decoder, EncodeBuf, Encoder};
@@ -74,9 +74,9 @@ impl<T: Message> Encoder for MessageEncoder<T> {
     type Error = Status;
 
     fn encode(&mut self, message: T, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        // Encode into a vector of the final size and copy once. A growing buffer would be copied and wiped again and
-        // again. The vector is wiped when it is freed.
-        buffer.put_slice(&message.encode_to_vec());
+        // A growing buffer would be copied and wiped again and again.
+        buffer.reserve(message.encoded_len());
+        message.encode_raw(buffer);
         Ok(())
     }
 
