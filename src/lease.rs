@@ -4,15 +4,15 @@
 //! The TTL is the least of the TTL asked for, the connection's maximum, the server's maximum and the remaining life of
 //! the step. A lease never outlives its opening.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::model::{
-    ConnectionRef, GroupRef, Id, IntegrationName, Invalid, Reference, ResourceName, SecretRef,
-    Timestamp, WorkflowName, parsed,
+    ConnectionRef, GroupRef, Id, IdMap, IdSet, IntegrationName, Invalid, Reference, ResourceName,
+    SecretRef, Timestamp, WorkflowName, parsed,
 };
 
 /// The bound that limits the TTL of a lease.
@@ -218,15 +218,15 @@ fn hard_end(issue_time: Timestamp, bounds: &Bounds) -> (Timestamp, TtlLimit) {
 /// All live leases, by id, opening, resource and expiry.
 #[derive(Debug, Default)]
 pub struct LeaseTable {
-    by_id: HashMap<Id, Lease>,
-    by_opening: HashMap<Id, OfOpening>,
-    by_resource: HashMap<Id, HashSet<Id>>,
+    by_id: IdMap<Lease>,
+    by_opening: IdMap<OfOpening>,
+    by_resource: IdMap<IdSet>,
     by_expiry: BTreeSet<(Timestamp, Id)>,
 }
 
 #[derive(Debug, Default)]
 struct OfOpening {
-    all: HashSet<Id>,
+    all: IdSet,
     latest: HashMap<Arc<Ask>, Id>,
 }
 

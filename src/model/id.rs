@@ -1,6 +1,8 @@
 //! Random identifiers.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
@@ -8,7 +10,7 @@ use serde::{Serialize, Serializer};
 use super::text::{HexDigits, read_from_text};
 
 /// 128 random bits, written as 32 lower-case hexadecimal digits. Two ids are never equal by chance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Id([u8; Self::BYTES]);
 
 impl Id {
@@ -54,3 +56,29 @@ impl FromStr for Id {
 }
 
 read_from_text!(Id, str::parse);
+
+/// A map by ids.
+pub type IdMap<V> = HashMap<Id, V, BuildHasherDefault<IdHasher>>;
+/// A set of ids.
+pub type IdSet = HashSet<Id, BuildHasherDefault<IdHasher>>;
+
+/// The hash of an id is its first half. Ids are random and the broker makes them, so nobody can choose ids that collide.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        let half = bytes.first_chunk().map_or(0, |half| u64::from_ne_bytes(*half));
+        self.0 ^= half;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+impl Hash for Id {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write(&self.0);
+    }
+}

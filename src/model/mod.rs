@@ -18,7 +18,7 @@ mod value;
 pub use allowed::AllowedTarget;
 pub use compact_map::CompactMap;
 pub use formats::Formats;
-pub use id::Id;
+pub use id::{Id, IdMap, IdSet};
 pub use limits::{JournalMode, Limits};
 pub use log_limit::LogLimit;
 pub use names::label::Labels;

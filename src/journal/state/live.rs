@@ -9,7 +9,7 @@ use super::requests::{DoneRequest, RequestNote, RequestTable};
 use super::usage::Usage;
 use crate::journal::event::{Announced, Attempt, Checkpoint, Event, FORMAT, RenewalOutcome};
 use crate::lease::{LeaseTable, Terms};
-use crate::model::{Formats, Id, Opening, PinnedCertificate, RequestId, StepKey, Timestamp};
+use crate::model::{Formats, Id, IdMap, Opening, PinnedCertificate, RequestId, StepKey, Timestamp};
 
 /// How many attempts at closed steps are remembered.
 const MAX_CLOSED_ATTEMPTS: usize = 100_000;
@@ -21,10 +21,10 @@ pub struct Live {
     head: u64,
     intent: u64,
     abandoned: u64,
-    openings: HashMap<Id, Arc<LiveOpening>>,
+    openings: IdMap<Arc<LiveOpening>>,
     open_steps: HashMap<StepKey, Id>,
     /// How many steps each registered executor has open.
-    open_counts: HashMap<Id, usize>,
+    open_counts: IdMap<usize>,
     /// Open steps by the request that opened them: registration and request id.
     open_requests: HashMap<(Id, RequestId), Id>,
     /// The last attempts at closed steps.

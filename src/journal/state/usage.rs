@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::use_counts::{ByWorkflow, FileIndex, RunKey, Use};
 use crate::journal::event::{Event, Outcome, RenewalOutcome, ResolveLine};
 use crate::lease::LeaseTarget;
-use crate::model::{GroupName, Id, Opening, RunName, Timestamp, WorkflowName};
+use crate::model::{GroupName, Id, IdMap, Opening, RunName, Timestamp, WorkflowName};
 
 /// How often each workflow has used a resource, and when last.
 type Users = BTreeMap<WorkflowName, Use>;
@@ -17,11 +17,11 @@ type Users = BTreeMap<WorkflowName, Use>;
 #[derive(Debug, Default)]
 pub struct Usage {
     /// The runs of the openings that may still have lines.
-    open: HashMap<Id, RunKey>,
+    open: IdMap<RunKey>,
     /// The uses in the current file.
     current: FileIndex,
     /// The uses in older files.
-    resources: HashMap<Id, Users>,
+    resources: IdMap<Users>,
     /// The uses in older files, by the group's name.
     groups: HashMap<String, Users>,
 }
