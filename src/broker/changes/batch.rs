@@ -1,6 +1,6 @@
 //! A batch of changes: data that the catalogue folds, the store writes and the journal notes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use crate::broker::error::Error;
 use crate::broker::resolve::authorize::is_still_allowed;
@@ -119,17 +119,26 @@ impl AffectedLeases {
             return revoked_by_all(catalog, live);
         }
         let resources: BTreeSet<Id> = self.resources.iter().copied().collect();
-        ended(catalog, live, resources.iter().flat_map(|uid| live.leases().of_resource(*uid)))
+        let leases = resources.iter().flat_map(|uid| live.leases().of_resource(*uid));
+        // What a step holds on a resource by the same target is decided once: it often has many Watches alike.
+        let mut decided = HashMap::new();
+        ended(leases, |lease| {
+            let alike = (lease.resource, lease.opening, &lease.ask.target);
+            *decided.entry(alike).or_insert_with(|| is_still_allowed(catalog, live, lease))
+        })
     }
 }
 
 /// The leases, of all live ones, that the catalogue does not allow.
 pub(crate) fn revoked_by_all(catalog: &Catalog, live: &Live) -> Vec<Id> {
-    ended(catalog, live, live.leases().iter())
+    ended(live.leases().iter(), |lease| is_still_allowed(catalog, live, lease))
 }
 
-fn ended<'a>(catalog: &Catalog, live: &Live, leases: impl Iterator<Item = &'a Lease>) -> Vec<Id> {
-    let ended = leases.filter(|lease| !is_still_allowed(catalog, live, lease));
+fn ended<'a>(
+    leases: impl Iterator<Item = &'a Lease>,
+    mut is_allowed: impl FnMut(&'a Lease) -> bool,
+) -> Vec<Id> {
+    let ended = leases.filter(|lease| !is_allowed(lease));
     let mut ids: Vec<Id> = ended.map(|lease| lease.id).collect();
     ids.sort_unstable();
     ids
