@@ -274,12 +274,12 @@ impl Loaded {
             stop: stop.clone(),
             running,
         };
-        wiring.serve_steps(&threads.steps, new_sockets, shares);
+        wiring.serve_steps(&threads, new_sockets, shares);
         wiring.serve_admin(&threads.admin, listener, shares)?;
         maintain_broker(&threads.admin, &broker, &stop);
         maintain_connections(&threads.admin, &broker, (steps_open, admin_open), &stop);
         release_memory_after_loads(threads.all(), &stop);
-        threads.steps.spawn(Arc::clone(&broker).fan_out());
+        threads.admin.spawn(Arc::clone(&broker).fan_out());
         let reload = Arc::new(Notify::new());
         threads.admin.spawn(keeper.run(authority, Arc::clone(&reload), stop.clone()));
         let metrics_address = scrape.as_ref().map(ScrapeListener::address);

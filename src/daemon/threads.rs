@@ -1,5 +1,6 @@
 //! The daemon's runtimes.
 
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
@@ -11,8 +12,9 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A runtime for each kind of work that must not delay the others.
 pub(super) struct Threads {
-    /// Serves steps.
-    pub(super) steps: Runtime,
+    /// Serve steps, a thread each. A connection stays on its thread: a request, its reply and the next read of the
+    /// connection never wake another thread.
+    pub(super) steps: Vec<Runtime>,
     /// Makes the handshakes of steps that come in crowds.
     handshakes: Runtime,
     /// Serves the admin door and health, so that a hanging disk can still be reported.
@@ -21,19 +23,15 @@ pub(super) struct Threads {
 
 impl Threads {
     pub(super) fn start() -> std::io::Result<Self> {
-        let start = |name: &str, count: Option<usize>| {
+        let start = |name: &str, count: usize| {
             let mut builder = Builder::new_multi_thread();
-            if let Some(count) = count {
-                builder.worker_threads(count);
-            }
-            builder.thread_name(name).enable_all().build()
+            builder.worker_threads(count).thread_name(name).enable_all().build()
         };
-        let steps = start("step-door", None)?;
-        let half = steps.metrics().num_workers().div_ceil(2);
+        let cores = available_parallelism().map_or(1, usize::from);
         Ok(Self {
-            handshakes: start("handshakes", Some(half))?,
-            admin: start("admin-door", Some(2))?,
-            steps,
+            steps: (0..cores).map(|_| start("step-door", 1)).collect::<Result<_, _>>()?,
+            handshakes: start("handshakes", cores.div_ceil(2))?,
+            admin: start("admin-door", 2)?,
         })
     }
 
@@ -44,13 +42,13 @@ impl Threads {
     }
 
     /// All runtimes.
-    pub(super) fn all(&self) -> [&Runtime; 3] {
-        [&self.handshakes, &self.steps, &self.admin]
+    pub(super) fn all(&self) -> impl Iterator<Item = &Runtime> {
+        self.steps.iter().chain([&self.handshakes, &self.admin])
     }
 
     /// Ends all threads, after at most a second each.
     pub(super) fn shut_down(self) {
-        for runtime in [self.handshakes, self.steps, self.admin] {
+        for runtime in self.steps.into_iter().chain([self.handshakes, self.admin]) {
             runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
         }
     }

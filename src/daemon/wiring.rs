@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::UnixListener;
-use tokio::runtime::Runtime as AsyncRuntime;
+use tokio::runtime::{Handle, Runtime as AsyncRuntime};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -12,6 +12,7 @@ use super::DaemonError;
 use super::certificate::ServerTlsPair;
 use super::files::Shares;
 use super::quotas::{AdminQuotas, StepQuotas};
+use super::threads::Threads;
 use crate::broker::{Broker, StepListener, StepSession};
 use crate::grpc::{self, AdminConnection, StepConnection};
 use crate::identity::{
@@ -40,42 +41,38 @@ pub(super) struct Wiring {
 }
 
 impl Wiring {
-    /// Serves the sockets of steps as they come from `sockets`, on this runtime.
+    /// Serves the sockets of steps as they come from `sockets`. All connections of a step stay on one thread.
     pub(super) fn serve_steps(
         &self,
-        runtime: &AsyncRuntime,
+        threads: &Threads,
         mut sockets: mpsc::UnboundedReceiver<StepListener>,
         shares: Shares,
     ) {
-        let (sender, connections) = mpsc::channel::<StepConnection>(WAITING_CONNECTIONS);
-        let (tls, open) = (Arc::clone(&self.tls.steps), Arc::clone(&self.steps_open));
-        let broker = Arc::clone(&self.broker);
-        let (stop, handshakes) = (self.stop.clone(), self.handshakes.clone());
-        let refused = Arc::clone(&self.metrics.steps.refused);
+        let workers: Vec<_> = threads.steps.iter().map(|one| self.start_step_worker(one)).collect();
+        let (stop, broker) = (self.stop.clone(), Arc::clone(&self.broker));
         let quotas = StepQuotas::new(broker.limits(), shares);
-        runtime.spawn(async move {
-            loop {
-                let socket = tokio::select! {
-                    () = stop.cancelled() => return,
-                    socket = sockets.recv() => socket,
-                };
-                let Some(StepListener { listener, session, stop: closed }) = socket else { return };
-                let acceptor = Acceptor {
-                    tls: Arc::clone(&tls),
-                    open: Arc::clone(&open),
-                    connections: sender.clone(),
-                    handshakes: Some(handshakes.clone()),
-                    draining: stop.clone(),
-                    refused: Arc::clone(&refused),
-                };
+        threads.admin.spawn(async move {
+            while let Some(Some(socket)) = stop.run_until_cancelled(sockets.recv()).await {
+                let StepListener { listener, session, stop: closed } = socket;
                 let quota = quotas.peer_quota(&session.opening.record().key);
                 let config = step_config(&broker, &session, closed, quota);
-                match UnixListener::from_std(listener) {
-                    Ok(listener) => drop(tokio::spawn(acceptor.run(listener, config))),
-                    Err(error) => tracing::error!(%error, "a step's socket cannot be listened on"),
-                }
+                let least = workers.iter().min_by_key(|worker| worker.open_steps());
+                least.inspect(|worker| worker.listen(listener, config));
             }
         });
+    }
+
+    /// Starts the server of one thread of the step door.
+    fn start_step_worker(&self, runtime: &AsyncRuntime) -> StepWorker {
+        let (sender, connections) = mpsc::channel::<StepConnection>(WAITING_CONNECTIONS);
+        let acceptor = Acceptor {
+            tls: Arc::clone(&self.tls.steps),
+            open: Arc::clone(&self.steps_open),
+            connections: sender,
+            handshakes: Some(self.handshakes.clone()),
+            draining: self.stop.clone(),
+            refused: Arc::clone(&self.metrics.steps.refused),
+        };
         let (broker, metrics) = (Arc::clone(&self.broker), Arc::clone(&self.metrics.steps));
         let served = grpc::serve_steps(broker, connections, metrics, self.stop.clone());
         let running = self.running.clone();
@@ -85,6 +82,7 @@ impl Wiring {
             }
             drop(running);
         });
+        StepWorker { acceptor: Arc::new(acceptor), runtime: runtime.handle().clone() }
     }
 
     /// Serves the admin socket on this runtime.
@@ -129,7 +127,7 @@ impl Wiring {
         let listener = runtime
             .block_on(async { UnixListener::from_std(listener) })
             .map_err(DaemonError::Threads)?;
-        runtime.spawn(acceptor.run(listener, config));
+        runtime.spawn(async move { acceptor.run(listener, config).await });
         let served = grpc::serve_admin(self.broker, connections, self.metrics.admin, self.stop);
         let running = self.running;
         runtime.spawn(async move {
@@ -139,6 +137,34 @@ impl Wiring {
             drop(running);
         });
         Ok(())
+    }
+}
+
+/// A thread of the step door.
+struct StepWorker {
+    /// Held once by each step that it listens for.
+    acceptor: Arc<Acceptor<Arc<StepSession>>>,
+    runtime: Handle,
+}
+
+impl StepWorker {
+    fn open_steps(&self) -> usize {
+        Arc::strong_count(&self.acceptor) - 1
+    }
+
+    /// Accepts the connections of one step until it closes.
+    fn listen(
+        &self,
+        listener: std::os::unix::net::UnixListener,
+        config: ListenerConfig<Arc<StepSession>>,
+    ) {
+        let acceptor = Arc::clone(&self.acceptor);
+        self.runtime.spawn(async move {
+            match UnixListener::from_std(listener) {
+                Ok(listener) => acceptor.run(listener, config).await,
+                Err(error) => tracing::error!(%error, "a step's socket cannot be listened on"),
+            }
+        });
     }
 }
 

@@ -106,7 +106,7 @@ impl Handshakes {
 
 impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
     /// Accepts until `config.stop` is cancelled or the receiver of connections is dropped.
-    pub async fn run(self, listener: UnixListener, config: ListenerConfig<T>) {
+    pub async fn run(&self, listener: UnixListener, config: ListenerConfig<T>) {
         let stop = config.stop.clone();
         tokio::select! {
             () = stop.cancelled() => {}
