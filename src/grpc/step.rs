@@ -16,6 +16,7 @@ use super::request::{ApiRequest, parse_requests};
 use super::{Reply, convert, pb};
 use crate::broker::{Broker, Delivery, Error, ResolveRequest, StepSession};
 use crate::identity::Peer;
+use crate::journal::CommitGroup;
 use crate::model::limits::{MAX_BATCH, MAX_BATCH_REPLY_BYTES};
 use crate::model::{
     ConnectionName, ConnectionRef, GroupName, GroupRef, Id, IntegrationName, Invalid, Reference,
@@ -39,13 +40,15 @@ parse_requests! {
 /// The service of the step door.
 pub(super) struct Steps {
     broker: Arc<Broker>,
+    /// The decisions of this server's thread.
+    group: CommitGroup,
 }
 
 type StepPeer = Arc<Peer<Arc<StepSession>>>;
 
 impl Steps {
     pub(super) fn new(broker: Arc<Broker>) -> Self {
-        Self { broker }
+        Self { broker, group: CommitGroup::default() }
     }
 
     /// Finds the step behind a request and parses the request. Its opening is open, and its certificate is one of the
@@ -63,10 +66,16 @@ impl StepService for Steps {
     async fn resolve(&self, request: Request<pb::ResolveRequest>) -> Reply<pb::ResolveResponse> {
         let (peer, request) = self.begin(request)?;
         let mut weighed = ReplyBytes::nothing(&peer.quota);
+        let (session, room) = (&peer.tag, &mut weighed);
         let resolved = loop {
-            match self.broker.resolve(&peer.tag, &request, &mut weighed) {
+            // A request that is alone on its connection shares no write: a turn would only delay it.
+            let resolved = match peer.traffic.has_several_requests() {
+                true => self.broker.resolve_in_group(&self.group, session, &request, room).await,
+                false => self.broker.resolve(session, &request, room),
+            };
+            match resolved {
                 // Nothing was decided yet. Room comes when the client takes earlier replies.
-                Err(Error::Overloaded) if weighed.wait().await => {}
+                Err(Error::Overloaded) if room.wait().await => {}
                 outcome => break outcome?,
             }
         };

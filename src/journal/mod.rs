@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 
+pub use commit::group::CommitGroup;
 pub use commit::permit::{Permit, PermitError};
 pub use commit::{Allowed, CommitError, Committed, Refused, Resolution};
 pub use event::NAMES as EVENT_NAMES;

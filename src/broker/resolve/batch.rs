@@ -91,7 +91,7 @@ impl Broker {
         now: Timestamp,
         room: &mut dyn Room,
     ) -> Vec<Result<Resolved, Error>> {
-        let opening = &*session.opening;
+        let opening = &session.opening;
         let all = || decided.iter().flatten();
         let resolution = |(request, decided): &(ResolveRequest, Authorization)| {
             self.resolution(opening, request, None, decided, now)

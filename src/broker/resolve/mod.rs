@@ -15,14 +15,15 @@ pub(super) mod leases;
 mod shared;
 pub(super) mod watch;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Broker;
 use super::error::Error;
 use super::steps::session::StepSession;
 use crate::journal::{
-    Allowed, CommitError, Committed, DecisionId, LiveOpening, NotAccepted, PermitError, Refused,
-    Resolution, Unavailable,
+    Allowed, CommitError, CommitGroup, Committed, DecisionId, LiveOpening, NotAccepted,
+    PermitError, Refused, Resolution, Unavailable,
 };
 use crate::lease::{Ask, Bounds, Lease, LeaseTarget, is_renewable, propose};
 use crate::model::limits::{LINE_BYTES, MAX_REQUESTED_FIELDS, MAX_TTL, MIN_TTL};
@@ -88,7 +89,7 @@ pub struct Resolved {
 }
 
 impl Broker {
-    /// Resolves a credential for a step, if it has room.
+    /// Resolves a credential for a step, if it has room. Its line has a write of its own.
     ///
     /// # Errors
     /// See `StepService.Resolve` in `proto/keyhatch/v1/step.proto`.
@@ -100,7 +101,51 @@ impl Broker {
     ) -> Result<Resolved, Error> {
         let now = self.now();
         let decided = self.authorize_within_limits(session, request, now)?;
-        self.commit_and_count(session, request, None, decided, now, room)
+        let opening = &session.opening;
+        let outcome = self.resolve_until_current(opening, request, None, decided, now, room);
+        self.count_if_refused(session, request, now, outcome)
+    }
+
+    /// Resolves as [`Broker::resolve`] does. Its line is written together with others of the group.
+    ///
+    /// # Errors
+    /// As [`Broker::resolve`].
+    pub async fn resolve_in_group(
+        &self,
+        group: &CommitGroup,
+        session: &StepSession,
+        request: &ResolveRequest,
+        room: &mut dyn Room,
+    ) -> Result<Resolved, Error> {
+        let now = self.now();
+        let decided = self.authorize_within_limits(session, request, now)?;
+        let outcome = self.commit_in_group(group, session, request, decided, now, room).await;
+        self.count_if_refused(session, request, now, outcome)
+    }
+
+    /// Commits a decision together with others. If it is out of date by then, the broker decides again, alone.
+    async fn commit_in_group(
+        &self,
+        group: &CommitGroup,
+        session: &StepSession,
+        request: &ResolveRequest,
+        decided: Authorization,
+        now: Timestamp,
+        room: &mut dyn Room,
+    ) -> Result<Resolved, Error> {
+        let opening = &session.opening;
+        if !room.take(decided.bytes()) {
+            return Err(Error::Overloaded);
+        }
+        let resolution = self.resolution(opening, request, None, &decided, now);
+        match group.commit(&self.journal, || self.now(), resolution).await {
+            Ok(committed) => self.conclude(opening, decided, committed),
+            Err(CommitError::Stale) => {
+                let decided = self.authorize_now(opening, request)?;
+                self.resolve_until_current(opening, request, None, decided, now, room)
+            }
+            Err(error) => Err(self.not_committed(error)),
+        }
     }
 
     /// Decides on a request by the newest snapshot, if the request is well formed and its answer may have a line.
@@ -139,7 +184,10 @@ impl Broker {
             let checked = session.check_executor_refusals(now, &self.limits);
             checked.map_err(Error::TooManyRequests)?;
         }
-        self.commit_and_count(session, request, Some(before), decided, now, room)
+        let opening = &session.opening;
+        let outcome =
+            self.resolve_until_current(opening, request, Some(before), decided, now, room);
+        self.count_if_refused(session, request, now, outcome)
     }
 
     /// Decides on a request by the newest snapshot, within what its executor lets the step ask for.
@@ -166,17 +214,14 @@ impl Broker {
         Ok(Authorization { epoch: snapshot.head, outcome })
     }
 
-    fn commit_and_count(
+    /// Counts an outcome that is a refusal with a line.
+    fn count_if_refused(
         &self,
         session: &StepSession,
         request: &ResolveRequest,
-        watch: Option<Option<Id>>,
-        decided: Authorization,
         now: Timestamp,
-        room: &mut dyn Room,
+        outcome: Result<Resolved, Error>,
     ) -> Result<Resolved, Error> {
-        let opening = &session.opening;
-        let outcome = self.resolve_until_current(opening, request, watch, decided, now, room);
         if let Err(
             Error::Denied { .. }
             | Error::Disabled(_)
@@ -207,7 +252,7 @@ impl Broker {
     /// Commits a decision. It decides again as long as newer snapshots are published. It counts nothing.
     pub(super) fn resolve_until_current(
         &self,
-        opening: &LiveOpening,
+        opening: &Arc<LiveOpening>,
         request: &ResolveRequest,
         watch: Option<Option<Id>>,
         mut decided: Authorization,
@@ -266,14 +311,14 @@ impl Broker {
     }
 
     /// The decision as the journal takes it.
-    pub(super) fn resolution<'a>(
+    pub(super) fn resolution(
         &self,
-        opening: &'a LiveOpening,
+        opening: &Arc<LiveOpening>,
         request: &ResolveRequest,
         watch: Option<Option<Id>>,
         decided: &Authorization,
         now: Timestamp,
-    ) -> Resolution<'a> {
+    ) -> Resolution {
         let ask = Ask {
             target: LeaseTarget::of(&opening.record().key.workflow, &request.target),
             fields: request.fields.clone(),
@@ -294,7 +339,8 @@ impl Broker {
         };
         let refused = |refusal: &Refusal| Refused { reason: refusal.reason(), by: refusal.by() };
         let outcome = decided.outcome.as_ref().map(allowed).map_err(refused);
-        Resolution { epoch: decided.epoch, opening, ask, watch, outcome }
+        let opening = Arc::clone(opening);
+        Resolution { epoch: decided.epoch, time: now, opening, ask, watch, outcome }
     }
 
     pub(super) fn lease_bounds(

@@ -88,6 +88,11 @@ impl Traffic {
         }
     }
 
+    /// True if more than one request is open.
+    pub fn has_several_requests(&self) -> bool {
+        self.open_requests() > 1
+    }
+
     /// How many requests are open.
     pub(crate) fn open_requests(&self) -> usize {
         self.requests.count.load(Ordering::Acquire)

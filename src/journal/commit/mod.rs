@@ -3,8 +3,11 @@
 //! All of this happens under the chain lock: the check that nothing has changed since the decision, the line, and the
 //! lease.
 
+pub(super) mod group;
 pub(super) mod permit;
 mod settle;
+
+use std::sync::Arc;
 
 use crate::journal::event::{Event, RenewalLine, TestLine};
 use crate::journal::{DecisionId, Journal, LiveOpening, Permit, Position, Unavailable};
@@ -33,11 +36,13 @@ pub enum CommitError {
 }
 
 /// A decision on a Resolve, ready to be committed.
-pub struct Resolution<'a> {
+pub struct Resolution {
     /// The snapshot that the decision was made on.
     pub epoch: u64,
+    /// When it was decided.
+    pub time: Timestamp,
     /// The step that asks.
-    pub opening: &'a LiveOpening,
+    pub opening: Arc<LiveOpening>,
     /// The target, fields and TTL that the step asks for.
     pub ask: Ask,
     /// `Some` for a delivery of a Watch, with the lease of the delivery before.
@@ -95,15 +100,11 @@ impl Journal {
     ///
     /// # Errors
     /// If something has changed since the decision, or the journal cannot be written. No line is written then.
-    pub fn commit(
-        &self,
-        now: Timestamp,
-        resolution: Resolution<'_>,
-    ) -> Result<Committed, CommitError> {
+    pub fn commit(&self, now: Timestamp, resolution: Resolution) -> Result<Committed, CommitError> {
         let mut chain = self.lock()?;
         // Expired leases do not count.
         chain.live_mut().expire(now);
-        let (line, granted) = resolution.settle(chain.live(), &[], now)?;
+        let (line, granted) = resolution.settle(chain.live(), &[])?;
         let position = chain.append(now, &Event::Resolve(Box::new(line)))?;
         Ok(Committed::new(chain.decision_id(position), granted))
     }
@@ -115,7 +116,7 @@ impl Journal {
     pub fn commit_all(
         &self,
         now: Timestamp,
-        resolutions: Vec<Resolution<'_>>,
+        resolutions: Vec<Resolution>,
     ) -> Vec<Result<Committed, CommitError>> {
         let count = resolutions.len();
         let failed = |error: Unavailable| (0..count).map(|_| Err(error.into())).collect();
@@ -125,8 +126,8 @@ impl Journal {
         };
         chain.live_mut().expire(now);
         let mut events = Vec::with_capacity(count);
-        let mut settle = |resolution: Resolution<'_>| {
-            let (line, granted) = resolution.settle(chain.live(), &events, now)?;
+        let mut settle = |resolution: Resolution| {
+            let (line, granted) = resolution.settle(chain.live(), &events)?;
             events.push(Event::Resolve(Box::new(line)));
             Ok((events.len() as u64, granted))
         };

@@ -30,7 +30,7 @@ impl Live {
     }
 }
 
-impl Resolution<'_> {
+impl Resolution {
     /// The line to write, and the record and lease to hand out, if any. `earlier` are lines before it that are not
     /// applied yet.
     ///
@@ -40,13 +40,12 @@ impl Resolution<'_> {
         self,
         live: &Live,
         earlier: &[Event],
-        now: Timestamp,
     ) -> Result<(ResolveLine, Option<(RecordKey, Lease)>), CommitError> {
-        live.check_decision(self.epoch, self.opening)?;
+        live.check_decision(self.epoch, &self.opening)?;
         let (opening, mut ask) = (self.opening.record(), Arc::new(self.ask));
         let (outcome, granted) = match self.outcome {
             Ok(allowed) => {
-                let before = Before { live, earlier, now, opening: opening.id };
+                let before = Before { live, earlier, now: self.time, opening: opening.id };
                 before.settle_allowed(&ask, self.watch, allowed)?
             }
             Err(Refused { reason, by }) => (refused(reason, by), None),

@@ -1,6 +1,7 @@
 //! `TestBroker`: a real daemon with its own sockets, its own CA and a clock that the test sets. The submodules hold the
 //! program as a process, raw HTTP/2, a memory scanner and other tools.
 
+mod bare_broker;
 mod filesystem;
 mod group_members;
 mod http;
@@ -40,6 +41,7 @@ use tonic::transport::Channel;
 use tonic_types::StatusExt as _;
 use zeroize::Zeroizing;
 
+pub use bare_broker::{BareBroker, EndlessRoom};
 pub use filesystem::SmallFilesystem;
 pub use group_members::{GROUP, GroupDaemon};
 pub use http::{HttpRequest, HttpResponse, HttpServer};

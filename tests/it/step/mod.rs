@@ -13,6 +13,7 @@ mod leases;
 mod masking;
 mod relay;
 mod resolve;
+mod shared_writes;
 mod sockets;
 mod tools;
 mod watch;
