@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use tokio::sync::watch;
+
 use super::Broker;
 use crate::catalog::Registered;
 use crate::journal::{CommitError, JournalStatus, NewestSignature};
@@ -115,6 +117,11 @@ impl KeyState {
 }
 
 impl Broker {
+    /// Follows whether a write to the journal hangs, which holds up the thread that writes.
+    pub fn write_hangs(&self) -> watch::Receiver<bool> {
+        self.journal.write_hangs()
+    }
+
     /// The health of the broker, without the journal's part while the journal hangs.
     pub fn health(&self) -> Health {
         let looked = self.journal.with_live(|live| (live.open_count(), live.leases().len()));

@@ -274,6 +274,7 @@ impl Loaded {
             stop: stop.clone(),
             running,
         };
+        threads.keep_spares(&broker.write_hangs(), &stop);
         wiring.serve_steps(&threads, new_sockets, shares);
         wiring.serve_admin(&threads.admin, listener, shares)?;
         maintain_broker(&threads.admin, &broker, &stop);

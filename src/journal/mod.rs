@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::watch;
 
 pub use commit::group::CommitGroup;
 pub use commit::permit::{Permit, PermitError};
@@ -269,6 +270,11 @@ impl Journal {
     /// The number of the last line, without waiting: for readers that check whether there is something to read.
     pub fn written(&self) -> u64 {
         self.written.line()
+    }
+
+    /// Follows whether a write hangs. The thread that writes is stuck as long as it does.
+    pub fn write_hangs(&self) -> watch::Receiver<bool> {
+        self.pulse.write_hangs()
     }
 
     /// Whether the journal has failed for good. Only a restart can find out what the disk holds.

@@ -7,11 +7,11 @@
 //! ```
 //!
 //! A write(2) costs more than all else that the journal does for a line. Each task gives its turn up once, so that the
-//! tasks that are ready behind it join. The first task that is back commits for all. No task waits for another thread.
+//! tasks that are ready behind it join. The first task that is back commits for all.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
 
@@ -28,6 +28,8 @@ struct Members {
     last: u64,
     waiting: VecDeque<(u64, Resolution)>,
     done: VecDeque<(u64, Result<Committed, CommitError>)>,
+    /// Tasks that were back while another thread wrote their lines: the group's own thread was stuck in a write.
+    early: Vec<Waker>,
 }
 
 impl CommitGroup {
@@ -74,9 +76,17 @@ impl<C: Fn() -> Timestamp + Unpin> Future for Membership<'_, C> {
         if let Some(done) = take(&mut members.done, self.number) {
             return Poll::Ready(done);
         }
+        if !members.waiting.iter().any(|(number, _)| *number == self.number) {
+            members.early.push(context.waker().clone());
+            return Poll::Pending;
+        }
         let (numbers, resolutions): (Vec<u64>, Vec<Resolution>) = members.waiting.drain(..).unzip();
+        // A write may hang, and must not make others wait for the group.
+        drop(members);
         let committed = self.journal.commit_all((self.clock)(), resolutions);
+        let mut members = self.group.0.lock();
         members.done.extend(numbers.into_iter().zip(committed));
+        members.early.drain(..).for_each(Waker::wake);
         let own = take(&mut members.done, self.number);
         own.map_or(Poll::Pending, Poll::Ready)
     }

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use crate::model::limits::{DISK_DEADLINE, JOURNAL_DEADLINE};
 
 /// How often the watchdog checks.
@@ -18,6 +20,8 @@ const INTERVAL: Duration = Duration::from_millis(100);
 pub(crate) struct Pulse {
     /// How often the watchdog has checked, from 1: its own clock.
     checks: AtomicU64,
+    /// Whether a write hangs.
+    write_hangs: watch::Sender<bool>,
     /// Writes of lines.
     pub(crate) write: Calls,
     /// Syncs of the file.
@@ -45,6 +49,13 @@ impl Pulse {
         let now = self.checks.fetch_add(1, Ordering::AcqRel) + 1;
         self.write.check(now);
         self.sync.check(now);
+        let hangs = self.write.are_hanging();
+        self.write_hangs.send_if_modified(|before| std::mem::replace(before, hangs) != hangs);
+    }
+
+    /// Follows whether a write hangs.
+    pub(crate) fn write_hangs(&self) -> watch::Receiver<bool> {
+        self.write_hangs.subscribe()
     }
 }
 
@@ -89,6 +100,7 @@ impl Drop for Beat<'_> {
 pub(crate) fn start() -> std::io::Result<Arc<Pulse>> {
     let pulse = Arc::new(Pulse {
         checks: AtomicU64::new(1),
+        write_hangs: watch::Sender::new(false),
         write: Calls::new("a write to", JOURNAL_DEADLINE),
         sync: Calls::new("a sync of", DISK_DEADLINE),
     });
