@@ -106,6 +106,9 @@ async fn run(parts: &[String]) -> Run {
     if is_wanted("open-steps") {
         run.figures.extend(scale::open_steps().await);
     }
+    if is_wanted("idle") {
+        run.figures.extend(scale::idle().await);
+    }
     if is_wanted("sizes") {
         run.figures.extend(scale::sizes().await);
     }

@@ -54,7 +54,6 @@ pub async fn groups() -> Vec<Row> {
 /// Measures memory and the time from start to first answer, of an empty daemon and of each number of connections.
 pub async fn sizes() -> Vec<Figure> {
     let mut all = Vec::new();
-    all.extend(idle().await);
     let mut daemon = Daemon::start();
     all.extend(start_and_memory(&mut daemon, 0).await);
     drop(daemon);
@@ -80,7 +79,7 @@ pub async fn sizes() -> Vec<Figure> {
 
 /// The memory of an empty daemon before the first request; then its own pages after a load, and what of them is left when
 /// they had time to go back.
-async fn idle() -> Vec<Figure> {
+pub async fn idle() -> Vec<Figure> {
     let mut daemon = Daemon::start();
     let (mut all, mut own) = (Vec::new(), Vec::new());
     for _ in 0..STARTS {
@@ -116,7 +115,7 @@ async fn idle() -> Vec<Figure> {
         }
         let ask_one =
             |n: usize| resolve_this(clients[n % clients.len()].clone(), seed::any_of(1_000, n));
-        in_flight(20_000, 256, ask_one).await;
+        in_flight(20_000, 64, ask_one).await;
     }
     figures.push(Figure::new("own pages right after a load", own(), " MB", None));
     tokio::time::sleep(Duration::from_secs(60)).await;
