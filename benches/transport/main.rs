@@ -97,6 +97,12 @@ async fn run(parts: &[String]) -> Run {
         }
     }
     drop(sides);
+    sizes(is_wanted, &mut run).await;
+    run
+}
+
+/// The parts that need daemons of their own: sizes of all kinds.
+async fn sizes(is_wanted: impl Fn(&str) -> bool, run: &mut Run) {
     if is_wanted("groups") {
         run.rows.extend(scale::groups().await);
     }
@@ -112,5 +118,4 @@ async fn run(parts: &[String]) -> Run {
     if is_wanted("sizes") {
         run.figures.extend(scale::sizes().await);
     }
-    run
 }
