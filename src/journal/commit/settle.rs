@@ -88,20 +88,15 @@ impl Before<'_> {
         allowed: Allowed,
     ) -> Result<(Outcome, Option<(RecordKey, Lease)>), CommitError> {
         let Allowed { by, record, resource, version, fields, terms, max_leases } = allowed;
-        let (leases, ended) = (self.live.leases(), watch.flatten());
-        let begun = || self.lines().filter_map(ResolveLine::new_lease);
-        // The maximum may be lower than it was. A Watch's lease is for that Watch alone.
-        let reused = begun()
-            .find(|lease| lease.is_for(ask, record.uid, version))
-            .or_else(|| leases.reusable(self.opening, ask, record.uid, version, self.now).cloned())
-            .filter(|lease| lease.expire_time <= terms.expire_time && watch.is_none());
-        let all_ended = self.lines().filter_map(ResolveLine::ended_lease).chain(ended);
-        let held = leases.count_of(self.opening) + begun().count()
-            - all_ended.filter(|id| leases.find(*id).is_some()).count();
+        let ended = watch.flatten();
+        // A Watch's lease is for that Watch alone.
+        let reused = if watch.is_none() { self.reusable(ask, record.uid, version) } else { None };
+        // The maximum may be lower than it was.
+        let reused = reused.filter(|lease| lease.expire_time <= terms.expire_time);
         let is_reused = reused.is_some();
         let lease = match reused {
             Some(lease) => lease,
-            None if held >= max_leases as usize => {
+            None if !self.has_room(max_leases as usize, ended) => {
                 return Ok((refused("TOO_MANY_LEASES", ""), None));
             }
             None => Lease {
@@ -130,6 +125,27 @@ impl Before<'_> {
             ended,
         };
         Ok((outcome, Some((record, lease))))
+    }
+
+    /// The lease to give again for the same ask.
+    fn reusable(&self, ask: &Ask, resource: Id, version: u64) -> Option<Lease> {
+        let mut begun = self.lines().filter_map(ResolveLine::new_lease);
+        begun.find(|lease| lease.is_for(ask, resource, version)).or_else(|| {
+            let leases = self.live.leases();
+            leases.reusable(self.opening, ask, resource, version, self.now).cloned()
+        })
+    }
+
+    /// Whether the opening may hold another lease of `most`, when the lease `ended` has ended.
+    fn has_room(&self, most: usize, ended: Option<Id>) -> bool {
+        let leases = self.live.leases();
+        let held = leases.count_of(self.opening);
+        if held + self.earlier.len() < most {
+            return true;
+        }
+        let begun = self.lines().filter(|line| line.begins_lease()).count();
+        let all_ended = self.lines().filter_map(ResolveLine::ended_lease).chain(ended);
+        held + begun - all_ended.filter(|id| leases.find(*id).is_some()).count() < most
     }
 
     /// The earlier decisions on this opening.

@@ -39,6 +39,11 @@ impl ResolveLine {
         }
     }
 
+    /// Whether the line issues a lease.
+    pub(in crate::journal) fn begins_lease(&self) -> bool {
+        matches!(self.outcome, Outcome::Allow { reused: false, .. })
+    }
+
     /// The lease that the line issues; `None` if it reuses a lease or is a refusal.
     pub(in crate::journal) fn new_lease(&self) -> Option<Lease> {
         match &self.outcome {
