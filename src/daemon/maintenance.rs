@@ -15,12 +15,10 @@ use crate::seal::release_free_memory;
 const INTERVAL: Duration = Duration::from_millis(500);
 /// How often refusals that were only counted are journaled.
 const REFUSAL_COUNTS: Duration = Duration::from_secs(1);
-/// How often to look whether a load has ended.
-const LOAD_CHECKS: Duration = Duration::from_secs(5);
-/// A runtime whose threads worked for less than this between two checks is idle: a hundredth of the time.
+/// How often an idle thread releases memory.
+const RELEASES: Duration = Duration::from_secs(10);
+/// A runtime whose threads worked for less than this between two releases is idle: a two hundredth of the time.
 const IDLE: Duration = Duration::from_millis(50);
-/// How often each thread releases memory after a load. Other threads may free blocks of a thread after its first time.
-const RELEASES: u32 = 3;
 
 /// Runs the broker's periodic work on the admin runtime, until `stop`.
 pub(super) fn maintain_broker(admin: &Runtime, broker: &Arc<Broker>, stop: &CancellationToken) {
@@ -66,50 +64,26 @@ pub(super) fn maintain_connections(
 
 /// Returns memory to the system that a load has left behind, within half a minute after it.
 ///
-/// Each thread keeps the blocks that it made and that were freed, and only the thread itself can release them. An idle
-/// thread would keep them until its next load.
+/// Each thread keeps the blocks that it made and that were freed, and only the thread itself can release them. Idle
+/// threads release every time, because blocks may be freed long after the load: when its connections close.
 pub(super) fn release_memory_after_loads<'a>(
     runtimes: impl IntoIterator<Item = &'a Runtime>,
     stop: &CancellationToken,
 ) {
     for runtime in runtimes {
-        let (handle, mut work) = (runtime.handle().clone(), Work::default());
-        runtime.spawn(repeat(LOAD_CHECKS, stop.clone(), move || {
+        let (handle, mut before) = (runtime.handle().clone(), Duration::ZERO);
+        runtime.spawn(repeat(RELEASES, stop.clone(), move || {
             let metrics = handle.metrics();
             let threads = 0..metrics.num_workers();
-            if work.is_over(threads.clone().map(|n| metrics.worker_total_busy_duration(n)).sum()) {
+            let worked: Duration =
+                threads.clone().map(|n| metrics.worker_total_busy_duration(n)).sum();
+            let is_idle = worked.saturating_sub(std::mem::replace(&mut before, worked)) < IDLE;
+            if is_idle {
                 // Each takes a while, so that idle threads take the others.
                 threads.for_each(|_| drop(handle.spawn(async { release_free_memory() })));
             }
             std::future::ready(())
         }));
-    }
-}
-
-/// The work of a runtime's threads, and whether its memory was released since.
-#[derive(Default)]
-struct Work {
-    /// All of it at the last check.
-    seen: Duration,
-    /// All of it at the last release.
-    released: Duration,
-    /// The releases to come after a load.
-    due: u32,
-}
-
-impl Work {
-    /// True if the threads are idle, and memory is to be released. `all` is the time that they have worked so far.
-    fn is_over(&mut self, all: Duration) -> bool {
-        let is_idle = all.saturating_sub(self.seen) < IDLE;
-        self.seen = all;
-        if all.saturating_sub(self.released) >= IDLE {
-            self.due = RELEASES;
-        }
-        if !is_idle || self.due == 0 {
-            return false;
-        }
-        (self.released, self.due) = (all, self.due - 1);
-        true
     }
 }
 
@@ -130,20 +104,5 @@ async fn repeat<Work: Future<Output = ()>>(
 async fn run_blocking(broker: Arc<Broker>, name: &str, work: fn(&Broker)) {
     if tokio::task::spawn_blocking(move || work(&broker)).await.is_err() {
         tracing::error!(work = name, "failed");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn memory_is_released_after_a_load_and_not_while_it_lasts() {
-        let mut work = Work::default();
-        let checks = [(0, false), (9, false), (2000, false), (4000, false), (4001, true)];
-        let after = [(4002, true), (4003, true), (4004, false), (4005, false)];
-        for (worked, is_over) in checks.into_iter().chain(after) {
-            assert_eq!(work.is_over(Duration::from_millis(worked)), is_over, "{worked}");
-        }
     }
 }
