@@ -45,7 +45,7 @@ pub struct Figure {
 pub struct Run {
     pub machine: Machine,
     pub date: String,
-    /// What the servers are: the threads that worked, or their versions.
+    /// The servers: the threads that worked, or their versions.
     pub servers: String,
     pub rows: Vec<Row>,
     pub figures: Vec<Figure>,

@@ -18,7 +18,7 @@ use crate::server::{Ask, Server};
 
 pub type Stream = BufReader<TlsStream<TcpStream>>;
 
-/// What a protocol says on a connection.
+/// The requests and replies of a protocol.
 pub trait Protocol: Send + 'static {
     /// The bytes of a request.
     const REQUEST: &'static [u8];

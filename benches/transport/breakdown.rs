@@ -36,7 +36,7 @@ pub async fn breakdown() -> Vec<Figure> {
             ours.of(&["Broker>::authorize_now", "Broker>::resolution"]),
         ),
         ("journal: the line", line),
-        ("journal: lock, write(2), lease", ours.of(&["Journal>::commit"]) - line),
+        ("journal: lock, write(2), lease", ours.of(&["Journal>::commit_all"]) - line),
         ("open the record: decipher, wipe the stack", ours.of(&["cipher::on_wiped_stack"])),
         (
             "reply: convert, pad, encode",

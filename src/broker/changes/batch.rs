@@ -120,7 +120,7 @@ impl AffectedLeases {
         }
         let resources: BTreeSet<Id> = self.resources.iter().copied().collect();
         let leases = resources.iter().flat_map(|uid| live.leases().of_resource(*uid));
-        // What a step holds on a resource by the same target is decided once: it often has many Watches alike.
+        // Leases of a step on a resource by the same target are decided once: a step often has many Watches alike.
         let mut decided = HashMap::new();
         ended(leases, |lease| {
             let alike = (lease.resource, lease.opening, &lease.ask.target);

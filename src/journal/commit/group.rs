@@ -9,99 +9,67 @@
 //! A write(2) costs more than all else that the journal does for a line. Each task gives its turn up once, so that the
 //! tasks that are ready behind it join. The first task that is back commits for all.
 
-use std::collections::VecDeque;
-use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::future::poll_fn;
+use std::task::Poll;
 
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
 
 use super::{CommitError, Committed, Resolution};
-use crate::journal::Journal;
+use crate::journal::{Journal, Unavailable};
 use crate::model::Timestamp;
 
-/// The decisions of one thread that wait for their lines.
+/// The decisions of one thread that wait for their lines, each with the way to its task.
 #[derive(Default)]
-pub struct CommitGroup(Mutex<Members>);
+pub struct CommitGroup(Mutex<Vec<(oneshot::Sender<Outcome>, Resolution)>>);
 
-#[derive(Default)]
-struct Members {
-    last: u64,
-    waiting: VecDeque<(u64, Resolution)>,
-    done: VecDeque<(u64, Result<Committed, CommitError>)>,
-    /// Tasks that were back while another thread wrote their lines: the group's own thread was stuck in a write.
-    early: Vec<Waker>,
-}
+type Outcome = Result<Committed, CommitError>;
 
 impl CommitGroup {
-    /// Commits a decision, as [`Journal::commit`] does, together with others that are ready on this thread.
+    /// Commits a decision, as [`Journal::commit`] does, together with others that are ready on this thread. If the task
+    /// ends before the line is written, there is no line.
     ///
     /// # Errors
     /// As [`Journal::commit`].
     pub async fn commit(
         &self,
         journal: &Journal,
-        clock: impl Fn() -> Timestamp + Unpin,
+        clock: impl Fn() -> Timestamp,
         resolution: Resolution,
-    ) -> Result<Committed, CommitError> {
-        let number = {
-            let mut members = self.0.lock();
-            members.last += 1;
-            let number = members.last;
-            members.waiting.push_back((number, resolution));
-            number
-        };
-        Membership { group: self, journal, clock, number, has_yielded: false }.await
+    ) -> Outcome {
+        let (sender, mut committed) = oneshot::channel();
+        self.0.lock().push((sender, resolution));
+        give_turn_up().await;
+        if let Ok(committed) = committed.try_recv() {
+            return committed;
+        }
+        self.commit_waiting(journal, clock());
+        // If this thread was stuck in a write and a spare thread runs this task, the write is still under way.
+        committed.await.unwrap_or(Err(Unavailable.into()))
     }
-}
 
-/// The decision of one task in the group. If the task ends before the line is written, there is no line.
-struct Membership<'a, C> {
-    group: &'a CommitGroup,
-    journal: &'a Journal,
-    clock: C,
-    number: u64,
-    has_yielded: bool,
-}
-
-impl<C: Fn() -> Timestamp + Unpin> Future for Membership<'_, C> {
-    type Output = Result<Committed, CommitError>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if !self.has_yielded {
-            self.has_yielded = true;
-            context.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        let mut members = self.group.0.lock();
-        if let Some(done) = take(&mut members.done, self.number) {
-            return Poll::Ready(done);
-        }
-        if !members.waiting.iter().any(|(number, _)| *number == self.number) {
-            members.early.push(context.waker().clone());
-            return Poll::Pending;
-        }
-        let (numbers, resolutions): (Vec<u64>, Vec<Resolution>) = members.waiting.drain(..).unzip();
+    fn commit_waiting(&self, journal: &Journal, now: Timestamp) {
         // A write may hang, and must not make others wait for the group.
-        drop(members);
-        let committed = self.journal.commit_all((self.clock)(), resolutions);
-        let mut members = self.group.0.lock();
-        members.done.extend(numbers.into_iter().zip(committed));
-        members.early.drain(..).for_each(Waker::wake);
-        let own = take(&mut members.done, self.number);
-        own.map_or(Poll::Pending, Poll::Ready)
+        let waiting = std::mem::take(&mut *self.0.lock());
+        let stay = waiting.into_iter().filter(|(sender, _)| !sender.is_closed());
+        let (senders, resolutions): (Vec<_>, Vec<_>) = stay.unzip();
+        for (sender, committed) in senders.into_iter().zip(journal.commit_all(now, resolutions)) {
+            // A task that has ended meanwhile takes no answer, as a client that has gone.
+            let _ = sender.send(committed);
+        }
     }
 }
 
-impl<C> Drop for Membership<'_, C> {
-    fn drop(&mut self) {
-        let mut members = self.group.0.lock();
-        drop(take(&mut members.waiting, self.number));
-        drop(take(&mut members.done, self.number));
-    }
-}
-
-/// Takes the entry of this number. It is near the front: the tasks come back in order.
-fn take<T>(entries: &mut VecDeque<(u64, T)>, number: u64) -> Option<T> {
-    let place = entries.iter().position(|(entry, _)| *entry == number)?;
-    entries.remove(place).map(|(_, entry)| entry)
+/// Lets the tasks run that are ready. tokio's own `yield_now` also asks the system for new events first, which costs a
+/// system call.
+async fn give_turn_up() {
+    let mut has_yielded = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut has_yielded, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
