@@ -12,12 +12,14 @@
 //! | 5 | [`broker`] | the use cases |
 //! | 4 | [`catalog`] | connections, groups, access and registrations, in memory |
 //! | 4 | [`store`] | the sealed store on disk: sled |
+//! | 3 | [`mint`] | makes short-lived credentials upstream: one file a protocol |
 //! | 3 | [`journal`] | writes decisions before they take effect; permits; openings and leases |
 //! | 2 | [`access`] | who may do what (pure) |
 //! | 2 | [`lease`] | for how long (pure) |
 //! | 2 | [`seal`] | keys and sealed records: chacha20poly1305 |
 //! | 2 | [`identity`] | CA, certificates, TLS: rustls |
 //! | 2 | [`integration`] | the types of connections |
+//! | 2 | [`egress`] | the only way out: where to, TLS, one bounded exchange |
 //! | 2 | [`config`] | the daemon's configuration |
 //! | 2 | [`relay`] | Puppet Relay's specs: references, expressions, evaluation (pure) |
 //! | 1 | [`metrics`] | metrics and their text forms: prometheus_client |
@@ -47,12 +49,14 @@ pub mod catalog;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod egress;
 pub mod grpc;
 pub mod identity;
 pub mod integration;
 pub mod journal;
 pub mod lease;
 pub mod metrics;
+pub mod mint;
 pub mod model;
 pub mod relay;
 pub mod seal;

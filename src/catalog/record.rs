@@ -24,7 +24,7 @@ use crate::access::{Bindings, Role, Scope};
 use crate::integration::Integration;
 use crate::model::{
     CompactMap, ConnectionName, ConnectionRef, ExecutorName, FieldName, GroupName, Id, Identifiers,
-    IntegrationName, KindName, Labels, OperatorName, PinnedCertificate, SecretName, SecretRef,
+    IntegrationName, KindName, Labels, OperatorName, PinnedCertificate, Release, SecretName, SecretRef,
     Tags, Timestamp, WorkflowName, base64_bytes, compact_map, hex_bytes,
 };
 use crate::seal::{RecordKey, Sealed};
@@ -86,6 +86,9 @@ pub struct ConnectionMetadata {
     /// True if it answers to `default:INTEGRATION`.
     #[serde(default)]
     pub is_default: bool,
+    /// What a step gets. Records before minting have no such key and are stored.
+    #[serde(default)]
+    pub release: Release,
     /// When the credential ends, as far as operators know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<Timestamp>,

@@ -8,6 +8,7 @@ mod own;
 mod pem;
 mod placeholder;
 mod schema;
+mod source;
 pub mod template;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ pub use findings::{Finding, Severity, doubts, findings, text_findings};
 pub use own::check_own;
 pub use pem::{needs_newline, with_last_newline};
 pub use schema::{CredentialKind, FieldRule, Integration, ValueForm};
+pub use source::Source;
 
 use crate::model::IntegrationName;
 

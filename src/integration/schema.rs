@@ -3,7 +3,8 @@
 use regex_lite::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 
-use crate::model::{FieldName, IntegrationName, KindName};
+use super::source::Source;
+use crate::model::{FieldName, IntegrationName, KindName, Release};
 
 /// The largest compiled pattern, in bytes: matching takes time in proportion.
 const MAX_PATTERN_BYTES: usize = 64 * 1024;
@@ -43,9 +44,18 @@ pub struct CredentialKind {
     pub name: KindName,
     /// The name for people.
     pub title: String,
+    /// How its short-lived credentials are made; `None` if its upstream makes none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Source>,
+    /// What a connection of this kind releases unless it says otherwise. Only a kind with a source is ever minted.
+    #[serde(default, skip_serializing_if = "is_stored")]
+    pub release: Release,
     /// The rules of its fields.
     #[serde(rename = "field")]
     pub fields: Vec<FieldRule>,
+    /// The fields of a minted credential. A step of a minted connection gets these and the fields that are no roots.
+    #[serde(default, rename = "minted", skip_serializing_if = "Vec::is_empty")]
+    pub minted: Vec<FieldRule>,
 }
 
 /// The rule of a field, or of a family of fields such as `tokens.*`.
@@ -61,6 +71,9 @@ pub struct FieldRule {
     pub example: String,
     /// True if the value is write-only.
     pub sensitive: bool,
+    /// True if credentials are made from it. It is never released while the connection is minted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub root: bool,
     /// True if the field, or at least one of the family, is required.
     #[serde(default)]
     pub required: bool,
@@ -94,6 +107,11 @@ pub struct FieldRule {
     /// The field that this one is a part of. If that field changes and this one is not given, this one is removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part_of: Option<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_stored(release: &Release) -> bool {
+    *release == Release::Stored
 }
 
 /// A form of values that is more than text.

@@ -14,7 +14,7 @@ use crate::catalog::{Catalog, Connection, ConnectionMetadata, Values};
 use crate::integration::{self, CheckedField, CredentialKind, FieldRule, Problem};
 use crate::journal::ChangeNote;
 use crate::model::limits::{MAX_TTL, MIN_TTL};
-use crate::model::{ConnectionRef, FieldName, Fields, KindName, ResourceName, Value};
+use crate::model::{ConnectionRef, FieldName, Fields, KindName, Release, ResourceName, Value};
 use crate::seal::{RecordKey, RecordKind, random_id};
 
 /// Creates the connection of a document, or changes it to be like the document.
@@ -72,6 +72,7 @@ pub(crate) fn create(
         disabled: document.disabled.unwrap_or(false),
         max_ttl_seconds: None,
         is_default: false,
+        release: Release::Stored,
         expires: document.expires.flatten(),
         create_time: now,
         update_time: now,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Every room with its layer. A room may use only lower rooms.
-const LAYERS: [(&str, u8); 18] = [
+const LAYERS: [(&str, u8); 20] = [
     ("main", 9),
     ("cli", 8),
     ("daemon", 7),
@@ -14,12 +14,14 @@ const LAYERS: [(&str, u8); 18] = [
     ("catalog", 4),
     ("store", 4),
     ("journal", 3),
+    ("mint", 3),
     ("access", 2),
     ("lease", 2),
     ("seal", 2),
     ("identity", 2),
     ("integration", 2),
-    ("config", 2),
+    ("config", 3),
+    ("egress", 2),
     ("relay", 2),
     ("metrics", 1),
     ("model", 1),

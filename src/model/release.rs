@@ -1,0 +1,14 @@
+//! What a step gets of a connection.
+
+use serde::{Deserialize, Serialize};
+
+/// What a step gets: the stored fields, or a credential made from them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Release {
+    /// A short-lived credential that the upstream makes. The roots are never released.
+    Minted,
+    /// The fields as they are stored.
+    #[default]
+    Stored,
+}
