@@ -10,7 +10,7 @@ use crate::grpc::request::parse_requests;
 use crate::grpc::{Reply, convert, pb};
 use crate::integration::{CredentialKind, FieldRule, Integration, Problem, ValueForm};
 use crate::model::limits::MAX_PAGE_BYTES;
-use crate::model::{IntegrationName, KindName, ResourceName};
+use crate::model::{IntegrationName, KindName, Release, ResourceName};
 
 parse_requests! {
     CreateIntegrationRequest [request_id validate_only] -> Integration =
@@ -103,7 +103,14 @@ pub(crate) fn from_message(message: pb::Integration) -> Result<Integration, Erro
     let kind = |kind: pb::CredentialKind| {
         let name = KindName::parse(&kind.name)?;
         let fields = kind.fields.into_iter().map(rule).collect::<Result<_, Error>>()?;
-        Ok(CredentialKind { name, title: kind.title, fields })
+        Ok(CredentialKind {
+            name,
+            title: kind.title,
+            source: None,
+            release: Release::Stored,
+            fields,
+            minted: Vec::new(),
+        })
     };
     let kinds = message.kinds.into_iter().map(kind).collect::<Result<_, Error>>()?;
     let name = convert::integration_name(&message.name)?;
@@ -129,6 +136,7 @@ fn rule(field: pb::FieldSchema) -> Result<FieldRule, Error> {
         sensitive: field.sensitive,
         required: field.required,
         destination: field.destination,
+        root: false,
         template: field.template,
         generated: false,
         aliases: field.aliases,
