@@ -8,12 +8,21 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::egress::{EgressTable, InvalidRule, Rules};
 use crate::model::{JournalMode, Limits};
 use crate::sys::{DirectoryError, Trust, group_id, input};
 
 /// Why the configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
+    /// An entry of the table `egress` cannot be used.
+    #[error("the table egress of the configuration file {}: {fault}", .path.display())]
+    Egress {
+        /// The file.
+        path: PathBuf,
+        /// The entry and its fault.
+        fault: InvalidRule,
+    },
     /// A limit is zero.
     #[error("the configuration file {}: {limit} must be at least 1", .path.display())]
     ZeroLimit {
@@ -83,6 +92,7 @@ struct ConfigFile {
     journal: Option<JournalMode>,
     metrics: Option<String>,
     kek: Option<KekTable>,
+    egress: EgressTable,
     limits: Limits,
 }
 
@@ -126,6 +136,8 @@ pub struct Config {
     pub expect_head: Option<u64>,
     /// The source of the KEK, if the file names one.
     pub kek: Option<KekTable>,
+    /// Where the daemon may connect to.
+    pub egress: Rules,
     /// The limits.
     pub limits: Limits,
 }
@@ -142,6 +154,7 @@ impl Config {
             metrics: None,
             expect_head: None,
             kek: None,
+            egress: Rules::default(),
             limits: Limits::default(),
         }
     }
@@ -162,6 +175,10 @@ impl Config {
         if let (Some(kek), Some(path)) = (&file.kek, &given.file) {
             check_kek(kek, path, &state, fault)?;
         }
+        let egress = file
+            .egress
+            .rules()
+            .map_err(|fault| ConfigError::Egress { path: given.file.unwrap_or_default(), fault })?;
         Ok(Self {
             state,
             runtime: given.runtime.or(file.runtime).unwrap_or_else(default_runtime),
@@ -171,6 +188,7 @@ impl Config {
             metrics: metrics.as_deref().map(metrics_address).transpose()?,
             expect_head: given.expect_head,
             kek: file.kek,
+            egress,
             limits: file.limits,
         })
     }
@@ -197,17 +215,46 @@ fn check_kek(
     fault.map_or(Ok(()), |message| Err(kek_error(message)))
 }
 
-/// Every key of the file; keys of the table `kek` as `kek.file`.
+/// Every key of the file; keys of the tables `kek` and `egress` as `kek.file`.
 pub fn file_keys() -> Vec<String> {
     let keys = |value: serde_json::Result<serde_json::Value>| {
         let value = value.unwrap_or_default();
         let keys = value.as_object().map(|keys| keys.keys().cloned().collect::<Vec<_>>());
         keys.unwrap_or_default()
     };
-    let of_kek = keys(serde_json::to_value(KekTable::default()));
-    let file = keys(serde_json::to_value(ConfigFile::default())).into_iter();
-    let file = file.filter(|key| key != "kek");
-    file.chain(of_kek.into_iter().map(|key| format!("kek.{key}"))).collect()
+    let tables = [
+        ("kek", keys(serde_json::to_value(KekTable::default()))),
+        ("egress", keys(serde_json::to_value(EgressTable::default()))),
+    ];
+    let mut all = keys(serde_json::to_value(ConfigFile::default()));
+    all.retain(|key| tables.iter().all(|(table, _)| key != table));
+    let below = |(table, keys): (&str, Vec<String>)| {
+        keys.into_iter().map(move |key| format!("{table}.{key}")).collect::<Vec<_>>()
+    };
+    all.extend(tables.into_iter().flat_map(below));
+    all
+}
+
+/// The values and the meaning of a key that no flag explains.
+pub fn meaning(key: &str) -> Option<(&'static str, &'static str)> {
+    match key {
+        "egress.allow" => Some((
+            "CIDR, HOST, http://HOST:PORT",
+            "destinations that the daemon may connect to although they are denied by default: loopback, link-local and \
+             metadata addresses, this host's own, and private ones where a step sees the reply. http://HOST:PORT alone \
+             permits plain HTTP",
+        )),
+        "egress.deny" => Some((
+            "CIDR, HOST",
+            "destinations that the daemon never connects to, whatever is allowed",
+        )),
+        "egress.proxy" => Some((
+            "http://HOST:PORT",
+            "the proxy through which the hosts of egress.allow are reached; all others are dialled directly, because \
+             a proxy resolves names by itself",
+        )),
+        _ => None,
+    }
 }
 
 /// The default of a key of the file, in words; `None` if it has no default.

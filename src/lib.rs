@@ -13,6 +13,7 @@
 //! | 4 | [`catalog`] | connections, groups, access and registrations, in memory |
 //! | 4 | [`store`] | the sealed store on disk: sled |
 //! | 3 | [`mint`] | makes short-lived credentials upstream: one file a protocol |
+//! | 3 | [`config`] | the daemon's configuration |
 //! | 3 | [`journal`] | writes decisions before they take effect; permits; openings and leases |
 //! | 2 | [`access`] | who may do what (pure) |
 //! | 2 | [`lease`] | for how long (pure) |
@@ -20,7 +21,6 @@
 //! | 2 | [`identity`] | CA, certificates, TLS: rustls |
 //! | 2 | [`integration`] | the types of connections |
 //! | 2 | [`egress`] | the only way out: where to, TLS, one bounded exchange |
-//! | 2 | [`config`] | the daemon's configuration |
 //! | 2 | [`relay`] | Puppet Relay's specs: references, expressions, evaluation (pure) |
 //! | 1 | [`metrics`] | metrics and their text forms: prometheus_client |
 //! | 1 | [`model`] | names and values, parsed and checked; limits |

@@ -24,8 +24,8 @@ use crate::access::{Bindings, Role, Scope};
 use crate::integration::Integration;
 use crate::model::{
     CompactMap, ConnectionName, ConnectionRef, ExecutorName, FieldName, GroupName, Id, Identifiers,
-    IntegrationName, KindName, Labels, OperatorName, PinnedCertificate, Release, SecretName, SecretRef,
-    Tags, Timestamp, WorkflowName, base64_bytes, compact_map, hex_bytes,
+    IntegrationName, KindName, Labels, OperatorName, PinnedCertificate, Release, SecretName,
+    SecretRef, Tags, Timestamp, WorkflowName, base64_bytes, compact_map, hex_bytes,
 };
 use crate::seal::{RecordKey, Sealed};
 

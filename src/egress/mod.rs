@@ -1,16 +1,37 @@
 //! The only way out of the daemon: one bounded HTTP exchange with an upstream.
 //!
 //! Names are resolved here, every address is checked, and a checked address is dialled. No redirect is followed.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `rules` | where to: the configuration's rules, the ranges that are denied, the decision (pure) |
+//! | `destination` | the public part of a URL |
+//! | `names` | a stub resolver: `/etc/hosts`, `/etc/resolv.conf`, DNS |
+//! | `own` | which addresses are this host's |
+//! | `dial` | a connection to a checked address, or through the proxy |
+//! | `tls` | TLS 1.2 and 1.3 with the system's roots or a connection's own |
+//! | `exchange` | one request, one reply, within bounds |
 
+mod destination;
+mod dial;
 mod error;
 mod exchange;
-mod policy;
+mod names;
+mod own;
+mod rules;
+mod tls;
 
+pub use destination::{Destination, Host, HostAndPort};
 pub use error::EgressError;
-pub use exchange::{Headers, Reply, Request};
-pub use policy::EgressTable;
+pub use exchange::{Headers, MAX_REPLY_BYTES, Reply, Request};
+pub use names::name_servers;
+pub use rules::{Denial, EgressTable, InvalidRule, Rules, decide, readings};
+pub use tls::system_roots;
 
 use std::time::Duration;
+
+use self::dial::Dialler;
+use self::tls::Tls;
 
 /// How long a connection to an upstream may take: look-up, dial and TLS.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -19,24 +40,41 @@ pub const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(7);
 
 /// The way out, with its rules. The daemon has one.
 pub struct Egress {
-    #[expect(dead_code, reason = "skeleton")]
-    table: EgressTable,
+    dialler: Dialler,
+    tls: Tls,
 }
 
 impl Egress {
-    /// The way out by these rules.
-    ///
-    /// # Errors
-    /// If a rule is not well formed.
-    pub fn new(table: EgressTable) -> Result<Self, EgressError> {
-        Ok(Self { table })
+    /// The way out by these rules. Nothing is read or opened before the first exchange.
+    pub fn new(rules: Rules) -> Self {
+        Self { dialler: Dialler::new(rules), tls: Tls::default() }
     }
 
-    /// Sends one request and returns the reply, whatever its status is.
+    /// Sends one request and returns the reply, whatever its status is. Nothing is sent again.
     ///
     /// # Errors
     /// If the rules deny the destination, or the upstream does not answer in time and within bounds.
-    pub async fn exchange(&self, _request: Request) -> Result<Reply, EgressError> {
-        Err(EgressError::Unavailable("skeleton".to_owned()))
+    pub async fn exchange(&self, request: Request) -> Result<Reply, EgressError> {
+        let Request { method, url, headers, body, ca_certificate, is_private_denied } = request;
+        let (destination, path) = Destination::parse(&url)?;
+        let message = exchange::message(method, &destination, path, headers, body)?;
+        let at = &destination.at;
+        let exchange = async {
+            let connecting = async {
+                let stream = self.dialler.dial(&destination, is_private_denied).await?;
+                match destination.is_plain {
+                    true => Ok(tls::Stream::Plain(stream)),
+                    false => self.tls.connect(stream, at, ca_certificate.as_deref()).await,
+                }
+            };
+            let late = |_| EgressError::unavailable(at, "no connection within 2 seconds");
+            let connected = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await;
+            match connected.map_err(late)?? {
+                tls::Stream::Plain(stream) => exchange::send(stream, message, at).await,
+                tls::Stream::Secure(stream) => exchange::send(*stream, message, at).await,
+            }
+        };
+        let late = |_| EgressError::unavailable(at, "no reply within 7 seconds");
+        tokio::time::timeout(EXCHANGE_TIMEOUT, exchange).await.map_err(late)?
     }
 }

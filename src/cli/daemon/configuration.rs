@@ -8,7 +8,7 @@ use super::unit::SystemdUnit;
 use crate::cli::io::failure::Failure;
 use crate::cli::io::output;
 use crate::cli::{Common, command};
-use crate::config::{default_in_words, file_keys};
+use crate::config::{default_in_words, file_keys, meaning};
 use crate::model::Limits;
 
 /// `keyhatch config …`
@@ -49,8 +49,9 @@ fn reference() -> String {
         |key: &&String| arguments.iter().any(|argument| is_of(key, argument.get_id().as_str()));
     for key in keys.iter().filter(|key| *key != "limits" && !has_flag(key)) {
         let default = default_in_words(key).unwrap_or_default();
+        let (values, meaning) = meaning(key).unwrap_or_default();
         // Writing to a text does not fail.
-        let _ = writeln!(text, "| | | {} | | {default} | |", code(key));
+        let _ = writeln!(text, "| | | {} | {values} | {default} | {meaning} |", code(key));
     }
     text.push_str("\n## The table `limits` of the configuration file\n\nWhole numbers from 1.\n\n");
     text.push_str("| key | default | what it bounds |\n|---|---|---|\n");

@@ -29,11 +29,14 @@ const LAYERS: [(&str, u8); 20] = [
 ];
 
 /// Crates that only the named rooms may use.
-const FENCES: [(&str, &[&str]); 12] = [
+const FENCES: [(&str, &[&str]); 14] = [
     ("argon2", &["seal"]),
     ("chacha20poly1305", &["seal"]),
-    ("rustls", &["identity"]),
-    ("tokio_rustls", &["identity"]),
+    // egress is a client of upstreams, identity serves and asks the doors.
+    ("rustls", &["egress", "identity"]),
+    ("tokio_rustls", &["egress", "identity"]),
+    ("rustls_native_certs", &["egress"]),
+    ("simple_dns", &["egress"]),
     ("x509_parser", &["identity"]),
     ("rcgen", &["identity"]),
     ("sled", &["store"]),
@@ -41,7 +44,7 @@ const FENCES: [(&str, &[&str]); 12] = [
     ("tonic", &["grpc", "cli"]),
     ("clap", &["cli"]),
     // sys serves HTTP on this machine: for `exec --serve`, and for the daemon's metrics.
-    ("hyper", &["cli", "daemon", "sys"]),
+    ("hyper", &["cli", "daemon", "egress", "sys"]),
     ("prometheus_client", &["metrics"]),
     ("granit_parser", &["relay"]),
 ];
