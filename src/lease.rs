@@ -1,8 +1,8 @@
 //! Leases: for how long a credential is handed out. Pure functions: time is an argument, and the caller keeps the
 //! journal.
 //!
-//! The TTL is the least of the TTL asked for, the connection's maximum, the server's maximum and the remaining life of
-//! the step. A lease never outlives its opening.
+//! The TTL is the least of the TTL asked for, the connection's maximum, the server's maximum, the remaining life of the
+//! step and the remaining life of the credential upstream. A lease never outlives its opening or its credential.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -27,6 +27,8 @@ pub enum TtlLimit {
     Server,
     /// The end of the step.
     Step,
+    /// The end of the credential that the upstream has made.
+    Upstream,
 }
 
 /// The target of a lease, as the step asked for it.
@@ -115,6 +117,40 @@ pub struct Ask {
     pub ttl_millis: Option<u64>,
 }
 
+/// A credential that an upstream has made, as lines and leases name it. It contains no secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MintedCredential {
+    /// The mint that made it.
+    pub mint: Id,
+    /// Its name in the upstream's audit log, if it has one: an access key ID, a token's hash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handle: Option<String>,
+    /// When the upstream no longer accepts it.
+    pub credential_expire_time: Timestamp,
+}
+
+/// How far the credential of a lease is made, if an upstream makes it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MintState {
+    /// The upstream has not answered: nothing was handed out.
+    Awaited,
+    /// It is made.
+    Minted(Arc<MintedCredential>),
+}
+
+/// The credential that a lease is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Edition {
+    /// The uid of the resource.
+    pub resource: Id,
+    /// The version of the resource.
+    pub version: u64,
+    /// The mint, if an upstream has made the credential.
+    pub mint: Option<Id>,
+}
+
 /// When a lease expires, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Terms {
@@ -147,13 +183,49 @@ pub struct Lease {
     pub expire_time: Timestamp,
     /// The bound that limits it.
     pub limited_by: TtlLimit,
+    /// The credential, if an upstream makes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mint: Option<MintState>,
 }
 
 impl Lease {
-    /// Whether a request for `ask`, for this version of this resource, may get this lease again.
-    pub fn is_for(&self, ask: &Ask, resource: Id, version: u64) -> bool {
-        let same = (self.resource, self.version) == (resource, version);
-        same && !self.is_watch && *self.ask == *ask
+    /// Whether a request for `ask`, for this credential, may get this lease again. A lease whose credential is awaited
+    /// is for its own request alone.
+    pub fn is_for(&self, ask: &Ask, edition: Edition) -> bool {
+        let is_minted = match &self.mint {
+            None => edition.mint.is_none(),
+            Some(MintState::Awaited) => false,
+            Some(MintState::Minted(credential)) => edition.mint == Some(credential.mint),
+        };
+        let same = (self.resource, self.version) == (edition.resource, edition.version);
+        same && is_minted && !self.is_watch && *self.ask == *ask
+    }
+
+    /// Whether the upstream has not answered yet.
+    pub fn is_awaited(&self) -> bool {
+        self.mint == Some(MintState::Awaited)
+    }
+
+    /// The credential that an upstream has made for it, if so.
+    pub fn credential(&self) -> Option<&Arc<MintedCredential>> {
+        match &self.mint {
+            Some(MintState::Minted(credential)) => Some(credential),
+            Some(MintState::Awaited) | None => None,
+        }
+    }
+
+    /// When the credential ends upstream, if an upstream has made it.
+    pub fn credential_expire_time(&self) -> Option<Timestamp> {
+        self.credential().map(|credential| credential.credential_expire_time)
+    }
+
+    /// The terms of this lease on a credential: it ends with the credential at the latest.
+    pub fn terms_on(&self, credential: &MintedCredential) -> Terms {
+        let end = credential.credential_expire_time;
+        match end < self.expire_time {
+            true => Terms { expire_time: end, limited_by: TtlLimit::Upstream },
+            false => Terms { expire_time: self.expire_time, limited_by: self.limited_by },
+        }
     }
 }
 
@@ -168,6 +240,8 @@ pub struct Bounds {
     pub connection: Option<Duration>,
     /// The end of the step.
     pub step_end: Timestamp,
+    /// The end of the credential upstream, if an upstream has made it.
+    pub credential_end: Option<Timestamp>,
 }
 
 /// Proposes the terms of a new lease.
@@ -178,6 +252,7 @@ pub fn propose(asked: Option<Duration>, bounds: &Bounds, now: Timestamp) -> Term
         (TtlLimit::Connection, bounds.connection),
         (TtlLimit::Server, Some(bounds.server)),
         (TtlLimit::Step, Some(bounds.step_end.since(now))),
+        (TtlLimit::Upstream, bounds.credential_end.map(|end| end.since(now))),
     ];
     for (limit, most) in limits {
         if let Some(most) = most.filter(|most| *most < ttl) {
@@ -211,7 +286,8 @@ fn hard_end(issue_time: Timestamp, bounds: &Bounds) -> (Timestamp, TtlLimit) {
     let connection = bounds.connection.map(|most| (issue_time.after(most), TtlLimit::Connection));
     let others =
         [(issue_time.after(bounds.server), TtlLimit::Server), (bounds.step_end, TtlLimit::Step)];
-    let all = others.into_iter().chain(connection);
+    let upstream = bounds.credential_end.map(|end| (end, TtlLimit::Upstream));
+    let all = others.into_iter().chain(connection).chain(upstream);
     all.min_by_key(|(end, _)| *end).unwrap_or((bounds.step_end, TtlLimit::Step))
 }
 
@@ -255,6 +331,14 @@ impl LeaseTable {
         }
     }
 
+    /// Notes the credential that an upstream has made for a lease. The lease ends with it at the latest.
+    pub fn bind(&mut self, id: Id, credential: &Arc<MintedCredential>) {
+        let Some(lease) = self.by_id.get_mut(&id) else { return };
+        lease.mint = Some(MintState::Minted(Arc::clone(credential)));
+        let terms = lease.terms_on(credential);
+        self.extend(id, terms);
+    }
+
     /// The leases of one opening, in order of their ids.
     pub fn of_opening(&self, opening: Id) -> Vec<Id> {
         let ids = self.by_opening.get(&opening).map(|of| of.all.iter().copied().collect());
@@ -273,20 +357,18 @@ impl LeaseTable {
         self.by_id.values()
     }
 
-    /// The lease to give again for the same ask: live, for this version of this resource, and within two thirds of its
-    /// life.
+    /// The lease to give again for the same ask: live, for this credential, and within two thirds of its life.
     pub fn reusable(
         &self,
         opening: Id,
         ask: &Ask,
-        resource: Id,
-        version: u64,
+        edition: Edition,
         now: Timestamp,
     ) -> Option<&Lease> {
         let id = self.by_opening.get(&opening)?.latest.get(ask)?;
         let lease = self.by_id.get(id)?;
         let fresh = now < lease.issue_time.two_thirds_to(lease.expire_time);
-        (fresh && lease.is_for(ask, resource, version)).then_some(lease)
+        (fresh && lease.is_for(ask, edition)).then_some(lease)
     }
 
     /// Inserts a lease.
@@ -377,6 +459,7 @@ mod tests {
             issue_time: at(0),
             expire_time: at(expire),
             limited_by: TtlLimit::None,
+            mint: None,
         }
     }
 
@@ -401,8 +484,13 @@ mod tests {
 
     #[test]
     fn the_ttl_is_the_least_of_its_bounds() {
-        let bounds =
-            Bounds { default: HOUR, server: HOUR * 24, connection: None, step_end: at(7200) };
+        let bounds = Bounds {
+            default: HOUR,
+            server: HOUR * 24,
+            connection: None,
+            step_end: at(7200),
+            credential_end: None,
+        };
         let cases = [
             (None, 3600, TtlLimit::None),
             (Some(60), 60, TtlLimit::None),
@@ -417,6 +505,9 @@ mod tests {
         let terms = propose(None, &bounds, at(0));
         assert_eq!(terms, Terms { expire_time: at(900), limited_by: TtlLimit::Server });
         assert_eq!(propose(None, &bounds, at(9000)).expire_time, at(9000));
+        let bounds = Bounds { credential_end: Some(at(800)), ..bounds };
+        let terms = propose(None, &bounds, at(0));
+        assert_eq!(terms, Terms { expire_time: at(800), limited_by: TtlLimit::Upstream });
     }
 
     #[test]
@@ -425,7 +516,8 @@ mod tests {
         let first = lease(9, 3000);
         table.insert(first.clone());
         let again = |table: &LeaseTable, version, now| {
-            table.reusable(first.opening, &first.ask, first.resource, version, at(now)).is_some()
+            let edition = Edition { resource: first.resource, version, mint: None };
+            table.reusable(first.opening, &first.ask, edition, at(now)).is_some()
         };
         assert!(again(&table, 1, 1999));
         assert!(!again(&table, 1, 2000));
@@ -439,6 +531,7 @@ mod tests {
             server: HOUR * 24,
             connection: Some(HOUR * 2),
             step_end: at(1_000_000),
+            credential_end: None,
         };
         let lease = lease(1, 3600);
         let cases = [
@@ -457,6 +550,31 @@ mod tests {
         let ending = Bounds { step_end: at(4000), ..bounds };
         let terms = renew(&lease, None, &ending, at(3000));
         assert_eq!(terms, Terms { expire_time: at(4000), limited_by: TtlLimit::Step });
+        let ending = Bounds { credential_end: Some(at(3700)), ..bounds };
+        let terms = renew(&lease, None, &ending, at(3000));
+        assert_eq!(terms, Terms { expire_time: at(3700), limited_by: TtlLimit::Upstream });
+        assert!(!is_renewable(at(0), at(3700), &ending));
+    }
+
+    #[test]
+    fn a_lease_on_a_minted_credential_is_for_that_mint_alone() {
+        let mut table = LeaseTable::default();
+        let stored = lease(1, 3000);
+        let awaited = Lease { mint: Some(MintState::Awaited), ..stored.clone() };
+        table.insert(awaited);
+        let mint = |n| Id::from_bytes([n; 16]);
+        let reusable = |table: &LeaseTable, mint| {
+            let edition = Edition { resource: stored.resource, version: 1, mint };
+            table.reusable(stored.opening, &stored.ask, edition, at(0)).cloned()
+        };
+        assert!(reusable(&table, None).is_none() && reusable(&table, Some(mint(7))).is_none());
+        let credential_expire_time = at(900);
+        let made = MintedCredential { mint: mint(7), handle: None, credential_expire_time };
+        table.bind(stored.id, &Arc::new(made));
+        assert!(reusable(&table, None).is_none() && reusable(&table, Some(mint(8))).is_none());
+        let bound = reusable(&table, Some(mint(7))).unwrap();
+        assert_eq!((bound.expire_time, bound.limited_by), (at(900), TtlLimit::Upstream));
+        assert_eq!((table.expire(at(899)), table.expire(at(900))), (0, 1));
     }
 
     #[test]

@@ -97,7 +97,7 @@ impl Loader<'_> {
             RecordKind::ConnectionValues | RecordKind::SecretValue => {
                 self.values.insert(key, sealed);
             }
-            RecordKind::AuthorityKeys | RecordKind::Commit => {}
+            RecordKind::AuthorityKeys | RecordKind::Commit | RecordKind::MintedValues => {}
         }
         Ok(())
     }

@@ -33,6 +33,7 @@ pub(super) fn name(kind: RecordKind, json: &str) -> Option<String> {
         RecordKind::AuthorityKeys
         | RecordKind::Commit
         | RecordKind::ConnectionValues
+        | RecordKind::MintedValues
         | RecordKind::SecretValue => return None,
     })
 }

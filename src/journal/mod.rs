@@ -24,13 +24,15 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 pub use commit::group::CommitGroup;
-pub use commit::permit::{Permit, PermitError};
-pub use commit::{Allowed, CommitError, Committed, Refused, Resolution};
+pub use commit::mints::{Made, MintRequest, Waiter};
+pub use commit::permit::{HandOut, Permit, PermitError, Root};
+pub use commit::{Allowed, CommitError, Committed, Granted, Refused, Resolution};
 pub use event::NAMES as EVENT_NAMES;
 pub use event::decision_id::{DecisionId, DecisionName};
 pub use event::{
-    ChangeNote, Checkpoint, CloseReason, Event, Intent, Outcome, RenewalLine, RenewalOutcome,
-    ResolveLine, RotatedKey, Signature, TestLine,
+    ChangeNote, Checkpoint, CloseReason, Event, Intent, MintFailedLine, MintFault, MintedLine,
+    MintingLine, Outcome, RenewalLine, RenewalOutcome, ResolveLine, RotatedKey, Signature,
+    TestLine, Upstream,
 };
 pub use read::batch::Stopped;
 pub use read::error::{ReadError, ReplayError};

@@ -35,6 +35,8 @@ pub enum RecordKind {
     ConnectionValues = b'C',
     /// The commit record: sequence and digest of the whole store.
     Commit = b'h',
+    /// A credential that an upstream made. Such records are in memory only: the store knows none.
+    MintedValues = b'M',
     /// An operator or executor, with its pinned certificates.
     Registration = b'r',
     /// A secret's metadata.
@@ -44,7 +46,7 @@ pub enum RecordKind {
 }
 
 impl RecordKind {
-    /// The kind with this number.
+    /// The kind with this number, if the store may contain it.
     pub fn from_byte(byte: u8) -> Option<Self> {
         [
             Self::AuthorityKeys,
@@ -64,6 +66,11 @@ impl RecordKind {
     /// The number of the kind.
     pub const fn byte(self) -> u8 {
         self as u8
+    }
+
+    /// True if such records are in memory only, and end with the process.
+    pub(super) const fn is_in_memory(self) -> bool {
+        matches!(self, Self::MintedValues)
     }
 
     /// True if only a permit may open such a record.

@@ -78,8 +78,8 @@ impl Broker {
         }
         let permit = self.journal.commit_test(now, snapshot.head, record, line)?;
         let decision_id = permit.decision_id().to_string();
-        let opened = permit.open(&connection.values.sealed, &self.keyring).ok();
-        let fields = opened.and_then(|opened| opened.to_fields()).ok_or(Error::Corrupt);
+        let opened = permit.open(&connection.values.sealed, &self.keyring);
+        let fields = opened.map_err(|_| Error::Corrupt);
         Ok(fields.map(|fields| Inspected {
             version: metadata.version,
             decision_id,

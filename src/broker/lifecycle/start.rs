@@ -274,6 +274,7 @@ impl Broker {
         };
         broker.restore_openings(&foundation.recovery).await?;
         broker.journal.append(now, &Event::Started { version: VERSION.to_owned() })?;
+        broker.journal.interrupt_mints(now)?;
         broker.log_state();
         let known = broker.journal.with_live(|live| live.requests().clone())?;
         let task = WriterTask::new(foundation.parts, queue, foundation.last_batch, known);

@@ -81,7 +81,8 @@ impl Broker {
             commit(refuse("VERSION_SUPERSEDED"))?;
             return Ok(Err(Error::VersionSuperseded));
         }
-        let bounds = self.lease_bounds(opening, grant.max_ttl);
+        let end = lease.credential_expire_time();
+        let bounds = self.lease_bounds(opening, grant.max_ttl, end);
         let terms = renew(&lease, ttl, &bounds, now);
         let (expire_time, limited_by) = (terms.expire_time, terms.limited_by);
         commit(line(RenewalOutcome::Allow { by: grant.by, expire_time, limited_by }))?;

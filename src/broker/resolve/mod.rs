@@ -22,7 +22,7 @@ use super::Broker;
 use super::error::Error;
 use super::steps::session::StepSession;
 use crate::journal::{
-    Allowed, CommitError, CommitGroup, Committed, DecisionId, LiveOpening, NotAccepted,
+    Allowed, CommitError, CommitGroup, Committed, DecisionId, Granted, LiveOpening, NotAccepted,
     PermitError, Refused, Resolution, Unavailable,
 };
 use crate::lease::{Ask, Bounds, Lease, LeaseTarget, is_renewable, propose};
@@ -284,7 +284,7 @@ impl Broker {
         Committed { decision_id, granted }: Committed,
     ) -> Result<Resolved, Error> {
         match (decided.outcome, granted) {
-            (Ok(grant), Some((permit, lease))) => {
+            (Ok(grant), Some(Granted { lease, permit: Some(permit) })) => {
                 let opened = permit.open(&grant.values.sealed, &self.keyring);
                 self.hand_out(opening, grant, opened.as_ref(), lease)
             }
@@ -333,8 +333,9 @@ impl Broker {
                 resource: (!is_named).then(|| grant.name.to_text()),
                 version: grant.version,
                 fields: grant.fields.iter().map(|(_, name)| name.clone()).collect(),
-                terms: propose(request.ttl, &self.lease_bounds(opening, grant.max_ttl), now),
+                terms: propose(request.ttl, &self.lease_bounds(opening, grant.max_ttl, None), now),
                 max_leases: self.limits.step_live_leases,
+                upstream: None,
             }
         };
         let refused = |refusal: &Refusal| Refused { reason: refusal.reason(), by: refusal.by() };
@@ -347,12 +348,14 @@ impl Broker {
         &self,
         opening: &LiveOpening,
         connection: Option<Duration>,
+        credential_end: Option<Timestamp>,
     ) -> Bounds {
         Bounds {
             default: Duration::from_secs(self.limits.default_lease_seconds.into()),
             server: Duration::from_secs(self.limits.max_lease_seconds.into()),
             connection,
             step_end: opening.record().expire_time,
+            credential_end,
         }
     }
 
@@ -365,7 +368,8 @@ impl Broker {
         lease: Lease,
     ) -> Result<Resolved, Error> {
         let opened = opened.map_err(|error| corrupt(&grant, error))?;
-        let bounds = self.lease_bounds(opening, grant.max_ttl);
+        let end = lease.credential_expire_time();
+        let bounds = self.lease_bounds(opening, grant.max_ttl, end);
         let is_renewable = is_renewable(lease.issue_time, lease.expire_time, &bounds);
         // Values are copied, because one field may be asked for by two of its names.
         let copy = |(asked, name): (String, FieldName)| {

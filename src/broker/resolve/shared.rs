@@ -6,7 +6,7 @@ use super::authorize::Grant;
 use super::{Authorization, Resolved};
 use crate::broker::Broker;
 use crate::broker::error::Error;
-use crate::journal::{Committed, DecisionId, LiveOpening, Permit, PermitError};
+use crate::journal::{Committed, DecisionId, Granted, HandOut, LiveOpening, Permit, PermitError};
 use crate::lease::Lease;
 use crate::model::Id;
 use crate::seal::{Keyring, OpenedFields};
@@ -17,7 +17,7 @@ pub(super) struct SharedRecords(Vec<SharedRecord>);
 
 struct SharedRecord {
     edition: (Id, u64),
-    permits: Vec<Permit>,
+    permits: Vec<Permit<HandOut>>,
     opened: Option<Result<OpenedFields, PermitError>>,
 }
 
@@ -29,7 +29,9 @@ impl SharedRecords {
         decided: &Authorization,
         Committed { decision_id, granted }: Committed,
     ) -> (DecisionId, Option<Lease>) {
-        let (Ok(grant), Some((permit, lease))) = (&decided.outcome, granted) else {
+        let (Ok(grant), Some(Granted { lease, permit: Some(permit) })) =
+            (&decided.outcome, granted)
+        else {
             return (decision_id, None);
         };
         let edition = grant.edition();

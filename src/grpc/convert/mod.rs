@@ -113,6 +113,7 @@ pub(super) fn lease(lease: &Lease, renewable: bool) -> pb::Lease {
         TtlLimit::None => pb::TtlLimit::None,
         TtlLimit::Server => pb::TtlLimit::Server,
         TtlLimit::Step => pb::TtlLimit::Step,
+        TtlLimit::Upstream => pb::TtlLimit::Upstream,
     };
     pb::Lease {
         name: ResourceName::Lease(lease.id).to_text(),
@@ -120,6 +121,7 @@ pub(super) fn lease(lease: &Lease, renewable: bool) -> pb::Lease {
         expire_time: timestamp(lease.expire_time),
         renewable,
         ttl_limited_by: limit.into(),
+        credential_expire_time: lease.credential_expire_time().and_then(timestamp),
     }
 }
 

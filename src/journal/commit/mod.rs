@@ -4,16 +4,18 @@
 //! lease.
 
 pub(super) mod group;
+pub(super) mod mints;
 pub(super) mod permit;
 mod settle;
 
 use std::sync::Arc;
 
-use crate::journal::event::{Event, RenewalLine, TestLine};
-use crate::journal::{DecisionId, Journal, LiveOpening, Permit, Position, Unavailable};
+use crate::journal::event::{Event, RenewalLine, TestLine, Upstream};
+use crate::journal::{DecisionId, Journal, LiveOpening, Position, Unavailable};
 use crate::lease::{Ask, Lease, Terms};
 use crate::model::{FieldName, Id, Timestamp};
-use crate::seal::RecordKey;
+use crate::seal::{RecordKey, RecordKind};
+use permit::{HandOut, Permit, Root};
 
 /// Why a decision was not committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -55,7 +57,7 @@ pub struct Resolution {
 pub struct Allowed {
     /// The rule that allows it.
     pub by: String,
-    /// The record with the values.
+    /// The record with the connection's or secret's own values.
     pub record: RecordKey,
     /// The full name of the resource, if the target does not contain it.
     pub resource: Option<String>,
@@ -67,6 +69,8 @@ pub struct Allowed {
     pub terms: Terms,
     /// The most leases that this opening may hold.
     pub max_leases: u32,
+    /// How the credential is made; `None` if the record itself is handed out.
+    pub upstream: Option<Upstream>,
 }
 
 /// A refusal.
@@ -81,18 +85,36 @@ pub struct Refused {
 pub struct Committed {
     /// The place of the line.
     pub decision_id: DecisionId,
-    /// The permit and the lease. `None` if nothing is handed out: the decision was a refusal, or the opening already
+    /// The lease and the permit. `None` if nothing is handed out: the decision was a refusal, or the opening already
     /// holds `max_leases` leases.
-    pub granted: Option<(Permit, Lease)>,
+    pub granted: Option<Granted>,
+}
+
+/// What an allowed decision gives.
+pub struct Granted {
+    /// The lease.
+    pub lease: Lease,
+    /// The permit for what the step gets; `None` if an upstream is asked for it.
+    pub permit: Option<Permit<HandOut>>,
 }
 
 impl Committed {
     fn new(decision_id: DecisionId, granted: Option<(RecordKey, Lease)>) -> Self {
-        let permit = |(record, lease): (RecordKey, Lease)| {
-            (Permit::new(record, lease.version, decision_id), lease)
-        };
-        Self { decision_id, granted: granted.map(permit) }
+        let granted = granted.map(|(stored, lease)| {
+            let record = match &lease.mint {
+                None => Some(stored),
+                Some(_) => lease.credential().map(|made| minted_record(made.mint)),
+            };
+            let permit = record.map(|key| Permit::to_hand_out(key, lease.version, decision_id));
+            Granted { lease, permit }
+        });
+        Self { decision_id, granted }
     }
+}
+
+/// The record of what a mint has made, in memory.
+fn minted_record(mint: Id) -> RecordKey {
+    RecordKey { kind: RecordKind::MintedValues, uid: mint }
 }
 
 impl Journal {
@@ -173,12 +195,12 @@ impl Journal {
         epoch: u64,
         record: RecordKey,
         line: TestLine,
-    ) -> Result<Permit, CommitError> {
+    ) -> Result<Permit<Root>, CommitError> {
         let mut chain = self.lock()?;
         chain.live().check_epoch(epoch)?;
         let version = line.version;
         let position = chain.append(now, &Event::Tested(line))?;
-        Ok(Permit::new(record, version, chain.decision_id(position)))
+        Ok(Permit::to_root(record, version, chain.decision_id(position)))
     }
 
     /// Ends a lease of an opening before it expires; `None` if the opening holds no such lease.

@@ -1,16 +1,28 @@
-//! The permit: proof that the journal contains a decision to hand out one record.
+//! The permits: proof that the journal contains a decision to open one record.
+
+use std::marker::PhantomData;
 
 use crate::journal::DecisionId;
+use crate::model::Fields;
 use crate::seal::{Keyring, OpenError, OpenedFields, RecordKey, Sealed};
 
-/// The right to open one version of one record, once. Only [`Journal`](crate::journal::Journal) makes permits, after
-/// the line of the decision is written. [`Permit::open`] uses the permit up.
+/// The right to open one version of one record, once, [for the broker itself](Root) or [for a step](HandOut). Only
+/// [`Journal`](crate::journal::Journal) makes permits, after the line of the decision is written. Opening uses the permit
+/// up.
 #[must_use]
-pub struct Permit {
+pub struct Permit<For> {
     record: RecordKey,
     version: u64,
     decision_id: DecisionId,
+    purpose: PhantomData<For>,
 }
+
+/// The purpose of a permit for stored values that stay in the broker: they are tested, or a credential is made from
+/// them.
+pub enum Root {}
+
+/// The purpose of a permit for what a step gets.
+pub enum HandOut {}
 
 /// Why a permit did not open a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -23,9 +35,31 @@ pub enum PermitError {
     OtherRecord,
 }
 
-impl Permit {
-    pub(super) fn new(record: RecordKey, version: u64, decision_id: DecisionId) -> Self {
-        Self { record, version, decision_id }
+impl Permit<Root> {
+    /// A permit after the line of a test or of a mint.
+    pub(super) fn to_root(record: RecordKey, version: u64, decision_id: DecisionId) -> Self {
+        Self { record, version, decision_id, purpose: PhantomData }
+    }
+
+    /// The place of the line in the journal.
+    pub fn decision_id(&self) -> DecisionId {
+        self.decision_id
+    }
+
+    /// Opens the record of this permit: all of its fields.
+    ///
+    /// # Errors
+    /// If `sealed` is another version or another record.
+    pub fn open(self, sealed: &Sealed, keyring: &Keyring) -> Result<Fields, PermitError> {
+        let opened = open((self.record, self.version), sealed, keyring)?;
+        Ok(opened.to_fields().ok_or(OpenError)?)
+    }
+}
+
+impl Permit<HandOut> {
+    /// A permit after the line of a decision to hand the record out.
+    pub(super) fn to_hand_out(record: RecordKey, version: u64, decision_id: DecisionId) -> Self {
+        Self { record, version, decision_id, purpose: PhantomData }
     }
 
     /// The place of the decision in the journal.
@@ -38,10 +72,7 @@ impl Permit {
     /// # Errors
     /// If `sealed` is another version or another record.
     pub fn open(self, sealed: &Sealed, keyring: &Keyring) -> Result<OpenedFields, PermitError> {
-        if sealed.version() != self.version {
-            return Err(PermitError::OtherRecord);
-        }
-        Ok(keyring.open_values(self.record, sealed)?)
+        open((self.record, self.version), sealed, keyring)
     }
 
     /// Opens the record of all of these permits once.
@@ -62,4 +93,15 @@ impl Permit {
         }
         first.open(sealed, keyring)
     }
+}
+
+fn open(
+    (record, version): (RecordKey, u64),
+    sealed: &Sealed,
+    keyring: &Keyring,
+) -> Result<OpenedFields, PermitError> {
+    if sealed.version() != version {
+        return Err(PermitError::OtherRecord);
+    }
+    Ok(keyring.open_values(record, sealed)?)
 }

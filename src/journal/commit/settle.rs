@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::{Allowed, CommitError, Refused, Resolution};
-use crate::journal::event::{Event, Outcome, ResolveLine};
+use crate::journal::event::{Event, Outcome, ResolveLine, Upstream};
 use crate::journal::state::live::Live;
 use crate::journal::{LiveOpening, Unavailable};
-use crate::lease::{Ask, Lease};
+use crate::lease::{Ask, Edition, Lease};
 use crate::model::{Id, Timestamp};
 use crate::seal::{RecordKey, random_id};
 
@@ -87,10 +87,15 @@ impl Before<'_> {
         watch: Option<Option<Id>>,
         allowed: Allowed,
     ) -> Result<(Outcome, Option<(RecordKey, Lease)>), CommitError> {
-        let Allowed { by, record, resource, version, fields, terms, max_leases } = allowed;
+        let Allowed { by, record, resource, version, fields, terms, max_leases, upstream } =
+            allowed;
         let ended = watch.flatten();
+        let made = upstream.as_ref().and_then(|upstream| upstream.credential.as_ref());
+        let edition = Edition { resource: record.uid, version, mint: made.map(|one| one.mint) };
+        // What an upstream is asked for has a lease of its own.
+        let is_new = watch.is_some() || (upstream.is_some() && made.is_none());
         // A Watch's lease is for that Watch alone.
-        let reused = if watch.is_none() { self.reusable(ask, record.uid, version) } else { None };
+        let reused = if is_new { None } else { self.reusable(ask, edition) };
         // The maximum may be lower than it was.
         let reused = reused.filter(|lease| lease.expire_time <= terms.expire_time);
         let is_reused = reused.is_some();
@@ -109,6 +114,7 @@ impl Before<'_> {
                 issue_time: self.now,
                 expire_time: terms.expire_time,
                 limited_by: terms.limited_by,
+                mint: upstream.as_ref().map(Upstream::state),
             },
         };
         let outcome = Outcome::Allow {
@@ -123,16 +129,17 @@ impl Before<'_> {
             limited_by: lease.limited_by,
             reused: is_reused,
             ended,
+            upstream,
         };
         Ok((outcome, Some((record, lease))))
     }
 
     /// The lease to give again for the same ask.
-    fn reusable(&self, ask: &Ask, resource: Id, version: u64) -> Option<Lease> {
+    fn reusable(&self, ask: &Ask, edition: Edition) -> Option<Lease> {
         let mut begun = self.lines().filter_map(ResolveLine::new_lease);
-        begun.find(|lease| lease.is_for(ask, resource, version)).or_else(|| {
+        begun.find(|lease| lease.is_for(ask, edition)).or_else(|| {
             let leases = self.live.leases();
-            leases.reusable(self.opening, ask, resource, version, self.now).cloned()
+            leases.reusable(self.opening, ask, edition, self.now).cloned()
         })
     }
 

@@ -3,6 +3,7 @@
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::mints::MintingLine;
 use crate::journal::state::requests::{RequestNote, of_registrations};
 use crate::lease::Lease;
 use crate::model::{Formats, Id, Opening, StepKey, base64_bytes, hex_bytes};
@@ -67,6 +68,9 @@ pub struct Checkpoint {
     /// The openings whose newest certificate may not have reached their directories.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unwritten: Vec<Id>,
+    /// The mints that are under way.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mints: Vec<MintingLine>,
     /// Whether the broker was restored and is not confirmed yet.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub quarantined: bool,

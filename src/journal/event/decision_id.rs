@@ -6,6 +6,9 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::model::{Id, parsed};
 use crate::seal::Keyring;
 
 /// The place of a decision's line, by which operators look it up.
@@ -24,9 +27,33 @@ impl fmt::Display for DecisionId {
 impl DecisionId {
     /// The opaque id, which steps get: 32 hexadecimal digits.
     pub fn to_opaque(self, keyring: &Keyring) -> String {
-        let place = u128::from(self.file) << 64 | u128::from(self.line);
         // The length is fixed and there is one allocation, so that all refusals cost the same.
-        hex::encode(keyring.hide_place(place).to_be_bytes())
+        hex::encode(self.hidden(keyring))
+    }
+
+    /// The id of the mint that begins with this line: the same digits as the opaque id.
+    pub(in crate::journal) fn to_mint(self, keyring: &Keyring) -> Id {
+        Id::from_bytes(self.hidden(keyring))
+    }
+
+    fn hidden(self, keyring: &Keyring) -> [u8; Id::BYTES] {
+        let place = u128::from(self.file) << 64 | u128::from(self.line);
+        keyring.hide_place(place).to_be_bytes()
+    }
+}
+
+impl Serialize for DecisionId {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for DecisionId {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        parsed(from, |text| match text.parse()? {
+            DecisionName::Clear(id) => Ok(id),
+            DecisionName::Opaque(_) => Err(NoDecisionName),
+        })
     }
 }
 

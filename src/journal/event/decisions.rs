@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::mints::Upstream;
 use crate::lease::{Ask, Lease, LeaseTarget, TtlLimit};
 use crate::model::{FieldName, Id, RunAs, Timestamp, WorkflowPath};
 
@@ -55,6 +56,7 @@ impl ResolveLine {
                 expire_time,
                 limited_by,
                 reused: false,
+                upstream,
                 ..
             } => Some(Lease {
                 id: *lease,
@@ -66,6 +68,7 @@ impl ResolveLine {
                 issue_time: *issue_time,
                 expire_time: *expire_time,
                 limited_by: *limited_by,
+                mint: upstream.as_ref().map(Upstream::state),
             }),
             _ => None,
         }
@@ -157,6 +160,9 @@ pub enum Outcome {
         /// The lease of the delivery before, which this delivery of a Watch ends.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         ended: Option<Id>,
+        /// How the credential is made, if an upstream makes it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        upstream: Option<Upstream>,
     },
     /// Nothing is handed out.
     Refuse {
@@ -169,21 +175,21 @@ pub enum Outcome {
 }
 
 /// A step's path, written as text.
-mod step_path {
+pub(super) mod step_path {
     use std::sync::Arc;
 
     use serde::{Deserializer, Serializer};
 
     use crate::model::{WorkflowPath, parsed};
 
-    pub(super) fn serialize<S: Serializer>(
+    pub(in crate::journal::event) fn serialize<S: Serializer>(
         path: &Arc<WorkflowPath>,
         to: S,
     ) -> Result<S::Ok, S::Error> {
         to.collect_str(path)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(in crate::journal::event) fn deserialize<'de, D: Deserializer<'de>>(
         from: D,
     ) -> Result<Arc<WorkflowPath>, D::Error> {
         parsed(from, |text| text.parse().map(Arc::new))

@@ -4,6 +4,7 @@ mod changes;
 mod checkpoint;
 pub(super) mod decision_id;
 mod decisions;
+mod mints;
 
 use std::collections::BTreeMap;
 
@@ -13,6 +14,7 @@ use serde_json::Value;
 pub use changes::{ChangeNote, Intent};
 pub use checkpoint::{Announced, Attempt, Checkpoint, FORMAT, Signature};
 pub use decisions::{Outcome, RenewalLine, RenewalOutcome, ResolveLine, TestLine};
+pub use mints::{MintFailedLine, MintFault, MintedLine, MintingLine, Upstream};
 
 use super::state::requests::{RequestNote, of_registrations};
 use crate::model::{Formats, Id, Opening, PinnedCertificate, Timestamp};
@@ -21,7 +23,7 @@ use crate::seal::KeyId;
 /// The names of all events, as the rule that a wrong name breaks.
 pub const NAMES: &str = "one of abandoned, admin_refused, backed_up, certificate_renewed, checkpoint, compared, \
     clock_set_back, closed, continued, formats, head, intent, key_rotated, lease_renewal, lease_revoked, \
-    opened, quarantine_ended, rate_refused, resolve, restored, rotated, signed, started, stopped, \
+    mint_failed, mint_joined, minted, minting, opened, quarantine_ended, rate_refused, resolve, restored, rotated, signed, started, stopped, \
     tested, torn";
 
 /// The contents of one line.
@@ -117,6 +119,14 @@ pub enum Event {
         /// The lease.
         lease: Id,
     },
+    /// A lease gets no credential from the upstream.
+    MintFailed(Box<MintFailedLine>),
+    /// A lease is on a credential that was made for another lease.
+    MintJoined(Box<MintedLine>),
+    /// An upstream has made a credential.
+    Minted(Box<MintedLine>),
+    /// A root is about to be opened, and an upstream asked for a credential.
+    Minting(Box<MintingLine>),
     /// A step was opened.
     Opened(Box<Opening>),
     /// An administrator confirmed the restored broker: secrets are resolved again.
@@ -183,6 +193,7 @@ impl Event {
         match name {
             "checkpoint" => without_frame(json).map(Self::Checkpoint),
             "formats" => without_frame(json).map(Self::Formats),
+            "minting" => without_frame(json).map(Self::Minting),
             "opened" => without_frame(json).map(Self::Opened),
             // Most lines are one of these. serde copies an event whose name it finds in the middle.
             "intent" => serde_json::from_str(json).map(Self::Intent),
@@ -237,6 +248,10 @@ impl Event {
             | Self::CertificateRenewed { .. }
             | Self::Compared { .. }
             | Self::LeaseRenewal(_)
+            | Self::MintFailed(_)
+            | Self::MintJoined(_)
+            | Self::Minted(_)
+            | Self::Minting(_)
             | Self::Opened(_)
             | Self::RateRefused { .. }
             | Self::Resolve(_)
@@ -253,6 +268,8 @@ impl Event {
         match self {
             Self::Intent(intent) => intent.changes.iter().all(ChangeNote::takes_away),
             Self::QuarantineEnded { .. } => false,
+            // They complete a mint that was begun.
+            Self::MintFailed(_) | Self::Minted(_) => true,
             // A daemon that starts on a full disk can close steps and take access away.
             Self::Rotated { .. } | Self::Signed(_) | Self::Started { .. } => true,
             event => event.is_always_synced(),

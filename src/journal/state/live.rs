@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use super::mints::Mints;
 use super::open_step::LiveOpening;
 use super::remembered::Remembered;
 use super::requests::{DoneRequest, RequestNote, RequestTable};
@@ -30,6 +31,7 @@ pub struct Live {
     /// The last attempts at closed steps.
     attempts: Remembered<StepKey, i32, MAX_CLOSED_ATTEMPTS>,
     leases: LeaseTable,
+    mints: Mints,
     requests: RequestTable,
     usage: Usage,
     /// The batches that are announced and not in force yet, with their requests.
@@ -66,6 +68,11 @@ impl Live {
     /// The live leases.
     pub fn leases(&self) -> &LeaseTable {
         &self.leases
+    }
+
+    /// The mints that are under way.
+    pub(crate) fn mints(&self) -> &Mints {
+        &self.mints
     }
 
     /// The uses of resources.
@@ -151,6 +158,11 @@ impl Live {
             Event::LeaseRevoked { lease, .. } => {
                 self.leases.remove(*lease);
             }
+            Event::MintFailed(line) => self.mints.take_failed(line, &mut self.leases),
+            Event::MintJoined(line) | Event::Minted(line) => {
+                self.mints.take_made(line, &mut self.leases);
+            }
+            Event::Minting(line) => self.mints.begin(line),
             Event::Opened(opening) => self.open(opening),
             Event::QuarantineEnded { .. } => self.is_quarantined = false,
             Event::Restored { .. } => {
@@ -219,6 +231,7 @@ impl Live {
             abandoned: checkpoint.abandoned,
             announced: checkpoint.announced.iter().cloned().collect(),
             is_quarantined: checkpoint.quarantined,
+            mints: Mints::start_from(&checkpoint.mints),
             ..Self::default()
         };
         for Attempt { key, number } in &checkpoint.attempts {
@@ -257,6 +270,7 @@ impl Live {
             announced: self.announced.iter().cloned().collect(),
             attempts: attempts.collect(),
             unwritten: unwritten.map(|opening| opening.record().id).collect(),
+            mints: self.mints.iter().cloned().collect(),
             quarantined: self.is_quarantined,
         }
     }

@@ -35,6 +35,9 @@ impl Usage {
                 opening.id
             }
             Event::Closed { opening, .. } => *opening,
+            Event::MintFailed(line) => line.opening,
+            Event::MintJoined(line) | Event::Minted(line) => line.opening,
+            Event::Minting(line) => line.opening,
             Event::LeaseRenewal(line) if matches!(line.outcome, RenewalOutcome::Allow { .. }) => {
                 line.opening
             }

@@ -341,6 +341,11 @@ impl Chain {
         Position(self.last)
     }
 
+    /// The place of the next line.
+    pub(crate) fn next_decision_id(&self) -> DecisionId {
+        self.decision_id(Position(self.last + 1))
+    }
+
     pub(crate) fn decision_id(&self, position: Position) -> DecisionId {
         DecisionId { file: self.number, line: position.0 }
     }

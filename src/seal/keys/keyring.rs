@@ -25,7 +25,10 @@ use crate::seal::memory::secret_memory::SecretKey;
 use crate::seal::permutation::{invert, permute};
 use crate::seal::prf::prf;
 use crate::seal::record::{RecordKey, Sealed};
-use crate::seal::{NoRandomness, OpenError, random};
+use crate::seal::{NoRandomness, OpenError, random, random_key};
+
+/// The id of the key of this process, which seals records that are in memory only.
+const IN_MEMORY: KeyId = KeyId(*b"inmemory");
 
 /// The unwrapped keys of one broker. They change while it runs, when keys are rotated.
 pub struct Keyring {
@@ -37,6 +40,8 @@ pub struct Keyring {
     backup: hmac::Key,
     keyring: hmac::Key,
     place: hmac::Key,
+    /// Seals records that are in memory only. It is made at start, so no rotation concerns them.
+    in_memory: SecretKey,
 }
 
 #[derive(Clone)]
@@ -50,7 +55,7 @@ struct UnwrappedKeys {
 }
 
 impl Keyring {
-    /// A keyring of these keys, the oldest DEK first; `None` if there is no DEK.
+    /// A keyring of these keys, the oldest DEK first; `None` if there is no DEK, or no random numbers.
     pub(crate) fn new(
         kek_id: KeyId,
         unwrapped: Vec<(Dek, SecretKey)>,
@@ -74,6 +79,7 @@ impl Keyring {
             backup: derive(&host, b"keyhatch/v1/backup manifest"),
             keyring: derive(&host, b"keyhatch/v1/keyring tag"),
             place: derive(&host, b"keyhatch/v1/decision id"),
+            in_memory: random_key().ok()?,
         })
     }
 
@@ -124,7 +130,7 @@ impl Keyring {
         });
     }
 
-    /// Seals one record under the newest DEK.
+    /// Seals one record: under the newest DEK, or under the key of this process if such records are in memory only.
     ///
     /// # Errors
     /// If there are no random numbers.
@@ -136,10 +142,14 @@ impl Keyring {
     ) -> Result<Sealed, NoRandomness> {
         let nonce = random::<24>()?;
         let keys = self.keys.load();
-        let aad = aad::record(key, version, keys.newest);
-        let dek = keys.keys.get(&keys.newest).ok_or(NoRandomness)?;
+        let (id, dek) = match key.kind.is_in_memory() {
+            true => (IN_MEMORY, Some(&self.in_memory)),
+            false => (keys.newest, keys.keys.get(&keys.newest).map(AsRef::as_ref)),
+        };
+        let aad = aad::record(key, version, id);
+        let dek = dek.ok_or(NoRandomness)?;
         let ciphertext = cipher::encrypt(dek, &nonce, plaintext, &aad).ok_or(NoRandomness)?;
-        Ok(Sealed::assemble(keys.newest, version, &nonce, &ciphertext))
+        Ok(Sealed::assemble(id, version, &nonce, &ciphertext))
     }
 
     /// Opens a record that holds no values.
@@ -163,7 +173,10 @@ impl Keyring {
         sealed: &Sealed,
     ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
         let keys = self.keys.load();
-        let dek = keys.keys.get(&sealed.dek()).ok_or(OpenError)?;
+        let dek = match key.kind.is_in_memory() {
+            true => &self.in_memory,
+            false => keys.keys.get(&sealed.dek()).ok_or(OpenError)?,
+        };
         let aad = aad::record(key, sealed.version(), sealed.dek());
         cipher::decrypt(dek, &sealed.nonce(), sealed.ciphertext(), &aad).ok_or(OpenError)
     }

@@ -261,13 +261,46 @@ fn values_are_opened_only_by_a_permit() {
     let mut callers = callers;
     callers.sort();
     assert_eq!(callers, ["journal/commit/permit.rs", "seal/values.rs"]);
-    // A permit is made in one place, after its journal line.
-    let makers: Vec<_> = sources()
-        .into_iter()
-        .filter(|(_, _, code)| code.contains("Permit::new("))
-        .map(|(_, path, _)| path.display().to_string())
-        .collect();
-    assert_eq!(makers, ["journal/commit/mod.rs"]);
+}
+
+/// The functions of a text, each with what follows it.
+fn functions(code: &str) -> impl Iterator<Item = &str> {
+    code.split("fn ").skip(1)
+}
+
+#[test]
+fn a_permit_is_made_after_its_line_and_has_one_purpose() {
+    let mut makers = BTreeSet::new();
+    for (_, path, code) in sources() {
+        for function in functions(&code) {
+            let name = function.split(['(', '<']).next().unwrap_or_default();
+            for maker in ["Permit::to_root(", "Permit::to_hand_out("] {
+                if function.contains(maker) {
+                    makers.insert(format!("{}: {name}: {maker}", path.display()));
+                }
+            }
+            // A root is opened for a line that says so, and for nothing else.
+            let says_so =
+                ["Event::Minting(", "Event::Tested("].iter().any(|l| function.contains(l));
+            assert!(
+                says_so || !function.contains("Permit::to_root("),
+                "{}: {name}",
+                path.display()
+            );
+        }
+        let is_definition = path == Path::new("journal/commit/permit.rs");
+        for purpose in code.split("Permit<").skip(1).filter(|_| !is_definition) {
+            let is_one = purpose.starts_with("HandOut>") || purpose.starts_with("Root>");
+            assert!(is_one || purpose.starts_with("'_>"), "{} takes either", path.display());
+        }
+    }
+    let known = [
+        "journal/commit/mints.rs: begin_mint: Permit::to_root(",
+        "journal/commit/mints.rs: hand_out: Permit::to_hand_out(",
+        "journal/commit/mod.rs: commit_test: Permit::to_root(",
+        "journal/commit/mod.rs: new: Permit::to_hand_out(",
+    ];
+    assert_eq!(makers.iter().map(String::as_str).collect::<Vec<_>>(), known);
 }
 
 #[test]

@@ -1,0 +1,234 @@
+//! Credentials that an upstream makes: from a decision to the root, and from the upstream's answer to the step.
+//!
+//! ```text
+//! resolve ─ minting ─ Permit<Root> ─ upstream ─ minted ─────┬─ Permit<HandOut>
+//! resolve ───────────────────────────────────── mint_joined ┘
+//! ```
+//!
+//! A decision whose credential is awaited has a lease and no permit. `minting` gives the permit for the root. After
+//! `minted`, each lease that waits gets a permit for what was made, if it is live and nothing has changed.
+
+use std::sync::Arc;
+
+use super::{CommitError, minted_record};
+use crate::integration::Source;
+use crate::journal::commit::permit::{HandOut, Permit, Root};
+use crate::journal::event::{Event, MintFailedLine, MintFault, MintedLine, MintingLine};
+use crate::journal::{DecisionId, Journal, LiveOpening, Unavailable};
+use crate::lease::{Lease, MintedCredential};
+use crate::model::{Id, Timestamp};
+use crate::seal::RecordKey;
+
+/// A mint that is about to begin, for a decision that is committed.
+pub struct MintRequest<'a> {
+    /// The snapshot that the decision was made on.
+    pub epoch: u64,
+    /// The step that asks.
+    pub opening: &'a LiveOpening,
+    /// The decision.
+    pub decision: DecisionId,
+    /// Its lease.
+    pub lease: Id,
+    /// The protocol.
+    pub source: Source,
+    /// The full name of the connection.
+    pub resource: String,
+    /// The record with the root.
+    pub record: RecordKey,
+    /// The version of the root.
+    pub version: u64,
+}
+
+/// What an upstream tells of a credential that it has made. It contains no secret.
+pub struct Made {
+    /// Its name in the upstream's audit log, if it has one.
+    pub handle: Option<String>,
+    /// When the upstream no longer accepts it.
+    pub credential_expire_time: Timestamp,
+    /// The upstream's number of the request, if it told the number.
+    pub upstream_request: Option<String>,
+}
+
+/// A lease that waits for what a mint makes.
+pub struct Waiter<'a> {
+    /// The newest snapshot, which still allows the decision.
+    pub epoch: u64,
+    /// The step that waits.
+    pub opening: &'a LiveOpening,
+    /// Its decision.
+    pub decision: DecisionId,
+    /// Its lease.
+    pub lease: Id,
+    /// The protocol.
+    pub source: Source,
+    /// The full name of the connection.
+    pub resource: String,
+}
+
+impl Journal {
+    /// Begins a mint: writes its line, and makes the permit for the root. The mint's id is the opaque id of that line.
+    ///
+    /// # Errors
+    /// As [`Journal::commit`]; [`CommitError::LeaseEnded`] if the lease of the decision has ended.
+    pub fn begin_mint(
+        &self,
+        now: Timestamp,
+        request: MintRequest<'_>,
+    ) -> Result<(Id, Permit<Root>), CommitError> {
+        let MintRequest { epoch, opening, decision, lease, source, resource, record, version } =
+            request;
+        let mut chain = self.lock()?;
+        chain.live_mut().expire(now);
+        chain.live().check_decision(epoch, opening)?;
+        chain.live().leases().find(lease).ok_or(CommitError::LeaseEnded)?;
+        let mint = chain.next_decision_id().to_mint(&self.keyring);
+        let line = MintingLine {
+            mint,
+            decision,
+            opening: opening.record().id,
+            principal: opening.principal(),
+            lease,
+            source,
+            resource,
+            uid: record.uid,
+            version,
+        };
+        let position = chain.append(now, &Event::Minting(Box::new(line)))?;
+        Ok((mint, Permit::to_root(record, version, chain.decision_id(position))))
+    }
+
+    /// Ends a mint whose credential the upstream has made. If the lease of its decision awaits the credential, the
+    /// lease is on the credential from now on.
+    ///
+    /// # Errors
+    /// If the mint is not under way, or the line cannot be written. The credential must not be used then.
+    pub fn minted(
+        &self,
+        now: Timestamp,
+        mint: Id,
+        made: Made,
+    ) -> Result<Arc<MintedCredential>, Unavailable> {
+        let Made { handle, credential_expire_time, upstream_request } = made;
+        let credential = Arc::new(MintedCredential { mint, handle, credential_expire_time });
+        let mut chain = self.lock()?;
+        let begun = chain.live().mints().find(mint).ok_or(Unavailable)?;
+        let line = MintedLine {
+            credential: Arc::clone(&credential),
+            opening: begun.opening,
+            lease: begun.lease,
+            source: begun.source,
+            resource: begun.resource.clone(),
+            version: begun.version,
+            upstream_request,
+        };
+        chain.append(now, &Event::Minted(Box::new(line)))?;
+        Ok(credential)
+    }
+
+    /// Ends a mint that has made nothing. If the lease of its decision awaits the credential, the lease ends.
+    ///
+    /// # Errors
+    /// If the mint is not under way, or the line cannot be written.
+    pub fn mint_failed(
+        &self,
+        now: Timestamp,
+        mint: Id,
+        fault: MintFault,
+    ) -> Result<(), Unavailable> {
+        let mut chain = self.lock()?;
+        let line = failed(chain.live().mints().find(mint).ok_or(Unavailable)?, fault);
+        chain.append(now, &line).map(drop)
+    }
+
+    /// Hands a minted credential to a step that has waited for it: makes the permit, and returns the lease. If the lease
+    /// is not on the credential yet, a line is written, and the lease ends with the credential at the latest.
+    ///
+    /// # Errors
+    /// As [`Journal::commit`]; [`CommitError::LeaseEnded`] if the lease has ended.
+    pub fn hand_out(
+        &self,
+        now: Timestamp,
+        waiter: Waiter<'_>,
+        credential: &Arc<MintedCredential>,
+    ) -> Result<(Permit<HandOut>, Lease), CommitError> {
+        let Waiter { epoch, opening, decision, lease, source, resource } = waiter;
+        let mut chain = self.lock()?;
+        chain.live_mut().expire(now);
+        chain.live().check_decision(epoch, opening)?;
+        let find = |live: &crate::journal::Live| {
+            let found = live.leases().find(lease);
+            found.filter(|lease| lease.opening == opening.record().id).cloned()
+        };
+        let found = find(chain.live()).ok_or(CommitError::LeaseEnded)?;
+        if found.is_awaited() {
+            let line = MintedLine {
+                credential: Arc::clone(credential),
+                opening: found.opening,
+                lease,
+                source,
+                resource,
+                version: found.version,
+                upstream_request: None,
+            };
+            chain.append(now, &Event::MintJoined(Box::new(line)))?;
+        }
+        let lease = find(chain.live()).filter(|lease| lease.credential() == Some(credential));
+        let lease = lease.ok_or(CommitError::LeaseEnded)?;
+        Ok((Permit::to_hand_out(minted_record(credential.mint), lease.version, decision), lease))
+    }
+
+    /// Ends a lease that gets no credential. Does nothing if its credential is no longer awaited.
+    ///
+    /// # Errors
+    /// If the line cannot be written. The lease then stays until it expires; nothing is handed out under it.
+    pub fn stop_waiting(
+        &self,
+        now: Timestamp,
+        lease: Id,
+        mint: Option<Id>,
+        resource: String,
+        fault: MintFault,
+    ) -> Result<(), Unavailable> {
+        let mut chain = self.lock()?;
+        let found = chain.live().leases().find(lease).filter(|lease| lease.is_awaited());
+        let Some(opening) = found.map(|lease| lease.opening) else { return Ok(()) };
+        let line = MintFailedLine { mint, opening, lease, resource, fault };
+        chain.append(now, &Event::MintFailed(Box::new(line))).map(drop)
+    }
+
+    /// At start: ends the mints that were under way when the daemon stopped, and the leases that awaited a credential.
+    ///
+    /// # Errors
+    /// If the lines cannot be written.
+    pub fn interrupt_mints(&self, now: Timestamp) -> Result<(), Unavailable> {
+        let mut chain = self.lock()?;
+        let live = chain.live();
+        let mut lines: Vec<Event> =
+            live.mints().iter().map(|begun| failed(begun, MintFault::interrupted())).collect();
+        let is_ended = |lease: &Lease| live.mints().iter().any(|begun| begun.lease == lease.id);
+        let awaited = live.leases().iter().filter(|lease| lease.is_awaited() && !is_ended(lease));
+        lines.extend(awaited.map(|lease| {
+            let (lease, opening, resource) = (lease.id, lease.opening, lease.ask.target.to_text());
+            let fault = MintFault::interrupted();
+            Event::MintFailed(Box::new(MintFailedLine {
+                mint: None,
+                opening,
+                lease,
+                resource,
+                fault,
+            }))
+        }));
+        chain.append_all(now, &lines).map(drop)
+    }
+}
+
+/// The line of a mint that has made nothing.
+fn failed(begun: &MintingLine, fault: MintFault) -> Event {
+    Event::MintFailed(Box::new(MintFailedLine {
+        mint: Some(begun.mint),
+        opening: begun.opening,
+        lease: begun.lease,
+        resource: begun.resource.clone(),
+        fault,
+    }))
+}

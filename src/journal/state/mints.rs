@@ -1,0 +1,48 @@
+//! The mints that are under way: begun, and neither made nor failed.
+
+use crate::journal::event::{MintFailedLine, MintedLine, MintingLine};
+use crate::lease::LeaseTable;
+use crate::model::{Id, IdMap};
+
+/// The mints that are under way.
+#[derive(Debug, Default)]
+pub(crate) struct Mints(IdMap<MintingLine>);
+
+impl Mints {
+    pub(super) fn start_from(mints: &[MintingLine]) -> Self {
+        Self(mints.iter().map(|line| (line.mint, line.clone())).collect())
+    }
+
+    /// The mint of this id, if it is under way.
+    pub(crate) fn find(&self, mint: Id) -> Option<&MintingLine> {
+        self.0.get(&mint)
+    }
+
+    /// All mints that are under way, in no order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &MintingLine> {
+        self.0.values()
+    }
+
+    pub(super) fn begin(&mut self, line: &MintingLine) {
+        self.0.insert(line.mint, line.clone());
+    }
+
+    /// Takes in what the upstream has made. Only a lease that awaits it changes: a mint that replaces a credential
+    /// before its end leaves the lease on that credential as it is.
+    pub(super) fn take_made(&mut self, line: &MintedLine, leases: &mut LeaseTable) {
+        self.0.remove(&line.credential.mint);
+        if leases.find(line.lease).is_some_and(crate::lease::Lease::is_awaited) {
+            leases.bind(line.lease, &line.credential);
+        }
+    }
+
+    /// Takes in that nothing was made.
+    pub(super) fn take_failed(&mut self, line: &MintFailedLine, leases: &mut LeaseTable) {
+        if let Some(mint) = line.mint {
+            self.0.remove(&mint);
+        }
+        if leases.find(line.lease).is_some_and(crate::lease::Lease::is_awaited) {
+            leases.remove(line.lease);
+        }
+    }
+}
