@@ -26,7 +26,7 @@ pub use accept::timeouts::{OpenRequest, Timeouts, Traffic, WaitingReply};
 pub use certificate::authority::{Authority, AuthorityError, Issued, KeyAndCertificate};
 pub use certificate::request::{
     PemFault, RequestError, check_certificate, check_pair, check_private_key, first_validity,
-    new_request, request_for, requested_key,
+    new_request, private_key_der, request_for, requested_key,
 };
 pub use certificate::root::RootKey;
 pub use certificate::svid::{Svid, SvidError};

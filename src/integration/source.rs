@@ -8,8 +8,10 @@ use serde::{Deserialize, Serialize};
 pub enum Source {
     /// AWS STS, AssumeRole.
     AwsSts,
-    /// Microsoft Entra ID, client secret: Azure and Teams.
+    /// Microsoft Entra ID, client secret, for Azure or the API that the connection names.
     Entra,
+    /// Microsoft Entra ID, client secret, for Microsoft Graph.
+    EntraGraph,
     /// A Google service account's access token.
     Gcp,
     /// OAuth 2.0, client credentials.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::egress::EgressError;
+
 /// Why nothing was made. It contains no value, and of the upstream's reply only codes of a strict form.
 #[derive(Clone, Debug)]
 pub struct Failure {
@@ -22,8 +24,36 @@ pub enum FailureReason {
     EgressDenied,
     /// The upstream's reply is not of the protocol: `UPSTREAM_INVALID`.
     Invalid,
-    /// The upstream refuses the root or the request: `UPSTREAM_REFUSED`.
+    /// The upstream refuses the root or the request, or a field makes no request: `UPSTREAM_REFUSED`.
     Refused,
     /// The upstream cannot be reached, or fails: `UPSTREAM_UNAVAILABLE`.
     Unavailable,
+}
+
+impl Failure {
+    pub(super) fn new(reason: FailureReason, detail: impl Into<String>) -> Self {
+        Self { reason, detail: detail.into(), retry_after: None, upstream_request: None }
+    }
+
+    /// The reply is not of the protocol. `text` says what is wrong with it.
+    pub(super) fn invalid(text: &str) -> Self {
+        Self::new(FailureReason::Invalid, text)
+    }
+
+    /// A field makes no request. `text` goes on after the field's name; it shows no value.
+    pub(super) fn field(name: &str, text: &str) -> Self {
+        let detail = format!("the field {name} {text}; nothing was sent, so change the connection");
+        Self::new(FailureReason::Refused, detail)
+    }
+}
+
+impl From<EgressError> for Failure {
+    fn from(error: EgressError) -> Self {
+        match error {
+            EgressError::Denied(text) => Self::new(FailureReason::EgressDenied, text),
+            EgressError::Malformed(text) => Self::new(FailureReason::Refused, text),
+            EgressError::Invalid(text) => Self::new(FailureReason::Invalid, text),
+            EgressError::Unavailable(text) => Self::new(FailureReason::Unavailable, text),
+        }
+    }
 }

@@ -1,14 +1,27 @@
 //! Makes short-lived credentials upstream: one file a protocol. It knows neither journal nor broker.
+//!
+//! A protocol builds its request from the connection's fields and reads the reply; both are pure. Of a reply only what has a
+//! strict form travels: tokens to the step, codes and request numbers to operators.
 
+mod aws;
+mod bearer;
+mod clock;
+mod entra;
 mod failure;
+mod gcp;
+mod oauth2;
+mod reply;
+mod roots;
+mod two_step;
 
 pub use failure::{Failure, FailureReason};
 
 use std::time::Duration;
 
-use crate::egress::Egress;
+use crate::egress::{EXCHANGE_TIMEOUT, Egress};
 use crate::integration::Source;
-use crate::model::{Fields, Id, RunName, StepName, Timestamp, WorkflowName};
+use crate::model::{FieldName, Fields, Id, RunName, StepName, Timestamp, Value, WorkflowName};
+use roots::Roots;
 
 /// Who a credential is made for.
 pub struct Ask {
@@ -28,7 +41,8 @@ pub struct Ask {
 pub struct Minted {
     /// What a step gets, by the names of the kind's minted fields.
     pub fields: Fields,
-    /// Its end, if the upstream tells it.
+    /// Its end by this machine's clock, if the upstream tells it: later than now, and no later than the connection's
+    /// `mint_seconds`.
     pub expire_time: Option<Timestamp>,
     /// Its name in the upstream's audit log, which is no secret: an access key ID, a token's hash.
     pub handle: Option<String>,
@@ -36,26 +50,50 @@ pub struct Minted {
     pub upstream_request: Option<String>,
 }
 
-/// For how long a credential is asked for, if its connection says so: the field `mint_seconds`.
+/// For how long a credential is asked for, if its connection says so: the field `mint_seconds`. No credential counts as
+/// longer, even if the upstream cannot be asked for a time.
 pub fn asked_life(roots: &Fields) -> Option<Duration> {
-    let (_, value) = roots.iter().find(|(name, _)| name.as_str() == "mint_seconds")?;
-    std::str::from_utf8(value.expose()).ok()?.parse().ok().map(Duration::from_secs)
+    let text = Roots(roots).optional("mint_seconds").ok()??;
+    text.parse().ok().map(Duration::from_secs)
 }
 
-/// Makes a credential. `roots` are all fields of the connection.
+/// Makes a credential. `roots` are all fields of the connection. It takes at most [`EXCHANGE_TIMEOUT`], with all its
+/// requests.
 ///
 /// # Errors
-/// If the upstream cannot be reached, refuses, or answers something else.
+/// If the upstream cannot be reached, refuses, or answers something else; or if the fields make no request.
 pub async fn mint(
-    _egress: &Egress,
-    _source: Source,
-    _roots: &Fields,
-    _ask: &Ask,
+    egress: &Egress,
+    source: Source,
+    roots: &Fields,
+    ask: &Ask,
 ) -> Result<Minted, Failure> {
-    Err(Failure {
-        reason: FailureReason::Unavailable,
-        detail: "skeleton".to_owned(),
-        retry_after: None,
-        upstream_request: None,
-    })
+    let roots = Roots(roots);
+    let made = async {
+        match source {
+            Source::AwsSts => aws::mint(egress, roots, ask).await,
+            Source::Entra => entra::mint(egress, roots, ask, entra::AZURE).await,
+            Source::EntraGraph => entra::mint(egress, roots, ask, entra::GRAPH).await,
+            Source::Gcp => gcp::mint(egress, roots, ask).await,
+            Source::Oauth2Client => oauth2::mint(egress, roots, ask).await,
+            Source::TwoStep => two_step::mint(egress, roots, ask).await,
+        }
+    };
+    let late = |_| {
+        let text = format!("the upstream did not answer within {} s", EXCHANGE_TIMEOUT.as_secs());
+        Failure::new(FailureReason::Unavailable, text)
+    };
+    tokio::time::timeout(EXCHANGE_TIMEOUT, made).await.map_err(late)?
 }
+
+/// Fields by these names.
+fn fields<'a>(pairs: impl IntoIterator<Item = (&'a str, Value)>) -> Result<Fields, Failure> {
+    let named = pairs.into_iter().map(|(name, value)| {
+        let name = FieldName::parse(name).map_err(|error| Failure::invalid(&error.to_string()))?;
+        Ok((name, value))
+    });
+    named.collect()
+}
+
+#[cfg(test)]
+mod samples;

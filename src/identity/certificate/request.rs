@@ -123,6 +123,15 @@ pub fn check_private_key(text: &[u8]) -> Result<(), PemFault> {
     }
 }
 
+/// The private key of a PEM text, as DER: PKCS#8, PKCS#1 or SEC1, as its label says.
+///
+/// # Errors
+/// [`PemFault::PrivateKey`].
+pub fn private_key_der(pem: &[u8]) -> Result<Zeroizing<Vec<u8>>, PemFault> {
+    let key = PrivateKeyDer::from_pem_slice(pem).map_err(|_| PemFault::PrivateKey)?;
+    Ok(Zeroizing::new(key.secret_der().to_vec()))
+}
+
 /// Checks that a private key belongs to a certificate. It succeeds for key types that it cannot compare.
 ///
 /// # Errors

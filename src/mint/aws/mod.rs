@@ -1,0 +1,121 @@
+//! AWS STS, AssumeRole: version 2011-06-15, in the form of the query protocol.
+
+mod endpoint;
+mod reply;
+mod session;
+mod sigv4;
+mod xml;
+
+use std::collections::BTreeMap;
+
+use form_urlencoded::Serializer;
+
+use crate::egress::{Egress, Request};
+use crate::model::{Timestamp, Value};
+
+use super::failure::Failure;
+use super::reply::exchange;
+use super::roots::{Roots, is_of, text_value};
+use super::{Ask, Minted, clock};
+use endpoint::Endpoint;
+use sigv4::{Signer, Unsigned};
+
+const CONTENT_TYPE: &str = "application/x-www-form-urlencoded; charset=utf-8";
+/// How long a session may last, in seconds.
+const SECONDS: std::ops::RangeInclusive<u32> = 900..=43_200;
+
+/// Makes the credentials of a role session. If STS refuses the request for its time, it is signed once more by the reply's
+/// `Date`. A repeated request makes another session, which nobody gets.
+///
+/// # Errors
+/// See [`super::mint`].
+pub async fn mint(egress: &Egress, roots: Roots<'_>, ask: &Ask) -> Result<Minted, Failure> {
+    let call = Call::of(roots, ask)?;
+    let mut reply = exchange(egress, call.request(roots, ask.now)).await?;
+    if reply::is_skewed(&reply)
+        && let Some(theirs) = clock::differing(reply.date, ask.now)
+    {
+        reply = exchange(egress, call.request(roots, theirs)).await?;
+    }
+    reply::minted(&reply, roots, ask.now)
+}
+
+/// A call of AssumeRole, not yet signed.
+struct Call<'a> {
+    endpoint: Endpoint<'a>,
+    signer: Signer<'a>,
+    body: String,
+}
+
+impl<'a> Call<'a> {
+    fn of(roots: Roots<'a>, ask: &Ask) -> Result<Self, Failure> {
+        let endpoint = Endpoint::of(roots)?;
+        let is_header = |text: &str| text.chars().all(|c| c.is_ascii_graphic());
+        let id = "source_access_key_id";
+        let access_key_id = roots.checked(id, "an access key ID", |text| is_of(text, "_"))?;
+        let token = "source_session_token";
+        let signer = Signer {
+            access_key_id: access_key_id.ok_or_else(|| Failure::field(id, "is missing"))?,
+            secret_access_key: roots.bytes("source_secret_access_key")?,
+            session_token: roots.checked(token, "a session token", is_header)?,
+            region: endpoint.region,
+            service: "sts",
+        };
+        let body = form(roots, ask, endpoint.partition)?;
+        Ok(Self { endpoint, signer, body })
+    }
+
+    fn request(&self, roots: Roots<'_>, now: Timestamp) -> Request {
+        let body = self.body.as_bytes();
+        let Endpoint { host, path, url, .. } = &self.endpoint;
+        let headers =
+            self.signer.sign(&Unsigned { host, path, content_type: CONTENT_TYPE, body }, now);
+        roots.request("POST", text_value(url), headers, Value::new(body.to_vec()))
+    }
+}
+
+/// The parameters of AssumeRole, in botocore's order.
+fn form(roots: Roots<'_>, ask: &Ask, partition: &str) -> Result<String, Failure> {
+    let is_account = |text: &str| text.len() == 12 && text.chars().all(|c| c.is_ascii_digit());
+    let account = roots.checked("account_id", "an account ID of 12 digits", is_account)?;
+    let account = account.ok_or_else(|| Failure::field("account_id", "is missing"))?;
+    let role =
+        roots.checked("role", "a role's name, with its path", |text| is_of(text, "_+=,.@-/"))?;
+    let role = role.ok_or_else(|| Failure::field("role", "is missing"))?.trim_start_matches('/');
+    let mut form = Serializer::new(String::new());
+    form.append_pair("Action", "AssumeRole").append_pair("Version", "2011-06-15");
+    form.append_pair("RoleArn", &format!("arn:{partition}:iam::{account}:role/{role}"));
+    form.append_pair("RoleSessionName", &session::session_name(ask));
+    let is_time = |text: &str| text.parse().is_ok_and(|seconds: u32| SECONDS.contains(&seconds));
+    let time = roots.checked("mint_seconds", "a number of 900 to 43200", is_time)?;
+    let policy = roots.optional("policy")?;
+    let parameters = [
+        ("DurationSeconds", time),
+        ("ExternalId", roots.optional("external_id")?),
+        ("Policy", policy),
+    ];
+    for (name, value) in parameters {
+        if let Some(value) = value {
+            form.append_pair(name, value);
+        }
+    }
+    let arns = roots.optional("policy_arns")?.unwrap_or_default();
+    for (number, arn) in (1..).zip(arns.split_whitespace()) {
+        form.append_pair(&format!("PolicyArns.member.{number}.arn"), arn);
+    }
+    for (number, (key, value)) in (1..).zip(tags(roots)?) {
+        form.append_pair(&format!("Tags.member.{number}.Key"), &key);
+        form.append_pair(&format!("Tags.member.{number}.Value"), &value);
+    }
+    Ok(form.finish())
+}
+
+/// The session's tags: a JSON object of texts.
+fn tags(roots: Roots<'_>) -> Result<BTreeMap<String, String>, Failure> {
+    let text = roots.optional("session_tags")?.unwrap_or("{}");
+    serde_json::from_str(text)
+        .map_err(|_| Failure::field("session_tags", "is no JSON object of texts"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,57 @@
+//! When a credential ends, by this machine's clock.
+
+use std::time::Duration;
+
+use crate::model::Timestamp;
+
+use super::failure::Failure;
+
+/// Clocks that differ by less are taken for equal: `Date` is in whole seconds, and a reply takes time.
+const TOLERANCE: Duration = Duration::from_secs(60);
+
+/// The upstream's clock if it differs from ours; `None` if the clocks agree, or the upstream tells no time.
+pub fn differing(theirs: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
+    theirs.filter(|theirs| theirs.since(now).max(now.since(*theirs)) > TOLERANCE)
+}
+
+/// The end that an upstream tells, by our clock: if `theirs` shows that the clocks differ, what counts is how long the
+/// credential lives. It is never later than was `asked`, so that no lease is longer than the connection says.
+///
+/// # Errors
+/// If the credential has ended already.
+pub fn end(
+    told: Timestamp,
+    theirs: Option<Timestamp>,
+    now: Timestamp,
+    asked: Option<Duration>,
+) -> Result<Timestamp, Failure> {
+    let told = differing(theirs, now).map_or(told, |theirs| now.after(told.since(theirs)));
+    if told <= now {
+        return Err(Failure::invalid(
+            "the upstream made a credential that has ended already; compare this machine's clock with the upstream's",
+        ));
+    }
+    Ok(asked.map_or(told, |asked| told.min(now.after(asked))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_seconds(seconds)
+    }
+
+    #[test]
+    fn an_end_is_by_our_clock_and_never_later_than_asked() {
+        let hour = Some(Duration::from_secs(3600));
+        assert_eq!(end(at(5000), None, at(1000), None).unwrap(), at(5000));
+        assert_eq!(end(at(5000), Some(at(1060)), at(1000), hour).unwrap(), at(4600));
+        // Our clock is ten minutes late, or early: an hour is an hour.
+        assert_eq!(end(at(5200), Some(at(1600)), at(1000), None).unwrap(), at(4600));
+        assert_eq!(end(at(4000), Some(at(400)), at(1000), None).unwrap(), at(4600));
+        for (told, theirs) in [(1000, None), (999, Some(990)), (400, Some(400))] {
+            assert!(end(at(told), theirs.map(at), at(1000), hour).is_err(), "{told}");
+        }
+    }
+}
