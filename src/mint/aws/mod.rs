@@ -6,8 +6,6 @@ mod session;
 mod sigv4;
 mod xml;
 
-use std::collections::BTreeMap;
-
 use form_urlencoded::Serializer;
 
 use crate::egress::{Egress, Request};
@@ -100,21 +98,22 @@ fn form(roots: Roots<'_>, ask: &Ask, partition: &str) -> Result<String, Failure>
         }
     }
     let arns = roots.optional("policy_arns")?.unwrap_or_default();
-    for (number, arn) in (1..).zip(arns.split_whitespace()) {
+    for (number, arn) in (1..).zip(arns.split(',').map(str::trim).filter(|arn| !arn.is_empty())) {
         form.append_pair(&format!("PolicyArns.member.{number}.arn"), arn);
     }
     for (number, (key, value)) in (1..).zip(tags(roots)?) {
-        form.append_pair(&format!("Tags.member.{number}.Key"), &key);
-        form.append_pair(&format!("Tags.member.{number}.Value"), &value);
+        form.append_pair(&format!("Tags.member.{number}.Key"), key);
+        form.append_pair(&format!("Tags.member.{number}.Value"), value);
     }
     Ok(form.finish())
 }
 
-/// The session's tags: a JSON object of texts.
-fn tags(roots: Roots<'_>) -> Result<BTreeMap<String, String>, Failure> {
-    let text = roots.optional("session_tags")?.unwrap_or("{}");
-    serde_json::from_str(text)
-        .map_err(|_| Failure::field("session_tags", "is no JSON object of texts"))
+/// The session's tags: `KEY=VALUE`, with commas between them.
+fn tags(roots: Roots<'_>) -> Result<Vec<(&str, &str)>, Failure> {
+    let text = roots.optional("session_tags")?.unwrap_or_default();
+    let tags = text.split(',').filter(|_| !text.is_empty()).map(|tag| tag.trim().split_once('='));
+    let tags: Option<Vec<_>> = tags.collect();
+    tags.ok_or_else(|| Failure::field("session_tags", "is not KEY=VALUE with commas between"))
 }
 
 #[cfg(test)]

@@ -59,14 +59,13 @@ pub fn minted(reply: &Reply, roots: Roots<'_>, now: Timestamp) -> Result<Minted,
     let told: Timestamp = text("Expiration")?
         .parse()
         .map_err(|_| Failure::invalid("the reply's Expiration is no time; check sts_url"))?;
-    let region = roots.optional("region")?.map(|region| ("region", text_value(region)));
     let made = [
         ("access_key_id", text_value(&id)),
         ("secret_access_key", text_value(&secret)),
         ("session_token", text_value(&token)),
     ];
     Ok(Minted {
-        fields: fields(made.into_iter().chain(region))?,
+        fields: fields(made)?,
         expire_time: Some(clock::end(told, reply.date, now, asked_life(roots.0))?),
         handle: Some(id),
         upstream_request: request_number(reply, &NUMBERS)
