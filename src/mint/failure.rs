@@ -49,11 +49,12 @@ impl Failure {
 
 impl From<EgressError> for Failure {
     fn from(error: EgressError) -> Self {
-        match error {
-            EgressError::Denied(text) => Self::new(FailureReason::EgressDenied, text),
-            EgressError::Malformed(text) => Self::new(FailureReason::Refused, text),
-            EgressError::Invalid(text) => Self::new(FailureReason::Invalid, text),
-            EgressError::Unavailable(text) => Self::new(FailureReason::Unavailable, text),
-        }
+        let reason = match error {
+            EgressError::Closed(_) | EgressError::Denied(_) => FailureReason::EgressDenied,
+            EgressError::Malformed(_) => FailureReason::Refused,
+            EgressError::Invalid(_) => FailureReason::Invalid,
+            EgressError::Unavailable(_) => FailureReason::Unavailable,
+        };
+        Self::new(reason, error.to_string())
     }
 }
