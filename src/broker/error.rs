@@ -262,14 +262,14 @@ pub enum Error {
     /// The caller's certificate is not that of a registered operator or executor.
     #[error("the certificate is not one of a registered operator or executor, or it was replaced")]
     Unregistered,
-    /// A destination field changes without every sensitive field.
+    /// A destination field, or `release` from minted to stored, changes without every sensitive field.
     #[error(
-        "{resource}: {destination} says where the credential is sent, so it changes only together with every sensitive field; give also: {missing}"
+        "{resource}: {destination} says where the credential is sent or what a step gets of it, so it changes only together with every sensitive field; give also: {missing}"
     )]
     SecretsRequired {
         /// Which connection.
         resource: ResourceName,
-        /// The destination field.
+        /// The destination field, or "release".
         destination: String,
         /// The sensitive fields that were not given.
         missing: String,

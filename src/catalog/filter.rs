@@ -3,12 +3,12 @@
 //! ```text
 //! filter = term { " AND " term }
 //! term   = field ("=" | "!=") value
-//! field  = name | integration | kind | disabled | default | updated_by | tags.KEY | labels.KEY
+//! field  = name | integration | kind | disabled | default | release | mintable | updated_by | tags.KEY | labels.KEY
 //! value  = text without spaces, or any text in double quotes; a * at the end stands for anything
 //! ```
 
 use super::record::ConnectionMetadata;
-use crate::model::{Invalid, TagKey};
+use crate::model::{Invalid, Release, TagKey};
 
 /// A filter on connections. The empty filter admits all.
 #[derive(Clone, Debug, Default)]
@@ -31,7 +31,9 @@ enum FilterField {
     Integration,
     Kind,
     Label(String),
+    Mintable,
     Name,
+    Release,
     Tag(TagKey),
     UpdatedBy,
 }
@@ -39,8 +41,8 @@ enum FilterField {
 const MAX_FILTER_BYTES: usize = 4096;
 const MAX_TERMS: usize = 32;
 const RULE: &str = "write terms such as kind = access_key, tags.env != prod or labels.team = a*, with AND \
-                    between them; fields: name, integration, kind, disabled, default, updated_by, tags.KEY, \
-                    labels.KEY";
+                    between them; fields: name, integration, kind, disabled, default, release, mintable, \
+                    updated_by, tags.KEY, labels.KEY";
 
 impl ConnectionFilter {
     /// Parses a filter.
@@ -115,7 +117,9 @@ impl FilterField {
             "disabled" => Some(Self::Disabled),
             "integration" => Some(Self::Integration),
             "kind" => Some(Self::Kind),
+            "mintable" => Some(Self::Mintable),
             "name" => Some(Self::Name),
+            "release" => Some(Self::Release),
             "updated_by" => Some(Self::UpdatedBy),
             _ => match text.split_once('.')? {
                 ("labels", key) => Some(Self::Label(key.to_owned())),
@@ -134,7 +138,12 @@ impl FilterField {
             Self::Integration => Some(connection.integration.as_str()),
             Self::Kind => Some(connection.kind.as_str()),
             Self::Label(key) => connection.labels.value(key),
+            Self::Mintable => Some(truth(connection.is_mintable())),
             Self::Name => Some(connection.name.as_str()),
+            Self::Release => Some(match connection.release {
+                Release::Minted => "minted",
+                Release::Stored => "stored",
+            }),
             Self::Tag(key) => connection.tags.value(key).map(crate::model::TagValue::as_str),
             Self::UpdatedBy => Some(&connection.updated_by),
         }

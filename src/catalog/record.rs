@@ -21,7 +21,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::access::{Bindings, Role, Scope};
-use crate::integration::Integration;
+use crate::integration::{self, Integration};
 use crate::model::{
     CompactMap, ConnectionName, ConnectionRef, ExecutorName, FieldName, GroupName, Id, Identifiers,
     IntegrationName, KindName, Labels, OperatorName, PinnedCertificate, Release, SecretName,
@@ -87,7 +87,7 @@ pub struct ConnectionMetadata {
     #[serde(default)]
     pub is_default: bool,
     /// What a step gets. Records before minting have no such key and are stored.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Release::is_stored")]
     pub release: Release,
     /// When the credential ends, as far as operators know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -133,6 +133,17 @@ impl ConnectionMetadata {
     pub fn expire_time(&self) -> Option<Timestamp> {
         let of_values = self.fields.values().filter_map(|field| field.expire_time);
         of_values.chain(self.expires).min()
+    }
+
+    /// True if the broker can mint credentials from the fields that are set.
+    pub fn is_mintable(&self) -> bool {
+        let integration = integration::find(&self.integration);
+        let kind = integration.and_then(|found| found.kind(self.kind.as_str()));
+        kind.is_some_and(|kind| integration::can_mint(kind, |rule| self.has(&rule.name)))
+    }
+
+    fn has(&self, field: &str) -> bool {
+        self.fields.keys().any(|name| name.as_str() == field)
     }
 
     /// Integration and name.

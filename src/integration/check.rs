@@ -2,55 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::checked::{Checked, CheckedField, PresentFields, Problem};
 use super::misplaced::misplaced;
 use super::pem::with_last_newline;
-use super::schema::{CredentialKind, FieldRule, Integration};
-use super::template::references;
-use crate::model::limits::{MAX_CONNECTION_BYTES, MAX_FIELDS, MAX_VALUE_BYTES};
-use crate::model::{FieldName, KindName, Value};
-
-/// The token that an http two_step connection fetches with its first request, by its name in Datadog's HTTP connections.
-const FETCHED_TOKEN: &str = "accessToken";
+use super::schema::{CredentialKind, FieldRule, Integration, find_field};
+use super::whole::check_whole;
+use crate::model::limits::MAX_VALUE_BYTES;
+use crate::model::{FieldName, KindName, Release, Value};
 
 /// The longest value of a field that has a pattern, in bytes.
 const MAX_PATTERN_TEXT_BYTES: usize = 4096;
-
-/// A problem of one field. It never shows a value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// The field; empty for a problem of all fields together.
-    pub field: String,
-    /// The fault and the remedy.
-    pub description: String,
-}
-
-impl Problem {
-    /// A problem with a field.
-    pub fn new(field: &str, description: impl Into<String>) -> Self {
-        Self { field: field.to_owned(), description: description.into() }
-    }
-}
-
-/// A field without a problem.
-pub struct CheckedField {
-    /// Write-only.
-    pub sensitive: bool,
-    /// The value decides where the credential is sent.
-    pub destination: bool,
-    /// The value.
-    pub value: Value,
-    /// True if the check has added the newline at its end.
-    pub is_mended: bool,
-}
-
-/// The fields without a problem, by our names.
-pub type Checked = BTreeMap<FieldName, CheckedField>;
-
-/// The rule for a field of this name, if the kind has one.
-pub fn find_field<'a>(kind: &'a CredentialKind, name: &str) -> Option<&'a FieldRule> {
-    let exact = kind.fields.iter().find(|rule| rule.family().is_none() && rule.covers(name));
-    exact.or_else(|| kind.fields.iter().find(|rule| rule.covers(name)))
-}
 
 /// The kind of a credential: the named kind, or the only kind that has all these fields.
 ///
@@ -125,18 +86,8 @@ fn fields_by_kind(integration: &Integration) -> String {
     integration.kinds.iter().map(of_kind).collect::<Vec<_>>().join("; ")
 }
 
-/// The fields that a connection has, and keeps.
-pub type PresentFields = BTreeMap<FieldName, PresentField>;
-
-/// A field that a connection has.
-pub struct PresentField {
-    /// The size of the value for the limit on all fields together, in bytes; never less than its length.
-    pub room: usize,
-    /// The value, if it is not sensitive; empty otherwise.
-    pub value: Vec<u8>,
-}
-
-/// Checks the fields of a write: all fields of a new connection, or changes to the fields that are `present`.
+/// Checks the fields of a write: all fields of a new connection, or changes to the fields that are `present`. After the
+/// write the connection is minted or stored, as `release` says.
 ///
 /// # Errors
 /// All problems.
@@ -144,6 +95,7 @@ pub fn check(
     kind: &CredentialKind,
     fields: BTreeMap<String, Value>,
     present: Option<&PresentFields>,
+    release: Release,
 ) -> Result<Checked, Vec<Problem>> {
     let mut problems = Vec::new();
     let mut checked = Checked::new();
@@ -172,74 +124,8 @@ pub fn check(
             }
         }
     }
-    problems.extend(check_whole(kind, &checked, present));
+    problems.extend(check_whole(kind, &checked, present, release));
     if problems.is_empty() { Ok(checked) } else { Err(problems) }
-}
-
-/// Checks all fields together, those that stay included.
-fn check_whole(
-    kind: &CredentialKind,
-    checked: &Checked,
-    present: Option<&PresentFields>,
-) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    // The fields after the write: their sizes, and their values as far as they are known.
-    let mut after: BTreeMap<&FieldName, (usize, &[u8])> = BTreeMap::new();
-    for (name, field) in present.into_iter().flatten() {
-        after.insert(name, (field.room, &field.value));
-    }
-    for (name, field) in checked {
-        after.insert(name, (field.value.len(), field.value.expose()));
-    }
-    let total: usize = after.values().map(|(room, _)| room).sum();
-    // A write without values cannot exceed the limit. Neither the sum nor its parts are shown: some are stored secrets.
-    if total > MAX_CONNECTION_BYTES && !checked.is_empty() {
-        let text = format!(
-            "at most {MAX_CONNECTION_BYTES} bytes are allowed together; a sensitive value that stays counts as \
-             the next size of 2, 4, 8, 16, 32 and 64 KiB, so give such values again, or shorter ones"
-        );
-        problems.push(Problem::new("", text));
-    }
-    if after.len() > MAX_FIELDS {
-        let text = format!("there are {} fields; at most {MAX_FIELDS} are allowed", after.len());
-        problems.push(Problem::new("", text));
-    }
-    problems.extend(check_templates(kind, &after));
-    problems
-}
-
-/// Checks that every token that a text refers to exists after the write.
-fn check_templates(
-    kind: &CredentialKind,
-    after: &BTreeMap<&FieldName, (usize, &[u8])>,
-) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    for (name, (_, value)) in after {
-        let is_template = find_field(kind, name.as_str()).is_some_and(|rule| rule.template);
-        let Ok(text) = std::str::from_utf8(value) else { continue };
-        if !is_template {
-            continue;
-        }
-        // A two_step connection uses the token that it fetches first in its second request.
-        let is_fetched = kind.name.as_str() == "two_step" && !name.as_str().starts_with("request_");
-        let has_token = |token: &str| {
-            if is_fetched && token == FETCHED_TOKEN {
-                return true;
-            }
-            let token = format!("tokens.{token}");
-            after.keys().any(|name| name.as_str() == token)
-        };
-        match references(text) {
-            Err(problem) => problems.push(Problem::new(name.as_str(), problem)),
-            Ok(names) => {
-                for token in names.into_iter().filter(|token| !has_token(token)) {
-                    let text = format!("{{{{ {token} }}}} is not a token of this connection");
-                    problems.push(Problem::new(name.as_str(), text));
-                }
-            }
-        }
-    }
-    problems
 }
 
 fn unknown(kind: &CredentialKind, given: &str) -> Problem {
@@ -291,6 +177,14 @@ fn check_value(rule: &FieldRule, given: &str, name: &FieldName, value: &Value) -
         let text = format!("the value has more than {MAX_PATTERN_TEXT_BYTES} bytes");
         return Some(Problem::new(given, text));
     }
+    if let Some((least, most)) = rule.range {
+        let text = std::str::from_utf8(value.expose()).ok();
+        let digits = text.filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+        let number = digits.and_then(|text| text.parse::<u64>().ok());
+        let is_within = number.is_some_and(|number| (least..=most).contains(&number));
+        let text = || format!("the value must be a whole number from {least} to {most}");
+        return (!is_within).then(|| Problem::new(given, text()));
+    }
     let pattern = rule.pattern().ok().flatten()?;
     let matches = match rule.family() {
         Some(prefix) => {
@@ -324,7 +218,8 @@ mod tests {
             ("region_name", "canary"),
             ("session_token", &"x".repeat(MAX_VALUE_BYTES + 1)),
         ]);
-        let problems = check(kind("aws", "access_key"), given, None).err().unwrap();
+        let problems =
+            check(kind("aws", "access_key"), given, None, Release::Stored).err().unwrap();
         let fields: Vec<_> = problems.iter().map(|problem| problem.field.as_str()).collect();
         assert_eq!(fields, ["access_key_id", "region_name", "session_token", "secret_access_key"]);
         assert!(problems.iter().all(|problem| !problem.description.contains("canary")));
@@ -333,23 +228,29 @@ mod tests {
     #[test]
     fn relay_names_fold_into_ours_and_repeats_are_refused() {
         let given = values(&[("accessKeyID", "a"), ("secretAccessKey", "b")]);
-        let checked = check(kind("aws", "access_key"), given, None).ok().unwrap();
+        let checked = check(kind("aws", "access_key"), given, None, Release::Stored).ok().unwrap();
         let names: Vec<_> = checked.keys().map(FieldName::as_str).collect();
         assert_eq!(names, ["access_key_id", "secret_access_key"]);
 
         let twice =
             values(&[("accessKeyID", "a"), ("access_key_id", "b"), ("secretAccessKey", "c")]);
-        assert_eq!(check(kind("aws", "access_key"), twice, None).err().unwrap().len(), 1);
+        assert_eq!(
+            check(kind("aws", "access_key"), twice, None, Release::Stored).err().unwrap().len(),
+            1
+        );
     }
 
     #[test]
     fn nested_names_follow_their_family() {
         let given = values(&[("base_url", "https://a.example"), ("tokens.apiKey", "t")]);
-        let checked = check(kind("http", "token"), given, None).ok().unwrap();
+        let checked = check(kind("http", "token"), given, None, Release::Stored).ok().unwrap();
         assert!(checked[&FieldName::parse("tokens.apiKey").unwrap()].sensitive);
         assert!(checked[&FieldName::parse("base_url").unwrap()].destination);
 
         let given = values(&[("base_url", "https://a.example"), ("tokens.api_key", "t")]);
-        assert_eq!(check(kind("http", "token"), given, None).err().unwrap().len(), 1);
+        assert_eq!(
+            check(kind("http", "token"), given, None, Release::Stored).err().unwrap().len(),
+            1
+        );
     }
 }

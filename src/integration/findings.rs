@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 
-use super::check::find_field;
 use super::misplaced::{password, user_information};
 use super::pem;
 use super::placeholder::{placeholder_fault, reference_fault};
-use super::schema::{CredentialKind, FieldRule, ValueForm};
+use super::schema::{CredentialKind, FieldRule, ValueForm, find_field};
 use crate::model::{FieldName, Value};
 
 /// The shortest text, in bytes, that counts as encoded: shorter texts decode to printable text by chance.

@@ -1,28 +1,32 @@
 //! The catalogue of integrations, a small data file each, and the check of credentials against it.
 
 mod check;
+mod checked;
 mod expiry;
 mod findings;
 mod misplaced;
 mod own;
 mod pem;
 mod placeholder;
+mod released;
 mod schema;
 mod source;
 pub mod template;
+mod whole;
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-pub use check::{
-    Checked, CheckedField, PresentField, PresentFields, Problem, check, find_field, infer_kind,
-    value_problem,
-};
+pub use check::{check, infer_kind, value_problem};
+pub use checked::{Checked, CheckedField, PresentField, PresentFields, Problem};
 pub use expiry::token_end;
 pub use findings::{Finding, Severity, doubts, findings, text_findings};
 pub use own::check_own;
 pub use pem::{needs_newline, with_last_newline};
-pub use schema::{CredentialKind, FieldRule, Integration, ValueForm};
+pub use released::{
+    can_mint, default_release, find_released_field, handed_out, released, released_names,
+};
+pub use schema::{CredentialKind, FieldRule, Integration, ValueForm, find_field};
 pub use source::Source;
 
 use crate::model::IntegrationName;

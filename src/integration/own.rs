@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::check::Problem;
+use super::checked::Problem;
 use super::schema::{CredentialKind, FieldRule, Integration};
 use crate::model::FieldName;
 use crate::model::limits::MAX_FIELDS;

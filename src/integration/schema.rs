@@ -48,12 +48,15 @@ pub struct CredentialKind {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Source>,
     /// What a connection of this kind releases unless it says otherwise. Only a kind with a source is ever minted.
-    #[serde(default, skip_serializing_if = "is_stored")]
+    #[serde(default, skip_serializing_if = "Release::is_stored")]
     pub release: Release,
+    /// The fields without which nothing can be minted, beside the required ones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub roots: Vec<String>,
     /// The rules of its fields.
     #[serde(rename = "field")]
     pub fields: Vec<FieldRule>,
-    /// The fields of a minted credential. A step of a minted connection gets these and the fields that are no roots.
+    /// The fields of a minted credential; see [`super::released`]. A required field is part of every credential.
     #[serde(default, rename = "minted", skip_serializing_if = "Vec::is_empty")]
     pub minted: Vec<FieldRule>,
 }
@@ -71,7 +74,7 @@ pub struct FieldRule {
     pub example: String,
     /// True if the value is write-only.
     pub sensitive: bool,
-    /// True if credentials are made from it. It is never released while the connection is minted.
+    /// True if only the broker needs it, to make credentials. It is never released while the connection is minted.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub root: bool,
     /// True if the field, or at least one of the family, is required.
@@ -107,11 +110,12 @@ pub struct FieldRule {
     /// The field that this one is a part of. If that field changes and this one is not given, this one is removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part_of: Option<String>,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-fn is_stored(release: &Release) -> bool {
-    *release == Release::Stored
+    /// The least and the greatest value, of a field that is a whole number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub range: Option<(u64, u64)>,
+    /// The field without which this one has no meaning, and is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub with: Option<String>,
 }
 
 /// A form of values that is more than text.
@@ -155,4 +159,18 @@ impl FieldRule {
         let build = |pattern| RegexBuilder::new(pattern).size_limit(MAX_PATTERN_BYTES).build();
         self.pattern.as_deref().map(build).transpose()
     }
+}
+
+/// The rule for a field of this name, if the kind has one.
+pub fn find_field<'a>(kind: &'a CredentialKind, name: &str) -> Option<&'a FieldRule> {
+    best(|| kind.fields.iter(), name)
+}
+
+/// The rule for a field of this name among others: a field before a family.
+pub(super) fn best<'a, I: Iterator<Item = &'a FieldRule>>(
+    rules: impl Fn() -> I,
+    name: &str,
+) -> Option<&'a FieldRule> {
+    let exact = rules().find(|rule| rule.family().is_none() && rule.covers(name));
+    exact.or_else(|| rules().find(|rule| rule.covers(name)))
 }

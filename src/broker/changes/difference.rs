@@ -77,7 +77,10 @@ impl Differences {
 
 fn of_connections(old: Option<&ConnectionMetadata>, new: &ConnectionMetadata) -> Differences {
     let kind = of_texts("kind", old.map(|old| &old.kind), Some(&new.kind));
-    let safety = kind.into_iter().chain(of_fields(old, new, true)).collect();
+    // Of a new connection that is never minted there is nothing to say.
+    let after = Some(&new.release).filter(|_| old.is_some() || new.is_mintable());
+    let release = of_texts("release", old.map(|old| &old.release), after);
+    let safety = kind.into_iter().chain(release).chain(of_fields(old, new, true)).collect();
     let mut found = Vec::new();
     let (is_disabled, is_default) = match old {
         Some(old) => (old.disabled, old.is_default),

@@ -8,7 +8,7 @@ use crate::broker::error::Error;
 use crate::integration::{Finding, Integration};
 use crate::model::{
     ConnectionRef, GroupName, Identifiers, IntegrationName, KindName, Labels, NamedRequest,
-    ResourceName, SecretRef, Tags, Timestamp, Value,
+    Release, ResourceName, SecretRef, Tags, Timestamp, Value,
 };
 
 /// The effect of a document on a part of a resource.
@@ -85,6 +85,8 @@ pub struct ConnectionDocument {
     pub is_default: Option<bool>,
     /// When the credential ends; `Some(None)` if that is unknown.
     pub expires: Option<Option<Timestamp>>,
+    /// What a step gets.
+    pub release: Option<Release>,
 }
 
 impl ConnectionDocument {
@@ -103,6 +105,7 @@ impl ConnectionDocument {
             max_ttl: None,
             is_default: None,
             expires: None,
+            release: None,
         }
     }
 

@@ -10,7 +10,7 @@ use crate::identity::first_validity;
 use crate::integration::{
     self, Checked, CheckedField, CredentialKind, PresentField, PresentFields, Problem, token_end,
 };
-use crate::model::{FieldName, ResourceName, Timestamp, Value, size_class};
+use crate::model::{FieldName, Release, ResourceName, Timestamp, Value, size_class};
 use crate::seal::{FieldChange, ReadValues};
 
 /// The differences between a document's fields and a connection's fields.
@@ -21,6 +21,8 @@ pub(crate) struct FieldChanges {
     changed: BTreeMap<FieldName, (CheckedField, [u8; 32])>,
     /// The fields that are removed.
     removed: BTreeSet<FieldName>,
+    /// What steps get afterwards.
+    release: Release,
 }
 
 impl FieldChanges {
@@ -29,6 +31,7 @@ impl FieldChanges {
         kind: &CredentialKind,
         old: &Connection,
         document: &ConnectionDocument,
+        release: Release,
     ) -> Result<Self, Error> {
         let stored = &old.metadata.fields;
         let is_whole = matches!(document.fields, Patch::Replace(_));
@@ -60,7 +63,8 @@ impl FieldChanges {
         let mut problems = cannot_go(kind, &removed, &present, &given);
         problems.extend(unknown);
         problems.extend(nothing_kept);
-        let checked = match integration::check(kind, document.copied_fields(), Some(&present)) {
+        let given_now = document.copied_fields();
+        let checked = match integration::check(kind, given_now, Some(&present), release) {
             Ok(checked) => checked,
             Err(others) => {
                 problems.extend(others);
@@ -76,7 +80,7 @@ impl FieldChanges {
         let goes =
             |name: &FieldName| stored.contains_key(name) && !given.contains(name) && !is_kept(name);
         removed.extend(parts_of(kind, &changed).filter(goes));
-        Ok(Self { given, changed, removed })
+        Ok(Self { given, changed, removed, release })
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -88,7 +92,8 @@ impl FieldChanges {
     }
 
     /// Refuses to add, change or remove a destination unless every sensitive field is written, too. So nobody learns a
-    /// secret by sending it somewhere else. A value that is given again counts, even if it is equal.
+    /// secret by sending it somewhere else. To release what was minted from is to send it elsewhere. A value that is given
+    /// again counts, even if it is equal.
     pub(super) fn check_destinations(
         &self,
         old: &Connection,
@@ -106,8 +111,11 @@ impl FieldChanges {
             .chain(self.given.iter().filter(|name| {
                 fields.get(*name).is_some_and(|old| old.destination && old.sensitive)
             }))
-            .next();
-        let Some(destination) = moved else { return Ok(()) };
+            .map(FieldName::as_str);
+        let is_loosened =
+            (old.metadata.release, self.release) == (Release::Minted, Release::Stored);
+        let loosened = Some("release").filter(|_| is_loosened);
+        let Some(destination) = loosened.into_iter().chain(moved).next() else { return Ok(()) };
         let stays = |name: &FieldName| !self.given.contains(name) && !self.removed.contains(name);
         let missing = fields.iter().filter(|(name, field)| field.sensitive && stays(name));
         let missing: Vec<&str> = missing.map(|(name, _)| name.as_str()).collect();

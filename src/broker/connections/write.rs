@@ -11,7 +11,9 @@ use crate::broker::error::Error;
 use crate::broker::groups::write::check_identifying;
 use crate::broker::registry::operators::require_role;
 use crate::catalog::{Catalog, Connection, ConnectionMetadata, Values};
-use crate::integration::{self, CheckedField, CredentialKind, FieldRule, Problem};
+use crate::integration::{
+    self, Checked, CheckedField, CredentialKind, FieldRule, Problem, default_release,
+};
 use crate::journal::ChangeNote;
 use crate::model::limits::{MAX_TTL, MIN_TTL};
 use crate::model::{ConnectionRef, FieldName, Fields, KindName, Release, ResourceName, Value};
@@ -47,10 +49,7 @@ pub(crate) fn create(
     }
     let given = document.copied_fields();
     let kind = kind_of(&catalog, &document.name, document.kind.as_ref(), &given)?;
-    let mut checked = integration::check(kind, given, None).map_err(Error::FieldsInvalid)?;
-    for rule in kind.fields.iter().filter(|rule| rule.generated) {
-        checked.insert(FieldName::parse(&rule.name)?, generated(rule)?);
-    }
+    let (checked, release) = check_new(kind, given, document.release)?;
     let uid = random_id()?;
     let (by, now) = (caller.to_string(), draft.now);
     let fields = checked.iter().map(|(name, field)| {
@@ -72,7 +71,7 @@ pub(crate) fn create(
         disabled: document.disabled.unwrap_or(false),
         max_ttl_seconds: None,
         is_default: false,
-        release: Release::Stored,
+        release,
         expires: document.expires.flatten(),
         create_time: now,
         update_time: now,
@@ -88,6 +87,23 @@ pub(crate) fn create(
     let sealed = draft.keyring.seal_values(key, metadata.version, &values)?;
     draft.note(noted);
     draft.put_connection(Connection { metadata, values: Values { key, sealed } })
+}
+
+/// Checks the fields of a new connection, and adds those that the broker generates. If nobody says what the connection
+/// releases, its kind does.
+fn check_new(
+    kind: &CredentialKind,
+    given: BTreeMap<String, Value>,
+    release: Option<Release>,
+) -> Result<(Checked, Release), Error> {
+    let has = |rule: &FieldRule| given.keys().any(|name| rule.covers(name));
+    let release = release.unwrap_or_else(|| default_release(kind, has));
+    let checked = integration::check(kind, given, None, release);
+    let mut checked = checked.map_err(Error::FieldsInvalid)?;
+    for rule in kind.fields.iter().filter(|rule| rule.generated) {
+        checked.insert(FieldName::parse(&rule.name)?, generated(rule)?);
+    }
+    Ok((checked, release))
 }
 
 /// A value that the broker generates, such as the external id that an AWS role's trust policy names.
@@ -110,10 +126,11 @@ pub(crate) fn update(
     let resource = ResourceName::Connection(document.name.clone());
     let catalog = draft.catalog().clone();
     let kind = kind_of_existing(&catalog, &old.metadata, document.kind.as_ref())?;
-    let changes = FieldChanges::find(draft, kind, old, document)?;
+    let mut metadata = old.metadata.clone();
+    metadata.release = document.release.unwrap_or(metadata.release);
+    let changes = FieldChanges::find(draft, kind, old, document, metadata.release)?;
     changes.check_destinations(old, &resource)?;
 
-    let mut metadata = old.metadata.clone();
     metadata.access = document.access.bindings(&metadata.access)?;
     metadata.tags = match &document.tags {
         Patch::Merge(tags) => metadata.tags.with(tags).map_err(Error::IdentifierTagInvalid)?,
@@ -137,7 +154,8 @@ pub(crate) fn update(
     metadata.update_time = draft.now;
     metadata.updated_by = caller.to_string();
     let written = changes.names();
-    let values = match written.is_empty() {
+    // Another release is another credential for the steps.
+    let values = match written.is_empty() && metadata.release == old.metadata.release {
         true => old.values.clone(),
         false => changes.write(draft, &mut metadata, old)?,
     };
@@ -172,6 +190,9 @@ fn settings_changed(old: &ConnectionMetadata, new: &ConnectionMetadata) -> Vec<S
     if new.expires != old.expires {
         let moment = new.expires.map_or_else(|| "none".to_owned(), |moment| moment.to_string());
         settings.push(format!("expires={moment}"));
+    }
+    if new.release != old.release {
+        settings.push(format!("release={}", new.release));
     }
     if new.is_default != old.is_default {
         settings.push(format!("default={}", new.is_default));

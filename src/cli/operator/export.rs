@@ -6,6 +6,7 @@ use serde_json::{Map, Value as Json, json};
 use tonic::transport::Channel;
 
 use super::bindings::access_of;
+use super::connection::release_name;
 use super::labels::{has_labels, parse_label};
 use crate::cli::Common;
 use crate::cli::io::failure::{Failure, exit};
@@ -103,12 +104,15 @@ fn connection(one: &pb::Connection, integrations: &[pb::Integration]) -> Json {
         Ok(text) if !field.sensitive => json!(text),
         _ => kept(),
     };
+    let mut kinds = integrations.iter().filter(|found| short_name(&found.name) == one.integration);
+    let kind = kinds.find_map(|found| found.kinds.iter().find(|kind| kind.name == one.kind));
     // A document cannot set the values that the broker generates.
     let is_generated = |field: &&pb::FieldState| {
-        let kinds = integrations.iter().filter(|found| short_name(&found.name) == one.integration);
-        let mut kinds = kinds.flat_map(|found| &found.kinds).filter(|kind| kind.name == one.kind);
-        kinds.any(|kind| kind.fields.iter().any(|rule| rule.generated && rule.name == field.name))
+        kind.is_some_and(|kind| {
+            kind.fields.iter().any(|rule| rule.generated && rule.name == field.name)
+        })
     };
+    let is_ever_minted = kind.is_some_and(|kind| kind.release() != pb::Release::Unspecified);
     let given = one.field_states.iter().filter(|field| !is_generated(field));
     let fields: Map<String, Json> = given.map(|field| (field.name.clone(), value(field))).collect();
     let max_ttl = one.max_ttl.as_ref().map(|ttl| format!("{}s", ttl.seconds));
@@ -122,6 +126,7 @@ fn connection(one: &pb::Connection, integrations: &[pb::Integration]) -> Json {
         "disabled": one.disabled,
         "maxTtl": max_ttl,
         "expires": one.expires.as_ref().map(|time| moment(Some(time))),
+        "release": is_ever_minted.then(|| release_name(one.release())),
     });
     document("Connection", &without_empty(metadata), &without_empty(spec))
 }

@@ -4,6 +4,7 @@ use clap::Subcommand;
 use serde_json::{Value as Json, json};
 use tonic::transport::Channel;
 
+use super::connection::release_name;
 use crate::cli::Common;
 use crate::cli::io::failure::Failure;
 use crate::cli::io::output::print;
@@ -65,6 +66,7 @@ fn to_json(integration: &pb::Integration) -> Json {
             "env": field.env,
             "also_env": field.also_env,
             "example": field.example,
+            "root": field.root,
         })
     };
     let kind = |kind: &pb::CredentialKind| {
@@ -72,6 +74,8 @@ fn to_json(integration: &pb::Integration) -> Json {
             "name": kind.name,
             "title": kind.title,
             "fields": kind.fields.iter().map(field).collect::<Vec<_>>(),
+            "release": Some(release_name(kind.release())).filter(|name| !name.is_empty()),
+            "minted_fields": kind.minted_fields.iter().map(field).collect::<Vec<_>>(),
         })
     };
     json!({
@@ -82,31 +86,40 @@ fn to_json(integration: &pb::Integration) -> Json {
 }
 
 fn describe(integration: &pb::Integration) -> String {
+    let name = short_name(&integration.name);
     let kinds = integration.kinds.iter().map(|kind| {
-        let rows = kind.fields.iter().map(|field| {
-            let flags = [
-                (field.required, "required"),
-                (field.sensitive, "sensitive"),
-                (field.destination, "destination"),
-            ];
-            let flags: Vec<_> =
-                flags.iter().filter(|(set, _)| *set).map(|(_, name)| *name).collect();
-            vec![
-                field.name.clone(),
-                flags.join(", "),
-                [std::slice::from_ref(&field.env), &field.also_env].concat().join(", "),
-                field.aliases.join(", "),
-                field.description.clone(),
-            ]
-        });
-        let header = ["field", "is", "variable", "also called", "what"];
+        let title = format!("{name}/{}: {}", kind.name, kind.title);
+        let stored = fields(&kind.fields);
+        if kind.minted_fields.is_empty() {
+            return format!("{title}\n{stored}");
+        }
+        let default = release_name(kind.release());
+        let minted = fields(&kind.minted_fields);
         format!(
-            "{}/{}: {}\n{}",
-            short_name(&integration.name),
-            kind.name,
-            kind.title,
-            table(&header, rows.collect())
+            "{title}\n{stored}\n\nA minted connection gives these and what above is no root; a new one is {default}.\n\
+             {minted}"
         )
     });
     kinds.collect::<Vec<_>>().join("\n\n")
+}
+
+/// A row for each field.
+fn fields(fields: &[pb::FieldSchema]) -> String {
+    let rows = fields.iter().map(|field| {
+        let flags = [
+            (field.required, "required"),
+            (field.sensitive, "sensitive"),
+            (field.destination, "destination"),
+            (field.root, "root"),
+        ];
+        let flags: Vec<_> = flags.iter().filter(|(set, _)| *set).map(|(_, name)| *name).collect();
+        vec![
+            field.name.clone(),
+            flags.join(", "),
+            [std::slice::from_ref(&field.env), &field.also_env].concat().join(", "),
+            field.aliases.join(", "),
+            field.description.clone(),
+        ]
+    });
+    table(&["field", "is", "variable", "also called", "what"], rows.collect())
 }

@@ -14,7 +14,7 @@ use crate::cli::io::variable::{prefixed, steers_programs, variable_name};
 use crate::grpc::pb;
 use crate::grpc::pb::step_service_client::StepServiceClient;
 use crate::integration::{self, FieldRule};
-use crate::model::{FieldName, Fields, IntegrationName, Reference, Tags, Value};
+use crate::model::{FieldName, Fields, IntegrationName, Reference, Release, Tags, Value};
 
 /// A resolved credential.
 pub struct Credential {
@@ -198,7 +198,9 @@ impl Credential {
     pub fn rule(&self, field: &FieldName) -> Option<&'static FieldRule> {
         let integration = IntegrationName::parse(&self.integration).ok()?;
         let kind = integration::find(&integration)?.kind(&self.kind)?;
-        integration::find_field(kind, field.as_str())
+        // The answer does not tell whether the connection is minted. A name that both have means the same.
+        integration::find_released_field(kind, Release::Minted, field.as_str())
+            .or_else(|| integration::find_field(kind, field.as_str()))
     }
 
     /// Whether editors of the connection choose the name of a field.

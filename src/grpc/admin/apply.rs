@@ -130,6 +130,7 @@ fn connection(given: pb::ConnectionDocument) -> Result<ConnectionDocument, Error
         max_ttl: given.max_ttl.map(|ttl| convert::duration(Some(ttl))),
         is_default: given.default,
         expires: given.expires.map(|moment| Some(convert::moment(&moment))),
+        release: convert::release(given.release)?,
         ..ConnectionDocument::new(name)
     })
 }

@@ -164,6 +164,7 @@ fn document(connection: pb::Connection) -> Result<ConnectionDocument, Error> {
         max_ttl: connection.max_ttl.map(|ttl| convert::duration(Some(ttl))),
         is_default: Some(true).filter(|_| connection.default),
         expires: connection.expires.map(|moment| Some(convert::moment(&moment))),
+        release: convert::release(connection.release)?,
         ..ConnectionDocument::new(name)
     })
 }
@@ -175,9 +176,12 @@ fn masked(
 ) -> Result<ConnectionDocument, Error> {
     let mut fields = BTreeMap::new();
     let (mut removed, mut is_whole) = (BTreeSet::new(), false);
-    let all = ["fields", "tags", "labels", "access", "disabled", "max_ttl", "default", "expires"];
+    const ALL: [&str; 9] = [
+        "fields", "tags", "labels", "access", "disabled", "max_ttl", "default", "expires",
+        "release",
+    ];
     let paths = paths.iter().flat_map(|path| match path.as_str() {
-        "*" => all.to_vec(),
+        "*" => ALL.to_vec(),
         path => vec![path],
     });
     let mut masked = ConnectionDocument {
@@ -201,6 +205,7 @@ fn masked(
             "expires" => {
                 masked.expires = Some(connection.expires.as_ref().map(convert::moment));
             }
+            "release" => masked.release = convert::release(connection.release)?,
             path => match path.strip_prefix("fields.") {
                 // A name that is not a protobuf word is in backticks (AIP-161).
                 Some(name) => {
@@ -260,6 +265,8 @@ fn to_message(listed: &ListedConnection) -> pb::Connection {
         uses: Vec::new(),
         holders: Vec::new(),
         findings: Vec::new(),
+        release: convert::release_message(metadata.release),
+        mintable: metadata.is_mintable(),
     }
 }
 

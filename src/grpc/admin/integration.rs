@@ -102,12 +102,21 @@ fn name_of(integration: Option<&pb::Integration>) -> String {
 pub(crate) fn from_message(message: pb::Integration) -> Result<Integration, Error> {
     let kind = |kind: pb::CredentialKind| {
         let name = KindName::parse(&kind.name)?;
+        let is_minted =
+            kind.release() != pb::Release::Unspecified || !kind.minted_fields.is_empty();
+        if is_minted || kind.fields.iter().any(|field| field.root) {
+            let text = "the broker mints credentials of built-in integrations only; leave out release, minted_fields \
+                        and root";
+            let place = format!("kinds.{name}");
+            return Err(Error::IntegrationInvalid(vec![Problem::new(&place, text)]));
+        }
         let fields = kind.fields.into_iter().map(rule).collect::<Result<_, Error>>()?;
         Ok(CredentialKind {
             name,
             title: kind.title,
             source: None,
             release: Release::Stored,
+            roots: Vec::new(),
             fields,
             minted: Vec::new(),
         })
@@ -136,7 +145,6 @@ fn rule(field: pb::FieldSchema) -> Result<FieldRule, Error> {
         sensitive: field.sensitive,
         required: field.required,
         destination: field.destination,
-        root: false,
         template: field.template,
         generated: false,
         aliases: field.aliases,
@@ -146,6 +154,9 @@ fn rule(field: pb::FieldSchema) -> Result<FieldRule, Error> {
         forbidden: Vec::new(),
         pattern: convert::given(&field.pattern),
         part_of: None,
+        root: false,
+        range: None,
+        with: None,
     })
 }
 
@@ -154,6 +165,8 @@ fn to_message(listed: &ListedIntegration) -> pb::Integration {
         name: kind.name.to_string(),
         title: kind.title.clone(),
         fields: kind.fields.iter().map(field).collect(),
+        release: kind.source.map(|_| convert::release_message(kind.release)).unwrap_or_default(),
+        minted_fields: kind.minted.iter().map(field).collect(),
     };
     let integration = &listed.integration;
     pb::Integration {
@@ -187,5 +200,6 @@ fn field(rule: &FieldRule) -> pb::FieldSchema {
         template: rule.template,
         generated: rule.generated,
         form: form.into(),
+        root: rule.root,
     }
 }

@@ -12,7 +12,9 @@ use crate::access::{Bindings, Pattern, Relation};
 use crate::broker::{Error, Resolved};
 use crate::integration::{Finding, Severity};
 use crate::lease::{Lease, TtlLimit};
-use crate::model::{KindName, Labels, RequestId, ResourceName, RunAs, Tags, Timestamp, Value};
+use crate::model::{
+    Invalid, KindName, Labels, Release, RequestId, ResourceName, RunAs, Tags, Timestamp, Value,
+};
 pub(super) use names::{
     connection_name, executor_name, group_name, integration_name, lease_id, opening_id,
     operator_name, secret_name,
@@ -41,6 +43,24 @@ pub(super) fn kind_name(kind: &str) -> Result<Option<KindName>, Error> {
     if kind.is_empty() { Ok(None) } else { Ok(Some(KindName::parse(kind)?)) }
 }
 
+/// What a step gets of a connection; `None` if nothing is said.
+pub(super) fn release(given: i32) -> Result<Option<Release>, Error> {
+    match pb::Release::try_from(given) {
+        Ok(pb::Release::Minted) => Ok(Some(Release::Minted)),
+        Ok(pb::Release::Stored) => Ok(Some(Release::Stored)),
+        Ok(pb::Release::Unspecified) => Ok(None),
+        Err(_) => Err(Invalid::new("release", &given.to_string(), "minted or stored").into()),
+    }
+}
+
+pub(super) fn release_message(release: Release) -> i32 {
+    let message = match release {
+        Release::Minted => pb::Release::Minted,
+        Release::Stored => pb::Release::Stored,
+    };
+    message.into()
+}
+
 pub(super) fn values(fields: BTreeMap<String, Vec<u8>>) -> BTreeMap<String, Value> {
     fields.into_iter().map(|(name, bytes)| (name, Value::new(bytes))).collect()
 }
@@ -56,9 +76,7 @@ pub(super) fn bindings(
             pb::Relation::Editor => Relation::Editor,
             pb::Relation::Unspecified => {
                 let rule = "viewer, resolver or editor";
-                return Err(Error::PrincipalInvalid(crate::model::Invalid::new(
-                    "relation", "", rule,
-                )));
+                return Err(Error::PrincipalInvalid(Invalid::new("relation", "", rule)));
             }
         };
         let patterns: &mut BTreeSet<Pattern> = bindings.entry(relation).or_default();

@@ -20,6 +20,7 @@ pub fn acme(name: &str) -> pb::Integration {
                 pb::FieldSchema { aliases: vec!["apiToken".to_owned()], ..field("token", true) },
                 field("note", false),
             ],
+            ..Default::default()
         }],
         ..Default::default()
     }

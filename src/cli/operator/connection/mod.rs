@@ -24,6 +24,7 @@ use crate::grpc::pb::connection_service_client::ConnectionServiceClient;
 use crate::model::{ConnectionRef, Tag};
 use update::ConnectionUpdateArgs;
 use view::{describe, resource_name, to_json};
+pub use view::{parse_release, release_name};
 
 #[derive(Subcommand)]
 pub enum ConnectionCommand {
@@ -72,6 +73,10 @@ pub struct ConnectionCreateArgs {
     /// When the credential expires, if its values do not say: 2026-12-31, 2026-12-31T12:00:00Z.
     #[arg(long, value_name = "TIME", value_parser = time::parse)]
     expires: Option<prost_types::Timestamp>,
+    /// What a step gets: minted, a short-lived credential that the broker makes from the fields, or stored, the
+    /// fields themselves. By default as the kind says: keyhatch integration get.
+    #[arg(long, value_name = "minted|stored", value_parser = parse_release)]
+    release: Option<pb::Release>,
     /// A principal that may resolve it, such as workflow:deploy; may be given more than once.
     #[arg(long, value_name = "PRINCIPAL")]
     resolver: Vec<String>,
@@ -104,7 +109,11 @@ pub struct ConnectionListArgs {
     /// Only disabled connections.
     #[arg(long)]
     disabled: bool,
-    /// A filter, such as 'kind = access_key AND tags.env != prod'.
+    /// Only connections that release so: minted or stored.
+    #[arg(long, value_name = "minted|stored", value_parser = parse_release)]
+    release: Option<pb::Release>,
+    /// A filter, such as 'kind = access_key AND tags.env != prod'. release = stored AND mintable = true finds those whose
+    /// steps get a long-lived credential although the broker could mint.
     #[arg(long, value_name = "FILTER")]
     filter: Option<String>,
     /// Only connections that no step has resolved for so long, such as 90d, and that are older.
@@ -174,6 +183,7 @@ impl ConnectionCreateArgs {
             max_ttl: self.max_ttl.and_then(ttl_message),
             default: self.default,
             expires: self.expires,
+            release: self.release.unwrap_or_default().into(),
             ..Default::default()
         };
         let request =
@@ -199,10 +209,11 @@ impl ConnectionGetArgs {
 }
 
 /// The columns of `connection list`; options add more.
-const COLUMNS: [(&str, &str); 7] = [
+const COLUMNS: [(&str, &str); 8] = [
     ("connection", "connection"),
     ("kind", "kind"),
     ("state", "default disabled"),
+    ("release", "release"),
     ("tags", "tags"),
     ("version", "version"),
     ("updated", "update_time"),
@@ -250,11 +261,13 @@ impl ConnectionListArgs {
         let labels = self.label.iter();
         let labels = labels.map(|(key, value)| format!("labels.{key} = \"{value}\""));
         let disabled = Some("disabled = true".to_owned()).filter(|_| self.disabled);
+        let release = self.release.map(|one| format!("release = {}", release_name(one)));
         let terms: Vec<_> = integration
             .into_iter()
             .chain(tags)
             .chain(labels)
             .chain(disabled)
+            .chain(release)
             .chain(self.filter)
             .collect();
         terms.join(" AND ")

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tonic::transport::Channel;
 
-use super::view::{holders, in_use_to_json, resource_name};
+use super::view::{holders, in_use_to_json, parse_release, resource_name};
 use crate::cli::Common;
 use crate::cli::io::failure::Failure;
 use crate::cli::io::output::{print, say};
@@ -62,6 +62,10 @@ pub struct ConnectionUpdateArgs {
     /// When the credential expires: 2026-12-31, 2026-12-31T12:00:00Z; or none, if that is not known.
     #[arg(long, value_name = "TIME", value_parser = parse_expires)]
     expires: Option<Expires>,
+    /// What a step gets: minted, a short-lived credential that the broker makes from the fields, or stored, the
+    /// fields themselves. From minted to stored, give every sensitive field again.
+    #[arg(long, value_name = "minted|stored", value_parser = parse_release)]
+    release: Option<pb::Release>,
     /// Fail if this is no longer its etag.
     #[arg(long, value_name = "ETAG")]
     etag: Option<String>,
@@ -133,6 +137,7 @@ impl ConnectionUpdateArgs {
             default: self.default,
             max_ttl: self.max_ttl.and_then(ttl_message),
             expires: self.expires.and_then(|expires| expires.0),
+            release: self.release.unwrap_or_default().into(),
             ..Default::default()
         };
         if !self.tag.is_empty() || !self.remove_tag.is_empty() {
@@ -150,6 +155,7 @@ impl ConnectionUpdateArgs {
             (self.default || self.no_default, "default"),
             (self.max_ttl.is_some(), "max_ttl"),
             (self.expires.is_some(), "expires"),
+            (self.release.is_some(), "release"),
         ];
         let named = switches.into_iter().filter(|(is_named, _)| *is_named);
         paths.extend(named.map(|(_, path)| path.to_owned()));

@@ -17,6 +17,26 @@ pub fn resource_name(reference: &ConnectionRef) -> String {
     ResourceName::Connection(reference.clone()).to_string()
 }
 
+/// The word for what a step gets.
+pub fn release_name(release: pb::Release) -> &'static str {
+    match release {
+        pb::Release::Minted => "minted",
+        pb::Release::Stored => "stored",
+        pb::Release::Unspecified => "",
+    }
+}
+
+/// What a step gets, by its word.
+///
+/// # Errors
+/// If there is no such word.
+pub fn parse_release(word: &str) -> Result<pb::Release, String> {
+    [pb::Release::Minted, pb::Release::Stored]
+        .into_iter()
+        .find(|one| release_name(*one) == word)
+        .ok_or_else(|| "write minted or stored".to_owned())
+}
+
 /// For scripts.
 pub fn to_json(connection: &pb::Connection) -> Json {
     let time = |time: &Option<prost_types::Timestamp>| time.as_ref().map(|time| moment(Some(time)));
@@ -44,6 +64,8 @@ pub fn to_json(connection: &pb::Connection) -> Json {
         "access": access_of(&connection.access),
         "disabled": connection.disabled,
         "default": connection.default,
+        "release": release_name(connection.release()),
+        "mintable": connection.mintable,
         "max_ttl_seconds": connection.max_ttl.as_ref().map(|ttl| ttl.seconds),
         "live_leases": connection.live_leases,
         "expires": time(&connection.expires),
@@ -95,6 +117,16 @@ pub fn holders(connection: &pb::Connection) -> String {
     }
 }
 
+/// What a step gets, in words.
+fn releases(connection: &pb::Connection) -> String {
+    let text = match (connection.release(), connection.mintable) {
+        (pb::Release::Minted, _) => "minted: a step gets a short-lived credential",
+        (_, true) => "stored: a step gets the fields, although the broker could mint from them",
+        (_, false) => "stored: a step gets the fields",
+    };
+    text.to_owned()
+}
+
 /// For people.
 pub fn describe(connection: &pb::Connection) -> String {
     let updated = moment(connection.update_time.as_ref());
@@ -102,6 +134,7 @@ pub fn describe(connection: &pb::Connection) -> String {
     let mut rows = vec![
         ("connection", short_name(&connection.name).to_owned()),
         ("kind", connection.kind.clone()),
+        ("release", releases(connection)),
         ("version", connection.version.to_string()),
         ("created", moment(connection.create_time.as_ref())),
         ("updated", format!("{updated} by {}", connection.updated_by)),

@@ -11,6 +11,7 @@ use crate::cli::io::failure::Failure;
 use crate::cli::io::time;
 use crate::cli::io::time::parse_duration;
 use crate::cli::operator::bindings::bindings;
+use crate::cli::operator::connection::parse_release;
 use crate::grpc::pb;
 use crate::grpc::pb::apply_request::Document;
 
@@ -87,8 +88,17 @@ fn connection(
     context: &SeedContext<'_>,
 ) -> Result<Made, Failure> {
     check_metadata(&metadata, true, true)?;
-    const KEYS: [&str; 8] =
-        ["integration", "kind", "fields", "access", "default", "disabled", "expires", "maxTtl"];
+    const KEYS: [&str; 9] = [
+        "integration",
+        "kind",
+        "fields",
+        "access",
+        "default",
+        "disabled",
+        "expires",
+        "maxTtl",
+        "release",
+    ];
     spec.only(&KEYS)?;
     let name = metadata.name;
     let integration = integration_of(spec.integration)?;
@@ -99,6 +109,8 @@ fn connection(
     let max_ttl = max_ttl.map_err(|error| Failure::usage(format!("spec.maxTtl: {error}")))?;
     let expires = spec.expires.map(|text| time::parse(&text)).transpose();
     let expires = expires.map_err(|error| Failure::usage(format!("spec.expires: {error}")))?;
+    let release = spec.release.map(|text| parse_release(&text)).transpose();
+    let release = release.map_err(|error| Failure::usage(format!("spec.release: {error}")))?;
     let document = Document::Connection(pb::ConnectionDocument {
         integration,
         name,
@@ -112,6 +124,7 @@ fn connection(
         default: spec.default,
         disabled: spec.disabled,
         max_ttl: max_ttl.map(|ttl| prost_types::Duration::try_from(ttl).unwrap_or_default()),
+        release: release.unwrap_or_default().into(),
     });
     Ok((document, origins))
 }
@@ -150,8 +163,12 @@ fn integration(metadata: &RawMetadata, spec: RawSpec) -> Result<Document, Failur
 }
 
 fn credential_kind(kind: RawKind) -> Result<pb::CredentialKind, Failure> {
+    if kind.source.is_some() || kind.release.is_some() || kind.minted.is_some() {
+        let text = "the broker mints credentials of built-in integrations only; leave out source, release and minted";
+        return Err(Failure::usage(format!("kind {}: {text}", kind.name)));
+    }
     let fields = kind.fields.into_iter().map(field_schema).collect::<Result<_, _>>()?;
-    Ok(pb::CredentialKind { name: kind.name, title: kind.title, fields })
+    Ok(pb::CredentialKind { name: kind.name, title: kind.title, fields, ..Default::default() })
 }
 
 fn field_schema(field: RawField) -> Result<pb::FieldSchema, Failure> {
@@ -179,6 +196,7 @@ fn field_schema(field: RawField) -> Result<pb::FieldSchema, Failure> {
         template: field.template,
         generated: false,
         form: form.into(),
+        root: false,
     })
 }
 

@@ -126,6 +126,7 @@ pub(super) struct RawSpec {
     #[serde(rename = "maxTtl")]
     pub(super) max_ttl: Option<String>,
     pub(super) members: Option<Vec<String>>,
+    pub(super) release: Option<String>,
     pub(super) title: Option<String>,
     pub(super) value: Option<FieldSource>,
 }
@@ -145,6 +146,7 @@ impl RawSpec {
             ("kinds", self.kinds.is_some()),
             ("maxTtl", self.max_ttl.is_some()),
             ("members", self.members.is_some()),
+            ("release", self.release.is_some()),
             ("title", self.title.is_some()),
             ("value", self.value.is_some()),
         ];
@@ -166,6 +168,10 @@ pub(super) struct RawKind {
     #[serde(default)]
     pub(super) title: String,
     pub(super) fields: Vec<RawField>,
+    /// Only built-in integrations have these.
+    pub(super) source: Option<IgnoredAny>,
+    pub(super) release: Option<IgnoredAny>,
+    pub(super) minted: Option<IgnoredAny>,
 }
 
 /// One of its fields.

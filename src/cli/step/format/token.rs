@@ -28,8 +28,9 @@ pub fn aws_container(credential: &Credential) -> Result<Json, Failure> {
 }
 
 fn aws(picker: &Picker<'_>, token: &str) -> Result<Map<String, Json>, Failure> {
-    if !picker.is("aws", "access_key") {
-        return Err(picker.wrong_integration("aws connections of kind access_key"));
+    let is_minted = picker.is("aws", "assume_role") && picker.find("access_key_id")?.is_some();
+    if !picker.is("aws", "access_key") && !is_minted {
+        return Err(picker.wrong_integration("aws access keys and minted roles"));
     }
     let mut answer = Map::new();
     for (name, field) in

@@ -1,0 +1,152 @@
+//! What a step gets of a connection: the stored fields or, while the connection is minted, a credential that is made from
+//! them.
+
+use std::collections::BTreeSet;
+
+use super::schema::{CredentialKind, FieldRule, best};
+use crate::model::{FieldName, Fields, Release};
+
+/// The rules of the fields that a step may ask for. While a connection is minted, these are the fields of the minted
+/// credential, and the stored fields that are no roots.
+pub fn released(kind: &CredentialKind, release: Release) -> impl Iterator<Item = &FieldRule> {
+    let is_minted = release == Release::Minted;
+    let made = kind.minted.iter().filter(move |_| is_minted);
+    made.chain(kind.fields.iter().filter(move |rule| !(is_minted && rule.root)))
+}
+
+/// The rule of a field that a step asks for by one of its names; `None` if no step gets a field of this name.
+pub fn find_released_field<'a>(
+    kind: &'a CredentialKind,
+    release: Release,
+    name: &str,
+) -> Option<&'a FieldRule> {
+    best(|| released(kind, release), name)
+}
+
+/// The names of the fields that a step may get of a connection that has the fields `set`; a step that asks for none by
+/// name gets all of them. A stored field without a rule is not released while the connection is minted.
+pub fn released_names<'a>(
+    kind: &CredentialKind,
+    release: Release,
+    set: impl IntoIterator<Item = &'a FieldName>,
+) -> BTreeSet<FieldName> {
+    let is_stored = release == Release::Stored;
+    let stays = |name: &&FieldName| {
+        is_stored || find_released_field(kind, release, name.as_str()).is_some()
+    };
+    let made = kind.minted.iter().filter(|rule| !is_stored && rule.required);
+    let made = made.filter_map(|rule| rule.canonical(&rule.name));
+    set.into_iter().filter(stays).cloned().chain(made).collect()
+}
+
+/// What a step of a minted connection may get: the fields of `made` that the kind names, and the fields of `stored` that
+/// are no roots and were not made.
+pub fn handed_out(kind: &CredentialKind, stored: Fields, made: Fields) -> Fields {
+    let is_made = |name: &FieldName| kind.minted.iter().any(|rule| rule.covers(name.as_str()));
+    let is_public = |name: &FieldName| {
+        let rule = find_released_field(kind, Release::Minted, name.as_str());
+        rule.is_some_and(|rule| !rule.root)
+    };
+    let mut fields: Fields = stored.into_iter().filter(|(name, _)| is_public(name)).collect();
+    fields.extend(made.into_iter().filter(|(name, _)| is_made(name)));
+    fields
+}
+
+/// True if the broker can mint credentials from the fields that a connection has.
+pub fn can_mint(kind: &CredentialKind, has: impl Fn(&FieldRule) -> bool) -> bool {
+    kind.source.is_some() && missing_roots(kind, has).next().is_none()
+}
+
+/// What a new connection releases if nobody says: its kind's default, or its stored fields if nothing can be minted from
+/// the fields that it has.
+pub fn default_release(kind: &CredentialKind, has: impl Fn(&FieldRule) -> bool) -> Release {
+    if can_mint(kind, has) { kind.release } else { Release::Stored }
+}
+
+/// The rules of the fields that are missing for a connection to be minted, beside the required ones.
+pub(super) fn missing_roots<'a>(
+    kind: &'a CredentialKind,
+    has: impl Fn(&FieldRule) -> bool + 'a,
+) -> impl Iterator<Item = &'a FieldRule> {
+    let needed = kind.fields.iter().filter(|rule| kind.roots.contains(&rule.name));
+    needed.filter(move |rule| !has(rule))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{built_in, find_field};
+    use super::*;
+    use crate::model::{IntegrationName, Value};
+
+    fn kind(integration: &str, kind: &str) -> &'static CredentialKind {
+        built_in()[&IntegrationName::parse(integration).unwrap()].kind(kind).unwrap()
+    }
+
+    fn names(names: &[&str]) -> Vec<FieldName> {
+        names.iter().map(|name| FieldName::parse(name).unwrap()).collect()
+    }
+
+    #[test]
+    fn no_root_is_among_the_fields_of_a_minted_connection() {
+        for integration in built_in().values() {
+            for kind in &integration.kinds {
+                assert_eq!(kind.source.is_some(), !kind.minted.is_empty(), "{}", kind.name);
+                assert!(kind.source.is_some() || kind.release == Release::Stored, "{}", kind.name);
+                for rule in kind.fields.iter().filter(|rule| rule.root) {
+                    assert!(kind.source.is_some(), "{}: {}", kind.name, rule.name);
+                    for name in std::iter::once(&rule.name).chain(&rule.aliases) {
+                        let name = name.replace('*', "x");
+                        assert!(find_released_field(kind, Release::Stored, &name).is_some());
+                        let found = find_released_field(kind, Release::Minted, &name);
+                        assert!(found.is_none(), "{}: {name}", kind.name);
+                    }
+                }
+                // What a step of a minted connection gets beside the minted fields is no secret.
+                let left = kind.fields.iter().filter(|rule| !rule.root && rule.sensitive);
+                assert!(kind.source.is_none() || left.count() == 0, "{}", kind.name);
+            }
+        }
+    }
+
+    #[test]
+    fn a_minted_role_has_the_fields_of_an_access_key() {
+        let role = kind("aws", "assume_role");
+        let set = names(&["account_id", "role", "external_id", "region", "source_access_key_id"]);
+        let released = released_names(role, Release::Minted, &set);
+        let expected =
+            ["access_key_id", "account_id", "region", "role", "secret_access_key", "session_token"];
+        assert!(released.iter().map(FieldName::as_str).eq(expected));
+        assert_eq!(released_names(role, Release::Stored, &set).len(), set.len());
+        let key = kind("aws", "access_key");
+        for made in &role.minted {
+            let own = find_field(key, &made.name).unwrap();
+            assert_eq!((&own.env, &own.aliases), (&made.env, &made.aliases), "{}", made.name);
+            assert_eq!(own.sensitive, made.sensitive, "{}", made.name);
+        }
+    }
+
+    #[test]
+    fn nothing_but_minted_and_public_fields_is_handed_out() {
+        let value = |text: &str| Value::new(text.into());
+        let two_step = kind("http", "two_step");
+        let stored = ["base_url", "headers.Authorization", "tokens.key", "request_url", "password"];
+        let stored = names(&stored).into_iter().map(|name| (name, value("stored"))).collect();
+        let made = names(&["headers.Authorization", "tokens.key"]);
+        let made = made.into_iter().map(|name| (name, value("made"))).collect();
+        let handed = handed_out(two_step, stored, made);
+        let handed = handed.iter().map(|(name, value)| (name.as_str(), value.expose()));
+        let expected = [("base_url", b"stored".as_slice()), ("headers.Authorization", b"made")];
+        assert!(handed.eq(expected));
+    }
+
+    #[test]
+    fn a_role_without_a_key_is_stored_unless_somebody_says() {
+        let role = kind("aws", "assume_role");
+        assert_eq!(
+            default_release(role, |rule| !rule.name.starts_with("source_")),
+            Release::Stored
+        );
+        assert_eq!(default_release(role, |_| true), Release::Minted);
+        assert_eq!(default_release(kind("gcp", "service_account"), |_| true), Release::Stored);
+    }
+}
