@@ -151,6 +151,13 @@ pub struct Edition {
     pub mint: Option<Id>,
 }
 
+impl Edition {
+    /// Whether both are of the same version of the same resource, whichever mint has made them.
+    pub fn is_same_version(&self, other: &Self) -> bool {
+        (self.resource, self.version) == (other.resource, other.version)
+    }
+}
+
 /// When a lease expires, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Terms {
@@ -199,6 +206,12 @@ impl Lease {
         };
         let same = (self.resource, self.version) == (edition.resource, edition.version);
         same && is_minted && !self.is_watch && *self.ask == *ask
+    }
+
+    /// What was handed out under it.
+    pub fn edition(&self) -> Edition {
+        let mint = self.credential().map(|credential| credential.mint);
+        Edition { resource: self.resource, version: self.version, mint }
     }
 
     /// Whether the upstream has not answered yet.

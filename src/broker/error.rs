@@ -7,6 +7,7 @@ use crate::catalog::{Catalog, Misfit, NotAdmitted};
 use crate::identity::{AuthorityError, RequestError};
 use crate::integration::Problem;
 use crate::journal::{NotAccepted, ReadError, Unavailable};
+use crate::mint::FailureReason;
 use crate::model::{
     ConnectionRef, GroupName, IntegrationName, Invalid, RequestId, ResourceName, RunAs, RunName,
     WorkflowName,
@@ -250,6 +251,20 @@ pub enum Error {
     /// Adding a connection to a group needs the resolver relation on the connection.
     #[error("you are not a resolver of {0}")]
     ResolverRequired(ResourceName),
+    /// The upstream that makes the credential fails, refuses, or may not be asked.
+    #[error(
+        "{}; an operator sees why with: keyhatch explain {decision_id}", of_upstream(name, *reason)
+    )]
+    Upstream {
+        /// The connection.
+        name: ResourceName,
+        /// The kind of the failure.
+        reason: FailureReason,
+        /// When to try again.
+        wait: Duration,
+        /// The hidden line of the decision in the journal.
+        decision_id: String,
+    },
     /// The operator's role does not include this.
     #[error("this needs the role {0}")]
     RoleRequired(Role),
@@ -352,6 +367,22 @@ fn hint(absent: &ResourceName) -> &'static str {
         ResourceName::Executor(_) => "; list them with: keyhatch executor list",
         ResourceName::Operator(_) => "; list them with: keyhatch operator list",
         ResourceName::Lease(_) | ResourceName::Opening(_) | ResourceName::Secret(_) => "",
+    }
+}
+
+/// What an upstream has done.
+fn of_upstream(name: &ResourceName, reason: FailureReason) -> String {
+    match reason {
+        FailureReason::EgressDenied => {
+            format!("this broker may not connect to the upstream of {name}")
+        }
+        FailureReason::Invalid => format!("the upstream of {name} gives no valid answer"),
+        FailureReason::Refused => {
+            format!("the upstream of {name} refuses to make a credential from what is stored")
+        }
+        FailureReason::Unavailable => {
+            format!("the upstream of {name} cannot be reached or fails; try again later")
+        }
     }
 }
 

@@ -12,6 +12,7 @@ mod insight;
 mod integrations;
 mod keys;
 mod lifecycle;
+mod minting;
 mod registry;
 mod resolve;
 mod secrets;
@@ -45,6 +46,7 @@ pub use registry::offline::Offline;
 pub use registry::{Enrolled, LOCAL_EXECUTOR, LocalExecutor, NewRegistration};
 pub use resolve::batch::AuthorizedBatch;
 pub use resolve::explain::{DryRun, ExaminedResource, Explanation, NearMember, PastDecision};
+pub use resolve::minted::{Answer, Waiting};
 pub use resolve::watch::{Delivery, Watch};
 pub use resolve::{ResolveRequest, Resolved, Room};
 pub use steps::list::{ListedStep, ListedSteps};
@@ -67,6 +69,7 @@ use changes::plan::Comparisons;
 use changes::writer::Writer;
 use insight::readers::Readers;
 use keys::Keys;
+use minting::Mints;
 use registry::rates::Rates;
 use resolve::watch::Watchers;
 use steps::sessions::Sessions;
@@ -93,6 +96,7 @@ pub struct Broker {
     writer: Writer,
     start_time: Timestamp,
     watchers: Watchers,
+    mints: Arc<Mints>,
     is_draining: AtomicBool,
     readiness: tokio::sync::watch::Sender<bool>,
     /// When the daemon's certificate ends.
@@ -133,6 +137,7 @@ impl Broker {
     /// Refuses new requests from now on.
     pub fn drain(&self) {
         self.is_draining.store(true, Ordering::Release);
+        self.mints.drain();
         self.readiness.send_replace(false);
         self.snapshots.wake();
     }

@@ -49,6 +49,7 @@ use crate::broker::{
     Broker, BrokerParts, Error, RuntimeDir, RuntimeDirError, StartError, StepListener,
 };
 use crate::config::Config;
+use crate::egress::Egress;
 use crate::grpc;
 use crate::identity::{Authority, REFUSALS, TlsError};
 use crate::model::limits::DRAIN_DEADLINE;
@@ -231,6 +232,8 @@ impl Loaded {
             sealed_files: state.backed_up(),
             runtime,
             listeners: step_sockets,
+            egress: Egress::new(config.egress.clone()),
+            mints: threads.mints.handle().clone(),
         };
         let (broker, writer) = threads.admin.block_on(Broker::start(parts))?;
         threads.admin.spawn(writer);

@@ -19,6 +19,8 @@ pub(super) struct Threads {
     pub(super) steps: Vec<Runtime>,
     /// Makes the handshakes of steps that come in crowds.
     handshakes: Runtime,
+    /// Waits for the upstreams that make credentials.
+    pub(super) mints: Runtime,
     /// Serves the admin door and health, so that a hanging disk can still be reported.
     pub(super) admin: Runtime,
 }
@@ -33,6 +35,7 @@ impl Threads {
         Ok(Self {
             steps: (0..cores).map(|_| start("step-door", 2)).collect::<Result<_, _>>()?,
             handshakes: start("handshakes", cores.div_ceil(2))?,
+            mints: start("mints", 2)?,
             admin: start("admin-door", 2)?,
         })
     }
@@ -73,12 +76,12 @@ impl Threads {
 
     /// All runtimes.
     pub(super) fn all(&self) -> impl Iterator<Item = &Runtime> {
-        self.steps.iter().chain([&self.handshakes, &self.admin])
+        self.steps.iter().chain([&self.handshakes, &self.mints, &self.admin])
     }
 
     /// Ends all threads, after at most a second each.
     pub(super) fn shut_down(self) {
-        for runtime in self.steps.into_iter().chain([self.handshakes, self.admin]) {
+        for runtime in self.steps.into_iter().chain([self.handshakes, self.mints, self.admin]) {
             runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
         }
     }

@@ -14,7 +14,7 @@ use super::edge::reply_bytes::ReplyBytes;
 use super::pb::step_service_server::StepService;
 use super::request::{ApiRequest, parse_requests};
 use super::{Reply, convert, pb};
-use crate::broker::{Broker, Delivery, Error, ResolveRequest, StepSession};
+use crate::broker::{Answer, Broker, Delivery, Error, ResolveRequest, StepSession};
 use crate::identity::Peer;
 use crate::journal::CommitGroup;
 use crate::model::limits::{MAX_BATCH, MAX_BATCH_REPLY_BYTES};
@@ -69,12 +69,17 @@ impl StepService for Steps {
         let (session, room) = (&peer.tag, &mut weighed);
         let resolved = loop {
             // A request that is alone on its connection shares no write: a turn would only delay it.
-            let resolved = match peer.traffic.has_several_requests() {
+            let answer = match peer.traffic.has_several_requests() {
                 true => self.broker.resolve_in_group(&self.group, session, &request, room).await,
                 false => self.broker.resolve(session, &request, room),
             };
+            let resolved = match answer {
+                Ok(Answer::Resolved(resolved)) => Ok(resolved),
+                Ok(Answer::Minting(waiting)) => self.broker.finish(session, waiting, room).await,
+                Err(error) => Err(error),
+            };
             match resolved {
-                // Nothing was decided yet. Room comes when the client takes earlier replies.
+                // Nothing was handed out yet. Room comes when the client takes earlier replies.
                 Err(Error::Overloaded) if room.wait().await => {}
                 outcome => break outcome?,
             }
@@ -111,6 +116,14 @@ impl StepService for Steps {
                 }
             };
             for one in resolved {
+                // All of them wait at the same time, for the same time.
+                let one = match one {
+                    Ok(Answer::Resolved(resolved)) => Ok(resolved),
+                    Ok(Answer::Minting(waiting)) => {
+                        self.broker.finish(&peer.tag, waiting, &mut weighed).await
+                    }
+                    Err(error) => Err(error),
+                };
                 let result = match one.map(convert::resolved) {
                     Ok(response) => pb::batch_resolve_result::Result::Response(response),
                     Err(error) => pb::batch_resolve_result::Result::Error(to_message(&error)),

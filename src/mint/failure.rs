@@ -58,3 +58,15 @@ impl From<EgressError> for Failure {
         Self::new(reason, error.to_string())
     }
 }
+
+impl FailureReason {
+    /// The API's reason.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::EgressDenied => "EGRESS_DENIED",
+            Self::Invalid => "UPSTREAM_INVALID",
+            Self::Refused => "UPSTREAM_REFUSED",
+            Self::Unavailable => "UPSTREAM_UNAVAILABLE",
+        }
+    }
+}

@@ -19,6 +19,7 @@ mod executor;
 mod harness;
 mod load;
 mod meta;
+mod mint;
 mod operator;
 mod security;
 mod step;

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::broker::Broker;
@@ -23,10 +24,12 @@ use crate::broker::changes::writer::{Writer, WriterParts, WriterTask};
 use crate::broker::error::Error;
 use crate::broker::insight::readers::Readers;
 use crate::broker::keys::Keys;
+use crate::broker::minting::{FlightParts, Mints};
 use crate::broker::resolve::watch::Watchers;
 use crate::broker::steps::runtime_dir::RuntimeDir;
 use crate::broker::steps::sessions::{Sessions, StepListener};
 use crate::catalog::{LoadError, Snapshot, Snapshots, load};
+use crate::egress::Egress;
 use crate::identity::Authority;
 use crate::journal::{
     CloseReason, Event, Journal, Live, Options, Recovery, ReplayError, Unavailable,
@@ -124,6 +127,10 @@ pub struct BrokerParts<'a> {
     pub runtime: RuntimeDir,
     /// Receives the listening sockets of steps.
     pub listeners: mpsc::UnboundedSender<StepListener>,
+    /// The way to the upstreams that make credentials.
+    pub egress: Egress,
+    /// The runtime that waits for them.
+    pub mints: Handle,
 }
 
 /// Journal and store, opened and reconciled.
@@ -247,6 +254,7 @@ impl Broker {
         }
         let (writer, queue) = Writer::new(parts.limits.admin_lines());
         let keys = Arc::new(Keys::new(parts.keys, foundation.parts.clone()));
+        let mints = Mints::new(FlightParts::new(&foundation.parts, parts.egress), parts.mints);
         let WriterParts { snapshots, journal, store, keyring, .. } = foundation.parts.clone();
         let broker = Self {
             keys,
@@ -268,11 +276,13 @@ impl Broker {
             writer,
             start_time: now,
             watchers: Watchers::default(),
+            mints: Arc::new(mints),
             is_draining: AtomicBool::new(false),
             readiness: watch::Sender::new(true),
             certificate_end: parts.certificate_end,
         };
         broker.restore_openings(&foundation.recovery).await?;
+        broker.journal.interrupt_mints(now)?;
         broker.journal.append(now, &Event::Started { version: VERSION.to_owned() })?;
         broker.journal.interrupt_mints(now)?;
         broker.log_state();
@@ -343,6 +353,7 @@ impl Broker {
     /// # Errors
     /// If the journal cannot be written.
     pub async fn stop(&self) -> Result<(), Unavailable> {
+        self.mints.stop().await;
         self.journal_counted_refusals();
         // Earlier lines are synced first, so that the signature covers lines that are on disk.
         self.journal.synced(self.journal.last()?).await?;

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use crate::access::{Bindings, Decision, Principal, Relation, decide, decide_secret};
 use crate::broker::error::Error;
+use crate::broker::minting::Credential;
 use crate::catalog::{Catalog, Connection, NotSelected, Values};
-use crate::integration;
-use crate::journal::Live;
-use crate::lease::Lease;
+use crate::integration::{self, CredentialKind, Source, find_released_field, released_names};
+use crate::journal::{Live, Upstream};
+use crate::lease::{Edition, Lease};
+use crate::mint::FailureReason;
 use crate::model::{
-    FieldName, Id, IntegrationName, KindName, Opening, Reference, ResourceName, SecretName,
+    FieldName, IntegrationName, KindName, Opening, Reference, Release, ResourceName, SecretName,
     SecretRef, WorkflowName,
 };
 
@@ -22,6 +24,19 @@ pub(super) const ON_GROUP: Relation = Relation::Viewer;
 /// The relation that a step needs on a connection to receive it, however it asks for the connection.
 pub(super) const ON_CONNECTION: Relation = Relation::Resolver;
 
+/// What a step gets of a resource.
+pub(crate) enum Material {
+    /// The stored values.
+    Stored,
+    /// A credential that an upstream makes from them.
+    Minted {
+        /// The protocol.
+        source: Source,
+        /// The credential. `None` if the upstream is to be asked for it.
+        credential: Option<Arc<Credential>>,
+    },
+}
+
 /// A credential that a step may have, still sealed.
 pub(crate) struct Grant {
     /// The rule that allows it.
@@ -31,7 +46,10 @@ pub(crate) struct Grant {
     pub(crate) name: ResourceName,
     pub(crate) kind: Option<(IntegrationName, KindName)>,
     pub(crate) version: u64,
+    /// The stored values.
     pub(crate) values: Values,
+    /// What the step gets.
+    pub(crate) material: Material,
     /// The longest that a lease on it lasts.
     pub(crate) max_ttl: Option<Duration>,
     /// Pairs of the name asked for and our name; the former are unique.
@@ -47,16 +65,67 @@ impl Grant {
         }
     }
 
-    /// The record and its version.
-    pub(super) fn edition(&self) -> (Id, u64) {
-        (self.values.key.uid, self.version)
+    /// The minted credential that the step gets, if there is one.
+    pub(crate) fn credential(&self) -> Option<&Arc<Credential>> {
+        match &self.material {
+            Material::Minted { credential, .. } => credential.as_ref(),
+            Material::Stored => None,
+        }
+    }
+
+    /// The record that the step gets. `None` if the upstream is to be asked for it.
+    pub(crate) fn handed_out(&self) -> Option<&Values> {
+        match &self.material {
+            Material::Stored => Some(&self.values),
+            Material::Minted { .. } => self.credential().map(|credential| &credential.values),
+        }
+    }
+
+    /// How the credential is made, if an upstream makes it.
+    pub(super) fn upstream(&self) -> Option<Upstream> {
+        match &self.material {
+            Material::Stored => None,
+            Material::Minted { source, credential } => {
+                let credential = credential.as_ref().map(|made| Arc::clone(&made.minted));
+                Some(Upstream { source: *source, credential })
+            }
+        }
+    }
+
+    /// What the step gets, without its values.
+    pub(super) fn edition(&self) -> Edition {
+        let mint = self.credential().map(|credential| credential.minted.mint);
+        Edition { resource: self.values.key.uid, version: self.version, mint }
     }
 
     /// The most bytes of values that are handed out: a field may be asked for by many of its names.
     pub(crate) fn bytes(&self) -> usize {
         let copies = |name| self.fields.iter().filter(|(_, other)| other == name).count();
         let most = self.fields.iter().map(|(_, name)| copies(name)).max().unwrap_or(0);
-        self.values.sealed.as_bytes().len().saturating_mul(most)
+        let bytes = self.handed_out().map_or(0, |values| values.sealed.as_bytes().len());
+        bytes.saturating_mul(most)
+    }
+
+    /// The same decision on a minted credential. `is_for_all` if the step asked for no field by name.
+    ///
+    /// # Errors
+    /// If the credential has no field that the step asked for.
+    pub(crate) fn on(
+        mut self,
+        source: Source,
+        credential: Arc<Credential>,
+        is_for_all: bool,
+    ) -> Result<Self, Refusal> {
+        let names = &credential.names;
+        if is_for_all {
+            let all = names.iter().map(|name| (name.as_str().to_owned(), name.clone()));
+            self.fields = all.collect();
+        } else if let Some((field, _)) = self.fields.iter().find(|(_, name)| !names.contains(name))
+        {
+            return Err(Refusal::field_unknown(field.clone(), names));
+        }
+        self.material = Material::Minted { source, credential: Some(credential) };
+        Ok(self)
     }
 }
 
@@ -73,9 +142,20 @@ pub(crate) enum Refusal {
     NotSelected(NotSelected),
     /// The step's executor does not let the step ask for it.
     Outside,
+    /// The upstream failed a moment ago, and is not asked again yet.
+    Upstream {
+        name: ResourceName,
+        reason: FailureReason,
+        wait: Duration,
+    },
 }
 
 impl Refusal {
+    fn field_unknown<'a>(field: String, known: impl IntoIterator<Item = &'a FieldName>) -> Self {
+        let known: Vec<_> = known.into_iter().map(FieldName::as_str).collect();
+        Self::FieldUnknown { field, known: known.join(", ") }
+    }
+
     /// The reason of the API, as the journal records it.
     pub(crate) fn reason(&self) -> &'static str {
         match self {
@@ -86,6 +166,7 @@ impl Refusal {
             Self::NotSelected(NotSelected::Incomplete(_)) => "IDENTIFIERS_INCOMPLETE",
             Self::NotSelected(NotSelected::NoMember) => "GROUP_MEMBER_NOT_FOUND",
             Self::NotSelected(NotSelected::Unknown(_)) => "IDENTIFIER_UNKNOWN",
+            Self::Upstream { reason, .. } => reason.as_str(),
         }
     }
 
@@ -110,6 +191,9 @@ impl Refusal {
             Self::NotSelected(NotSelected::NoMember) => Error::NoMember,
             Self::NotSelected(NotSelected::Unknown(key)) => {
                 Error::IdentifierUnknown(key.to_string())
+            }
+            Self::Upstream { name, reason, wait } => {
+                Error::Upstream { name, reason, wait, decision_id }
             }
         }
     }
@@ -189,11 +273,10 @@ fn authorize_connection(
     if metadata.disabled {
         return Err(Refusal::Disabled(name));
     }
-    let fields = asked.map(|asked| select(catalog, connection, asked)).transpose();
-    let fields = fields.map_err(|field| {
-        let known: Vec<_> = metadata.fields.keys().map(FieldName::as_str).collect();
-        Refusal::FieldUnknown { field, known: known.join(", ") }
-    })?;
+    let (fields, material) = match metadata.release {
+        Release::Stored => (select(catalog, connection, asked)?, Material::Stored),
+        Release::Minted => select_minted(catalog, connection, asked)?,
+    };
     Ok(Grant {
         by,
         by_group: None,
@@ -201,8 +284,9 @@ fn authorize_connection(
         kind: Some((metadata.integration.clone(), metadata.kind.clone())),
         version: metadata.version,
         values: connection.values.clone(),
+        material,
         max_ttl: metadata.max_ttl_seconds.map(Duration::from_secs),
-        fields: fields.unwrap_or_default(),
+        fields,
     })
 }
 
@@ -229,23 +313,26 @@ fn authorize_secret(
         kind: None,
         version: secret.metadata.version,
         values: secret.values.clone(),
+        material: Material::Stored,
         max_ttl: None,
         fields: vec![(SECRET_FIELD.to_owned(), field)],
     })
 }
 
-/// The fields to hand out, by the names asked for. The error is the first name that the connection does not have.
+/// Pairs of the name asked for and our name.
+type Selection = Vec<(String, FieldName)>;
+
+/// The stored fields to hand out, by the names asked for.
 fn select(
     catalog: &Catalog,
     connection: &Connection,
-    asked: &[String],
-) -> Result<Vec<(String, FieldName)>, String> {
-    let set = &connection.metadata.fields;
+    asked: Option<&[String]>,
+) -> Result<Selection, Refusal> {
+    let (set, Some(asked)) = (&connection.metadata.fields, asked) else { return Ok(vec![]) };
     if asked.is_empty() {
         return Ok(set.keys().map(|name| (name.as_str().to_owned(), name.clone())).collect());
     }
-    let integration = catalog.integration(&connection.metadata.integration);
-    let kind = integration.and_then(|found| found.kind(connection.metadata.kind.as_str()));
+    let kind = kind_of(catalog, connection);
     let canonical = |asked: &str| {
         // A field that is stored under exactly this name comes first, even if the schema uses the name otherwise.
         let own = FieldName::parse(asked).ok().filter(|name| set.contains_key(name));
@@ -253,6 +340,45 @@ fn select(
             || kind.and_then(|kind| integration::find_field(kind, asked)?.canonical(asked));
         own.or_else(by_rule).filter(|name| set.contains_key(name))
     };
+    pairs(asked, canonical).map_err(|field| Refusal::field_unknown(field, set.keys()))
+}
+
+/// The fields of a minted connection, by the names asked for. No root is among them. A minted credential may lack some.
+fn select_minted(
+    catalog: &Catalog,
+    connection: &Connection,
+    asked: Option<&[String]>,
+) -> Result<(Selection, Material), Refusal> {
+    // Without a rule nothing tells the roots from the other fields.
+    let kind = kind_of(catalog, connection).ok_or(Refusal::Denied)?;
+    let source = kind.source.ok_or(Refusal::Denied)?;
+    let material = Material::Minted { source, credential: None };
+    let Some(asked) = asked else { return Ok((vec![], material)) };
+    let names = released_names(kind, Release::Minted, connection.metadata.fields.keys());
+    if asked.is_empty() {
+        let all = names.into_iter().map(|name| (name.as_str().to_owned(), name));
+        return Ok((all.collect(), material));
+    }
+    let canonical = |asked: &str| {
+        let rule = find_released_field(kind, Release::Minted, asked)?;
+        // A field that only some credentials have is no stored field.
+        let may_be_minted = || kind.minted.iter().any(|minted| minted.name == rule.name);
+        let is_single = rule.family().is_none();
+        rule.canonical(asked).filter(|name| names.contains(name) || is_single && may_be_minted())
+    };
+    let fields = pairs(asked, canonical);
+    Ok((fields.map_err(|field| Refusal::field_unknown(field, &names))?, material))
+}
+
+fn kind_of<'a>(catalog: &'a Catalog, connection: &Connection) -> Option<&'a CredentialKind> {
+    catalog.integration(&connection.metadata.integration)?.kind(connection.metadata.kind.as_str())
+}
+
+/// Each name asked for, once, with our name for it. The error is the first name that has none.
+fn pairs(
+    asked: &[String],
+    canonical: impl Fn(&str) -> Option<FieldName>,
+) -> Result<Selection, String> {
     let pair = |asked: &String| {
         canonical(asked).map(|name| (asked.clone(), name)).ok_or_else(|| asked.clone())
     };
@@ -260,6 +386,23 @@ fn select(
     pairs.sort_unstable_by(|one, other| one.0.cmp(&other.0));
     pairs.dedup_by(|one, other| one.0 == other.0);
     Ok(pairs)
+}
+
+/// Decides by one snapshot what a step gets, within what its executor lets the step ask for.
+///
+/// # Errors
+/// See [`authorize`].
+pub(crate) fn authorize_step(
+    catalog: &Catalog,
+    opening: &Opening,
+    target: &Reference,
+    fields: Option<&[String]>,
+) -> Result<Grant, Refusal> {
+    let allowed = &opening.allowed_targets;
+    if !allowed.is_empty() && !allowed.iter().any(|one| one.admits(target)) {
+        return Err(Refusal::Outside);
+    }
+    authorize(catalog, &step_principal(opening), &opening.key.workflow, target, fields)
 }
 
 /// Whether the executor that opened this step is still registered, under the same registration.

@@ -1,7 +1,8 @@
 //! BatchResolve: one decision for each request, and one write to the journal for all of them.
 
+use super::minted::Answer;
 use super::shared::SharedRecords;
-use super::{Authorization, ResolveRequest, Resolved, Room};
+use super::{Authorization, ResolveRequest, Room};
 use crate::broker::Broker;
 use crate::broker::error::Error;
 use crate::broker::steps::session::StepSession;
@@ -40,7 +41,7 @@ impl Broker {
         {
             let one = request.and_then(|request| {
                 let one = self.authorize_and_count(session, &request, now)?;
-                bytes += one.bytes();
+                bytes += one.most_bytes();
                 Ok((request, one))
             });
             decided.push(one);
@@ -57,7 +58,7 @@ impl Broker {
         session: &StepSession,
         batch: AuthorizedBatch,
         room: &mut dyn Room,
-    ) -> Vec<Result<Resolved, Error>> {
+    ) -> Vec<Result<Answer, Error>> {
         let with_room = |one: Decided| {
             let (request, decided) = one?;
             match room.take(decided.bytes()) {
@@ -90,7 +91,7 @@ impl Broker {
         decided: Vec<Decided>,
         now: Timestamp,
         room: &mut dyn Room,
-    ) -> Vec<Result<Resolved, Error>> {
+    ) -> Vec<Result<Answer, Error>> {
         let opening = &session.opening;
         let all = || decided.iter().flatten();
         let resolution = |(request, decided): &(ResolveRequest, Authorization)| {
@@ -107,19 +108,26 @@ impl Broker {
             let is_refused = decided.outcome.is_err();
             match committed.next() {
                 Some(Ok(committed)) => {
-                    let answer = self.conclude_shared(opening, decided, committed, &mut records);
+                    let answer =
+                        self.conclude_shared(opening, &request, decided, committed, &mut records);
                     if matches!(answer, Err(Error::TooManyLeases(_))) {
                         self.count_refusal(session, &request, now);
                     }
                     answer
                 }
-                // A newer snapshot was published: decide as if the request had come alone. A refusal is counted
-                // already.
-                Some(Err(CommitError::Stale)) if is_refused => {
+                // A newer snapshot was published: decide as if the request had come alone, in the room that it has. A
+                // refusal is counted already.
+                Some(Err(CommitError::Stale)) => {
+                    let taken = decided.bytes();
                     let decided = self.authorize_now(opening, &request)?;
-                    self.resolve_until_current(opening, &request, None, decided, now, &mut *room)
+                    let room: (&mut dyn Room, usize) = (&mut *room, taken);
+                    let answer =
+                        self.resolve_until_current(opening, &request, None, decided, now, room);
+                    match is_refused {
+                        true => answer,
+                        false => self.count_if_refused(session, &request, now, answer),
+                    }
                 }
-                Some(Err(CommitError::Stale)) => self.resolve(session, &request, &mut *room),
                 Some(Err(error)) => Err(self.not_committed(error)),
                 None => Err(Error::Internal("a decision was lost".to_owned())),
             }

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use parking_lot::MutexGuard;
 
+use super::minted::Answer;
 use super::shared::SharedRecords;
-use super::watch::{Watcher, WatcherState};
+use super::watch::{Look, Watcher, WatcherState};
 use super::{Authorization, Room};
 use crate::broker::Broker;
 use crate::broker::error::Error;
@@ -75,7 +76,16 @@ impl Broker {
             let epoch = decided.epoch;
             let delivery = match committed {
                 Ok(one) => {
-                    self.conclude_shared(&watcher.session.opening, decided, one, &mut records)
+                    let (opening, request) = (&watcher.session.opening, &watcher.request);
+                    match self.conclude_shared(opening, request, decided, one, &mut records) {
+                        Ok(Answer::Resolved(resolved)) => Ok(resolved),
+                        // The stream asks the upstream itself.
+                        Ok(Answer::Minting(_)) => {
+                            state.fall_behind();
+                            continue;
+                        }
+                        Err(error) => Err(error),
+                    }
                 }
                 // A newer snapshot was published, and is delivered next.
                 Err(CommitError::Stale) => continue,
@@ -94,20 +104,28 @@ impl Broker {
         if !state.has_room() {
             return None;
         }
-        match watcher.check(self, &state, now) {
-            Ok(None) => {}
-            Ok(Some(decided)) if !Mailbox.take(decided.bytes()) => state.fall_behind(),
-            Ok(Some(decided)) if decided.outcome.is_ok() => {
+        match watcher.look(self, &state, now) {
+            Ok(Look::Same(decided)) if decided.is_to_be_replaced(now) => state.fall_behind(),
+            Ok(Look::Same(_)) => {}
+            // The stream makes room for large values itself, and waits for an upstream itself.
+            Ok(Look::Due(decided)) if decided.is_awaited() || !Mailbox.take(decided.bytes()) => {
+                state.fall_behind();
+            }
+            Ok(Look::Due(decided)) if decided.outcome.is_ok() => {
                 if watcher.session.check_refusals(now, &self.limits).is_ok() {
                     return Some(Due { watcher, state, decided });
                 }
                 state.fall_behind();
             }
-            Ok(Some(decided)) => {
+            Ok(Look::Due(decided)) => {
                 let epoch = decided.epoch;
-                match watcher.commit(self, &mut state, decided, now, &mut Mailbox) {
-                    Err(Error::Overloaded) => state.fall_behind(),
-                    refused => state.put(epoch, refused),
+                match watcher.commit(self, &state, decided, now, &mut Mailbox) {
+                    Err(Error::Overloaded) | Ok(Answer::Minting(_)) => state.fall_behind(),
+                    Ok(Answer::Resolved(resolved)) => state.put(epoch, Ok(resolved)),
+                    Err(error) => {
+                        let error = watcher.response(self, &state, error);
+                        state.put(epoch, Err(error));
+                    }
                 }
             }
             Err(error) => state.put(0, Err(error)),

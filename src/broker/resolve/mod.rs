@@ -12,7 +12,9 @@ pub(super) mod batch;
 pub(super) mod explain;
 pub(super) mod fan_out;
 pub(super) mod leases;
+pub(super) mod minted;
 mod shared;
+mod upstream;
 pub(super) mod watch;
 
 use std::sync::Arc;
@@ -21,6 +23,7 @@ use std::time::Duration;
 use super::Broker;
 use super::error::Error;
 use super::steps::session::StepSession;
+use crate::egress::MAX_REPLY_BYTES;
 use crate::journal::{
     Allowed, CommitError, CommitGroup, Committed, DecisionId, Granted, LiveOpening, NotAccepted,
     PermitError, Refused, Resolution, Unavailable,
@@ -32,7 +35,8 @@ use crate::model::{
     Timestamp, Value,
 };
 use crate::seal::OpenedFields;
-use authorize::{Grant, Refusal, authorize, is_executors, step_principal};
+use authorize::{Grant, Refusal, authorize_step, is_executors};
+use minted::Answer;
 
 /// A request of a step for one credential.
 #[derive(Clone, Debug)]
@@ -66,9 +70,30 @@ pub(super) struct Authorization {
 }
 
 impl Authorization {
-    /// The most bytes of values that it hands out.
+    /// The most bytes of values that it hands out. What an upstream is asked for has no size yet.
     pub(super) fn bytes(&self) -> usize {
         self.outcome.as_ref().map_or(0, Grant::bytes)
+    }
+
+    /// The same, with as much as an upstream may answer.
+    pub(super) fn most_bytes(&self) -> usize {
+        match &self.outcome {
+            Ok(grant) if self.is_awaited() => {
+                grant.values.sealed.as_bytes().len().saturating_add(MAX_REPLY_BYTES)
+            }
+            _ => self.bytes(),
+        }
+    }
+
+    /// True if the upstream is to be asked for the next credential.
+    fn is_to_be_replaced(&self, now: Timestamp) -> bool {
+        let credential = self.outcome.as_ref().ok().and_then(Grant::credential);
+        credential.is_some_and(|credential| credential.refresh <= now)
+    }
+
+    /// True if an upstream is to be asked for the credential.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.outcome.as_ref().is_ok_and(|grant| grant.handed_out().is_none())
     }
 }
 
@@ -86,6 +111,10 @@ pub struct Resolved {
     pub lease: Lease,
     /// Whether the lease could be renewed to expire later.
     pub is_renewable: bool,
+    /// The line of the decision.
+    decision: DecisionId,
+    /// When the upstream is asked for the next credential; `None` if it is stored.
+    refresh: Option<Timestamp>,
 }
 
 impl Broker {
@@ -98,11 +127,11 @@ impl Broker {
         session: &StepSession,
         request: &ResolveRequest,
         room: &mut dyn Room,
-    ) -> Result<Resolved, Error> {
+    ) -> Result<Answer, Error> {
         let now = self.now();
         let decided = self.authorize_within_limits(session, request, now)?;
         let opening = &session.opening;
-        let outcome = self.resolve_until_current(opening, request, None, decided, now, room);
+        let outcome = self.resolve_until_current(opening, request, None, decided, now, (room, 0));
         self.count_if_refused(session, request, now, outcome)
     }
 
@@ -116,7 +145,7 @@ impl Broker {
         session: &StepSession,
         request: &ResolveRequest,
         room: &mut dyn Room,
-    ) -> Result<Resolved, Error> {
+    ) -> Result<Answer, Error> {
         let now = self.now();
         let decided = self.authorize_within_limits(session, request, now)?;
         let outcome = self.commit_in_group(group, session, request, decided, now, room).await;
@@ -132,16 +161,16 @@ impl Broker {
         decided: Authorization,
         now: Timestamp,
         room: &mut dyn Room,
-    ) -> Result<Resolved, Error> {
-        let opening = &session.opening;
-        if !room.take(decided.bytes()) {
+    ) -> Result<Answer, Error> {
+        let (opening, taken) = (&session.opening, decided.bytes());
+        if !room.take(taken) {
             return Err(Error::Overloaded);
         }
         let resolution = self.resolution(opening, request, None, &decided, now);
         match group.commit(&self.journal, || self.now(), resolution).await {
-            Ok(committed) => self.conclude(opening, decided, committed),
+            Ok(committed) => self.conclude(opening, request, decided, committed),
             Err(CommitError::Stale) => {
-                let decided = self.authorize_now(opening, request)?;
+                let (decided, room) = (self.authorize_now(opening, request)?, (room, taken));
                 self.resolve_until_current(opening, request, None, decided, now, room)
             }
             Err(error) => Err(self.not_committed(error)),
@@ -178,15 +207,15 @@ impl Broker {
         decided: Authorization,
         now: Timestamp,
         room: &mut dyn Room,
-    ) -> Result<Resolved, Error> {
+    ) -> Result<Answer, Error> {
         session.check_refusals(now, &self.limits).map_err(Error::TooManyRequests)?;
         if decided.outcome.is_err() {
             let checked = session.check_executor_refusals(now, &self.limits);
             checked.map_err(Error::TooManyRequests)?;
         }
         let opening = &session.opening;
-        let outcome =
-            self.resolve_until_current(opening, request, Some(before), decided, now, room);
+        let watch = Some(before);
+        let outcome = self.resolve_until_current(opening, request, watch, decided, now, (room, 0));
         self.count_if_refused(session, request, now, outcome)
     }
 
@@ -203,14 +232,9 @@ impl Broker {
         if !is_executors(&snapshot.catalog, record) {
             return Err(Error::NotAccepted(NotAccepted::NotOpen));
         }
-        let (allowed, target) = (&record.allowed_targets, &request.target);
-        let outcome = if !allowed.is_empty() && !allowed.iter().any(|one| one.admits(target)) {
-            Err(Refusal::Outside)
-        } else {
-            let principal = step_principal(record);
-            let (workflow, fields) = (&record.key.workflow, Some(&*request.fields));
-            authorize(&snapshot.catalog, &principal, workflow, target, fields)
-        };
+        let fields = Some(&*request.fields);
+        let outcome = authorize_step(&snapshot.catalog, record, &request.target, fields)
+            .and_then(|grant| self.with_credential(grant, record, request));
         Ok(Authorization { epoch: snapshot.head, outcome })
     }
 
@@ -220,8 +244,8 @@ impl Broker {
         session: &StepSession,
         request: &ResolveRequest,
         now: Timestamp,
-        outcome: Result<Resolved, Error>,
-    ) -> Result<Resolved, Error> {
+        outcome: Result<Answer, Error>,
+    ) -> Result<Answer, Error> {
         if let Err(
             Error::Denied { .. }
             | Error::Disabled(_)
@@ -230,7 +254,8 @@ impl Broker {
             | Error::IdentifiersIncomplete(_)
             | Error::NoMember
             | Error::NotFound(_)
-            | Error::TooManyLeases(_),
+            | Error::TooManyLeases(_)
+            | Error::Upstream { .. },
         ) = outcome
         {
             self.count_refusal(session, request, now);
@@ -249,7 +274,8 @@ impl Broker {
         session.count_refusal(now, &self.limits, lines);
     }
 
-    /// Commits a decision. It decides again as long as newer snapshots are published. It counts nothing.
+    /// Commits a decision. It decides again as long as newer snapshots are published. It counts nothing. `taken` bytes of
+    /// the room are for this decision already.
     pub(super) fn resolve_until_current(
         &self,
         opening: &Arc<LiveOpening>,
@@ -257,9 +283,8 @@ impl Broker {
         watch: Option<Option<Id>>,
         mut decided: Authorization,
         now: Timestamp,
-        room: &mut dyn Room,
-    ) -> Result<Resolved, Error> {
-        let mut taken = 0;
+        (room, mut taken): (&mut dyn Room, usize),
+    ) -> Result<Answer, Error> {
         // The loop ends: each turn needs another published change.
         loop {
             let bytes = decided.bytes();
@@ -269,7 +294,7 @@ impl Broker {
             taken = taken.max(bytes);
             let resolution = self.resolution(opening, request, watch, &decided, now);
             match self.journal.commit(now, resolution) {
-                Ok(committed) => return self.conclude(opening, decided, committed),
+                Ok(committed) => return self.conclude(opening, request, decided, committed),
                 Err(CommitError::Stale) => decided = self.authorize_now(opening, request)?,
                 Err(error) => return Err(self.not_committed(error)),
             }
@@ -279,14 +304,21 @@ impl Broker {
     /// The answer to a decision that is committed.
     fn conclude(
         &self,
-        opening: &LiveOpening,
+        opening: &Arc<LiveOpening>,
+        request: &ResolveRequest,
         decided: Authorization,
         Committed { decision_id, granted }: Committed,
-    ) -> Result<Resolved, Error> {
+    ) -> Result<Answer, Error> {
         match (decided.outcome, granted) {
             (Ok(grant), Some(Granted { lease, permit: Some(permit) })) => {
-                let opened = permit.open(&grant.values.sealed, &self.keyring);
-                self.hand_out(opening, grant, opened.as_ref(), lease)
+                let sealed = grant.handed_out().map(|values| &values.sealed);
+                let opened = sealed.ok_or(PermitError::OtherRecord);
+                let opened = opened.and_then(|sealed| permit.open(sealed, &self.keyring));
+                let given = (decision_id, lease);
+                self.hand_out(opening, request, grant, opened.as_ref(), given).map(Answer::Resolved)
+            }
+            (Ok(grant), Some(Granted { lease, permit: None })) => {
+                self.ask_upstream(opening, request, &grant, (decision_id, lease.id))
             }
             (outcome, _) => Err(self.not_granted(outcome.err(), decision_id)),
         }
@@ -327,17 +359,21 @@ impl Broker {
         let allowed = |grant: &Grant| {
             let is_named =
                 matches!(request.target, Reference::Connection(_) | Reference::Secret(_));
+            let end = grant.credential().map(|credential| credential.end());
+            let bounds = self.lease_bounds(opening, grant.max_ttl, end);
             Allowed {
                 by: grant.rules(),
                 record: grant.values.key,
                 resource: (!is_named).then(|| grant.name.to_text()),
                 version: grant.version,
                 fields: grant.fields.iter().map(|(_, name)| name.clone()).collect(),
-                terms: propose(request.ttl, &self.lease_bounds(opening, grant.max_ttl, None), now),
+                terms: propose(request.ttl, &bounds, now),
                 max_leases: self.limits.step_live_leases,
-                upstream: None,
+                upstream: grant.upstream(),
             }
         };
+        // A Watch keeps its lease until the upstream has answered.
+        let watch = watch.map(|before| before.filter(|_| !decided.is_awaited()));
         let refused = |refusal: &Refusal| Refused { reason: refusal.reason(), by: refusal.by() };
         let outcome = decided.outcome.as_ref().map(allowed).map_err(refused);
         let opening = Arc::clone(opening);
@@ -362,14 +398,19 @@ impl Broker {
     /// The credential, from the record that its permit has opened.
     pub(super) fn hand_out(
         &self,
-        opening: &LiveOpening,
+        opening: &Arc<LiveOpening>,
+        request: &ResolveRequest,
         grant: Grant,
         opened: Result<&OpenedFields, &PermitError>,
-        lease: Lease,
+        (decision, lease): (DecisionId, Lease),
     ) -> Result<Resolved, Error> {
         let opened = opened.map_err(|error| corrupt(&grant, error))?;
-        let end = lease.credential_expire_time();
-        let bounds = self.lease_bounds(opening, grant.max_ttl, end);
+        let refresh = grant.credential().map(|credential| credential.refresh);
+        if refresh.is_some() {
+            // Nobody waits for it.
+            let _ = self.replace_early(opening, &request.target, &grant, (decision, lease.id));
+        }
+        let bounds = self.lease_bounds(opening, grant.max_ttl, lease.credential_expire_time());
         let is_renewable = is_renewable(lease.issue_time, lease.expire_time, &bounds);
         // Values are copied, because one field may be asked for by two of its names.
         let copy = |(asked, name): (String, FieldName)| {
@@ -384,6 +425,8 @@ impl Broker {
             fields,
             lease,
             is_renewable,
+            decision,
+            refresh,
         })
     }
 }

@@ -7,7 +7,8 @@
 //!
 //! The writer only publishes a snapshot, and waits for no Watch. A stream that reads slowly has one delivery waiting.
 //! If that delivery is out of date when the stream comes back, it is dropped for a new decision. Large values are not
-//! opened for a mailbox: the stream decides itself when it has room.
+//! opened for a mailbox: the stream decides itself when it has room. The stream also waits for an upstream itself, and
+//! asks for the next credential before the last one ends.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -22,11 +23,15 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
+use super::authorize::Refusal;
+use super::minted::Answer;
+use super::upstream::Awaited;
 use super::{Authorization, ResolveRequest, Resolved, Room, check_form, lines_of};
 use crate::broker::Broker;
 use crate::broker::error::Error;
 use crate::broker::steps::session::StepSession;
-use crate::journal::NotAccepted;
+use crate::journal::{DecisionId, NotAccepted};
+use crate::lease::{Edition, TtlLimit};
 use crate::model::limits::MAX_WATCHES;
 use crate::model::{Id, Reference, ResourceName, Timestamp};
 
@@ -46,6 +51,8 @@ pub struct Watch {
     armed: Option<Waker>,
     /// Whether to check even if the mailbox is empty: at first, and when the alarm rings.
     must_look: bool,
+    /// What it awaits of an upstream.
+    awaited: Awaited,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -81,12 +88,14 @@ pub(crate) struct Watcher {
 pub(crate) struct WatcherState {
     /// The last delivery that was committed, read or not.
     last: Option<LastDelivery>,
-    /// The record and version that the stream has read last.
-    seen: Option<(Id, u64)>,
+    /// What the stream has read last.
+    seen: Option<Edition>,
     /// A committed delivery, or the end, that the stream has not read yet.
     mailbox: Option<Letter>,
     /// Whether something changed while the mailbox was full.
     is_behind: bool,
+    /// When an upstream that has failed is asked again.
+    retry: Option<Timestamp>,
     /// The waker of the stream, if it has found nothing to send.
     sleeper: Option<Waker>,
 }
@@ -99,9 +108,22 @@ struct Letter {
 
 struct LastDelivery {
     name: ResourceName,
+    decision: DecisionId,
     lease: Id,
+    /// When the lease ends.
+    end: Timestamp,
     /// When the next delivery is due.
     due: Timestamp,
+    /// When the upstream is asked for the next credential.
+    refresh: Option<Timestamp>,
+}
+
+/// What a look at the newest snapshot finds.
+pub(super) enum Look {
+    /// A decision that is due to be delivered.
+    Due(Authorization),
+    /// Nothing new.
+    Same(Authorization),
 }
 
 impl Watchers {
@@ -150,6 +172,7 @@ impl Broker {
             alarm: Box::pin(tokio::time::sleep(LONGEST_SLEEP)),
             armed: None,
             must_look: true,
+            awaited: Awaited::default(),
             _permit: permit,
         })
     }
@@ -179,11 +202,14 @@ impl Watch {
             let now = self.broker.now();
             let must_look = std::mem::take(&mut self.must_look);
             let waker = context.waker();
-            match self.watcher.next(&self.broker, now, must_look, room, waker) {
+            let awaited = &mut self.awaited;
+            match self.watcher.next(&self.broker, now, must_look, awaited, room, waker) {
                 Ok(item) => return Poll::Ready(item),
                 Err(AsleepFor(longest)) => self.set_alarm(longest),
             }
-            ready!(self.poll_signals(context));
+            if self.awaited.poll(context).is_pending() {
+                ready!(self.poll_signals(context));
+            }
             self.must_look = true;
         }
     }
@@ -222,21 +248,25 @@ impl Watcher {
         broker: &Broker,
         now: Timestamp,
         must_look: bool,
+        awaited: &mut Awaited,
         room: &mut dyn Room,
         waker: &Waker,
     ) -> Result<Result<Delivery, Error>, AsleepFor> {
         let mut state = self.state.lock();
-        self.item(broker, &mut state, now, must_look, room).ok_or_else(|| {
+        self.item(broker, &mut state, now, must_look, awaited, room).ok_or_else(|| {
             state.sleeper.get_or_insert_with(|| waker.clone()).clone_from(waker);
-            AsleepFor(self.sleep(&state, now))
+            AsleepFor(self.sleep(&state, awaited, now))
         })
     }
 
-    /// How long the stream may sleep: until the next moment at which a delivery is due, or its end.
-    fn sleep(&self, state: &WatcherState, now: Timestamp) -> Duration {
+    /// How long the stream may sleep: until the next moment at which something is due, or its end.
+    fn sleep(&self, state: &WatcherState, awaited: &Awaited, now: Timestamp) -> Duration {
         let longest = if state.is_behind { PATIENCE } else { LONGEST_SLEEP };
         let end = self.certificate_end.min(self.session.opening.record().expire_time);
-        let next = state.last.as_ref().map_or(end, |last| end.min(last.due));
+        let due = state.last.as_ref().map(|last| last.due);
+        let refresh = state.retry.or(state.last.as_ref().and_then(|last| last.refresh));
+        let refresh = refresh.filter(|_| awaited.is_nothing());
+        let next = [due, refresh].into_iter().flatten().fold(end, Timestamp::min);
         next.since(now).clamp(Duration::from_millis(1), longest)
     }
 
@@ -247,6 +277,7 @@ impl Watcher {
         state: &mut WatcherState,
         now: Timestamp,
         must_look: bool,
+        awaited: &mut Awaited,
         room: &mut dyn Room,
     ) -> Option<Result<Delivery, Error>> {
         if let Some(letter) = state.mailbox.take() {
@@ -256,30 +287,106 @@ impl Watcher {
                 broker.snapshot().head == letter.epoch && !self.session.opening.is_closed();
             match letter.outcome {
                 Ok(resolved) if is_current && now < resolved.lease.expire_time => {
+                    *awaited = Awaited::default();
                     return Some(Ok(state.seen(resolved)));
                 }
                 Ok(_) => state.is_behind = true,
                 Err(error) => return Some(Err(error)),
             }
         }
+        if let Some((claim, landed)) = awaited.landed() {
+            let watch = Some(state.before());
+            let checked = self.check(broker, now);
+            let answer = checked.and_then(|()| broker.settle(claim, landed, watch, room));
+            let (session, request) = (&self.session, &self.request);
+            let answer = broker.count_if_refused(session, request, now, answer);
+            let may_wait = state.last.is_some();
+            return self.answered(broker, state, awaited, now, (answer, may_wait));
+        }
         if !std::mem::take(&mut state.is_behind) && !must_look {
             return None;
         }
-        match self.check(broker, state, now) {
-            Ok(None) => None,
-            Ok(Some(decided)) => {
-                // The first delivery is refused as a Resolve would be.
+        match self.look(broker, state, now) {
+            Ok(Look::Due(decided)) if awaited.is_for(&self.session.opening, &decided) => None,
+            Ok(Look::Due(decided)) => {
+                *awaited = Awaited::default();
                 let may_wait = state.last.is_some() && decided.outcome.is_ok();
                 let paid = self.pay(broker, state, &decided, now);
-                match paid.and_then(|()| self.commit(broker, state, decided, now, room)) {
-                    Err(Error::Overloaded | Error::TooManyRequests(_)) if may_wait => {
-                        state.is_behind = true;
-                        None
-                    }
-                    answer => Some(answer.map(|resolved| state.seen(resolved))),
-                }
+                let answer = paid.and_then(|()| self.commit(broker, state, decided, now, room));
+                self.answered(broker, state, awaited, now, (answer, may_wait))
+            }
+            Ok(Look::Same(decided)) => {
+                self.prepare_next(broker, state, awaited, now, decided);
+                None
             }
             Err(error) => Some(Err(error)),
+        }
+    }
+
+    /// The item of an answer, if any. Without room or rate the stream tries again later, and while an upstream fails the
+    /// step keeps what it has. The first delivery is refused as a Resolve would be.
+    fn answered(
+        &self,
+        broker: &Broker,
+        state: &mut WatcherState,
+        awaited: &mut Awaited,
+        now: Timestamp,
+        (answer, may_wait): (Result<Answer, Error>, bool),
+    ) -> Option<Result<Delivery, Error>> {
+        match answer {
+            Ok(Answer::Resolved(resolved)) => {
+                state.decided(&resolved);
+                Some(Ok(state.seen(resolved)))
+            }
+            Ok(Answer::Minting(waiting)) => {
+                awaited.wait(waiting);
+                None
+            }
+            Err(Error::Overloaded | Error::TooManyRequests(_)) if may_wait => {
+                state.is_behind = true;
+                None
+            }
+            Err(Error::Upstream { wait, .. }) if state.has_credential(now) => {
+                state.retry = Some(now.after(wait));
+                None
+            }
+            Err(error) => Some(Err(self.response(broker, state, error))),
+        }
+    }
+
+    /// Asks the upstream for the next credential when it is time.
+    fn prepare_next(
+        &self,
+        broker: &Broker,
+        state: &mut WatcherState,
+        awaited: &mut Awaited,
+        now: Timestamp,
+        decided: Authorization,
+    ) {
+        let (grant, Some(last)) = (decided.outcome, &state.last) else { return };
+        let grant = match grant {
+            Ok(grant) if awaited.is_nothing() => grant,
+            Err(Refusal::Upstream { wait, .. }) => {
+                state.retry = Some(now.after(wait));
+                return;
+            }
+            _ => return,
+        };
+        if awaited.was_given_up() {
+            state.retry = Some(now.after(PATIENCE));
+        }
+        if state.retry.is_some_and(|retry| now < retry) {
+            return;
+        }
+        let given = (last.decision, last.lease);
+        let target = &self.request.target;
+        match broker.replace_early(&self.session.opening, target, &grant, given) {
+            Some(Ok(ticket)) => {
+                state.retry = None;
+                awaited.wait_for_next(ticket);
+            }
+            Some(Err(until)) => state.retry = Some(until),
+            None => state.retry = None,
         }
     }
 
@@ -293,7 +400,7 @@ impl Watcher {
         now: Timestamp,
     ) -> Result<(), Error> {
         match &decided.outcome {
-            Ok(grant) if state.seen.is_none_or(|seen| seen == grant.edition()) => {
+            Ok(grant) if state.seen.is_none_or(|seen| seen.is_same_version(&grant.edition())) => {
                 let lines = lines_of(self.session.opening.record(), &self.request.fields);
                 let taken = self.session.take_decision(now, broker.limits(), lines);
                 taken.map_err(Error::TooManyRequests)
@@ -302,13 +409,8 @@ impl Watcher {
         }
     }
 
-    /// The decision that is due to be delivered, if any. Nothing is committed or journaled here.
-    pub(super) fn check(
-        &self,
-        broker: &Broker,
-        state: &WatcherState,
-        now: Timestamp,
-    ) -> Result<Option<Authorization>, Error> {
+    /// Checks that the stream may go on.
+    fn check(&self, broker: &Broker, now: Timestamp) -> Result<(), Error> {
         broker.check_serving()?;
         if now >= self.certificate_end {
             return Err(Error::NotAccepted(NotAccepted::CertificateExpired));
@@ -316,31 +418,41 @@ impl Watcher {
         if self.session.opening.is_closed() || now >= self.session.opening.record().expire_time {
             return Err(Error::NotAccepted(NotAccepted::NotOpen));
         }
+        Ok(())
+    }
+
+    /// Whether something is due to be delivered. Nothing is committed or journaled here.
+    pub(super) fn look(
+        &self,
+        broker: &Broker,
+        state: &WatcherState,
+        now: Timestamp,
+    ) -> Result<Look, Error> {
+        self.check(broker, now)?;
         let decided = broker.authorize_now(&self.session.opening, &self.request)?;
         let is_as_it_was = match (&state.last, &decided.outcome) {
             (Some(last), Ok(grant)) => state.seen == Some(grant.edition()) && now < last.due,
+            // What the step has is not taken away by an upstream that fails.
+            (Some(_), Err(Refusal::Upstream { .. })) => state.has_credential(now),
             _ => false,
         };
-        Ok(if is_as_it_was { None } else { Some(decided) })
+        Ok(if is_as_it_was { Look::Same(decided) } else { Look::Due(decided) })
     }
 
     /// Commits a decision as a delivery.
     pub(super) fn commit(
         &self,
         broker: &Broker,
-        state: &mut WatcherState,
+        state: &WatcherState,
         decided: Authorization,
         now: Timestamp,
         room: &mut dyn Room,
-    ) -> Result<Resolved, Error> {
-        broker
-            .deliver(&self.session, &self.request, state.before(), decided, now, room)
-            .inspect(|resolved| state.decided(resolved))
-            .map_err(|error| self.response(broker, state, error))
+    ) -> Result<Answer, Error> {
+        broker.deliver(&self.session, &self.request, state.before(), decided, now, room)
     }
 
     /// The error for the stream. A step that has watched a connection may learn that it was removed.
-    fn response(&self, broker: &Broker, state: &WatcherState, error: Error) -> Error {
+    pub(super) fn response(&self, broker: &Broker, state: &WatcherState, error: Error) -> Error {
         let (Error::Denied { .. }, Some(last)) = (&error, &state.last) else { return error };
         let is_gone = match &self.request.target {
             Reference::Connection(name) => broker.snapshot().catalog.connection(name).is_none(),
@@ -384,16 +496,35 @@ impl WatcherState {
         }
     }
 
+    /// Whether the lease of the last delivery is live.
+    fn has_credential(&self, now: Timestamp) -> bool {
+        self.last.as_ref().is_some_and(|last| now < last.end)
+    }
+
     fn decided(&mut self, resolved: &Resolved) {
-        let lease = &resolved.lease;
-        let due = lease.issue_time.two_thirds_to(lease.expire_time);
-        self.last = Some(LastDelivery { name: resolved.name.clone(), lease: lease.id, due });
+        let Resolved { lease, decision, refresh, .. } = resolved;
+        // Another lease on the same credential would end at the same time.
+        let due = match lease.limited_by {
+            TtlLimit::Upstream => lease.expire_time,
+            _ => lease.issue_time.two_thirds_to(lease.expire_time),
+        };
+        self.retry = None;
+        self.last = Some(LastDelivery {
+            name: resolved.name.clone(),
+            decision: *decision,
+            lease: lease.id,
+            end: lease.expire_time,
+            due,
+            refresh: *refresh,
+        });
     }
 
     fn seen(&mut self, resolved: Resolved) -> Delivery {
-        let (record, version) = (resolved.lease.resource, resolved.version);
-        let skipped = match self.seen.replace((record, version)) {
-            Some((before, last)) if before == record => version.saturating_sub(last + 1),
+        let edition = resolved.lease.edition();
+        let skipped = match self.seen.replace(edition) {
+            Some(before) if before.resource == edition.resource => {
+                edition.version.saturating_sub(before.version + 1)
+            }
             _ => 0,
         };
         Delivery { resolved, skipped }

@@ -21,6 +21,7 @@ impl Broker {
         static LIMIT: LogLimit = LogLimit::new(1);
         let now = self.now();
         self.journal.expire(now);
+        self.mints.sweep(now);
         // If the journal hangs there is nothing to do: the watchdog logs it.
         let openings = self.journal.with_live(|live| live.openings().cloned().collect::<Vec<_>>());
         for opening in openings.unwrap_or_default() {

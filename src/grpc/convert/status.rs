@@ -11,6 +11,7 @@ use crate::broker::Error;
 use crate::grpc::pb;
 use crate::integration::Problem;
 use crate::journal::NotAccepted;
+use crate::mint::FailureReason;
 use crate::model::ResourceName;
 
 /// The domain of every reason.
@@ -112,9 +113,20 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
         }
         Error::TtlOutOfRange { .. } => (Code::InvalidArgument, "TTL_OUT_OF_RANGE"),
         Error::UpdateMaskInvalid(_) => (Code::InvalidArgument, "UPDATE_MASK_INVALID"),
+        Error::Upstream { reason, .. } => (of_upstream(*reason), reason.as_str()),
         Error::VersionSuperseded => (Code::FailedPrecondition, "VERSION_SUPERSEDED"),
         Error::WorkflowNotPermitted(_) => (Code::PermissionDenied, "WORKFLOW_NOT_PERMITTED"),
         Error::UidNotPermitted(_) => (Code::PermissionDenied, "UID_NOT_PERMITTED"),
+    }
+}
+
+/// The code of a failure of an upstream. Only what may pass by itself is worth a retry.
+fn of_upstream(reason: FailureReason) -> Code {
+    match reason {
+        FailureReason::Unavailable => Code::Unavailable,
+        FailureReason::EgressDenied | FailureReason::Invalid | FailureReason::Refused => {
+            Code::FailedPrecondition
+        }
     }
 }
 
@@ -159,7 +171,7 @@ fn explained(
 pub(crate) fn to_message(error: &Error) -> pb::ResolveError {
     let status = to_status(error);
     let decision_id = match error {
-        Error::Denied { decision_id } => decision_id.clone(),
+        Error::Denied { decision_id } | Error::Upstream { decision_id, .. } => decision_id.clone(),
         _ => String::new(),
     };
     pb::ResolveError {
@@ -222,6 +234,10 @@ pub(crate) fn to_status(error: &Error) -> Status {
     match error {
         Error::Denied { decision_id } => {
             metadata.insert("decision_id".to_owned(), decision_id.clone());
+        }
+        Error::Upstream { reason, wait, decision_id, .. } => {
+            metadata.insert("decision_id".to_owned(), decision_id.clone());
+            details.set_retry_info((*reason == FailureReason::Unavailable).then_some(*wait));
         }
         Error::DocumentsInvalid(problems)
         | Error::FieldsInvalid(problems)

@@ -10,6 +10,7 @@ use keyhatch::broker::{
 use keyhatch::catalog::Registered;
 use keyhatch::config::Config;
 use keyhatch::daemon::init;
+use keyhatch::egress::Egress;
 use keyhatch::model::{
     Clock, ExecutorName, Id, Limits, OperatorName, RunName, StepName, Timestamp, Value,
     WorkflowName,
@@ -90,6 +91,8 @@ impl BareBroker {
             sealed_files: vec![],
             runtime: RuntimeDir::open(&config.runtime, &Trust::of_process(&[])).unwrap(),
             listeners,
+            egress: Egress::new(config.egress),
+            mints: tokio::runtime::Handle::current(),
         };
         let (broker, writer) = Broker::start(parts).await.unwrap();
         tokio::spawn(writer);

@@ -80,7 +80,8 @@ impl HttpServer {
     }
 }
 
-fn read(reader: &mut impl BufRead) -> Option<HttpRequest> {
+/// Reads a request; `None` if the client is gone.
+pub fn read(reader: &mut impl BufRead) -> Option<HttpRequest> {
     let mut line = String::new();
     reader.read_line(&mut line).ok()?;
     let mut words = line.split_whitespace();
@@ -102,7 +103,8 @@ fn read(reader: &mut impl BufRead) -> Option<HttpRequest> {
     Some(asked)
 }
 
-fn respond(stream: &mut impl Write, (status, headers, body): &HttpResponse) {
+/// Sends an answer, and closes the connection.
+pub fn respond(stream: &mut impl Write, (status, headers, body): &HttpResponse) {
     let mut head = format!(
         "HTTP/1.1 {status} Status\r\nconnection: close\r\ncontent-length: {}\r\n",
         body.len()

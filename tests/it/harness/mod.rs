@@ -44,7 +44,7 @@ use zeroize::Zeroizing;
 pub use bare_broker::{BareBroker, EndlessRoom};
 pub use filesystem::SmallFilesystem;
 pub use group_members::{GROUP, GroupDaemon};
-pub use http::{HttpRequest, HttpResponse, HttpServer};
+pub use http::{HttpRequest, HttpResponse, HttpServer, read as read_http, respond as respond_http};
 pub use metrics::{Scrape, say};
 pub use process::{
     ServeProcess, assert_says, by_shell, copy_binary, init_dir, init_in, keyhatch, keyhatch_in,

@@ -1,7 +1,7 @@
 //! Decisions that are ready together share one write to the journal, and stay decisions of their own.
 
 use futures_util::future::{join_all, poll_immediate};
-use keyhatch::broker::{Error, ResolveRequest, Resolved};
+use keyhatch::broker::{Answer, Error, ResolveRequest, Room};
 use keyhatch::journal::CommitGroup;
 
 use crate::harness::{BareBroker, EndlessRoom};
@@ -18,7 +18,7 @@ async fn start() -> BareBroker {
     bare
 }
 
-async fn resolve(bare: &BareBroker, group: &CommitGroup) -> Result<Resolved, Error> {
+async fn resolve(bare: &BareBroker, group: &CommitGroup) -> Result<Answer, Error> {
     bare.broker.resolve_in_group(group, &bare.session, &request(), &mut EndlessRoom).await
 }
 
@@ -60,4 +60,37 @@ async fn a_change_between_decision_and_line_decides_again() {
     assert!(poll_immediate(&mut early).await.is_none());
     bare.create("slack/other", "workflow:deploy").await;
     assert!(early.await.is_ok());
+}
+
+/// Room that counts what is taken.
+#[derive(Default)]
+struct CountingRoom(usize);
+
+impl Room for CountingRoom {
+    fn take(&mut self, bytes: usize) -> bool {
+        self.0 += bytes;
+        true
+    }
+}
+
+#[tokio::test]
+async fn a_decision_made_again_takes_its_room_once() {
+    let (bare, group) = (start().await, CommitGroup::default());
+    let mut alone = CountingRoom::default();
+    assert!(bare.broker.resolve(&bare.session, &request(), &mut alone).is_ok());
+    let (mut again, request) = (CountingRoom::default(), request());
+    let mut early =
+        Box::pin(bare.broker.resolve_in_group(&group, &bare.session, &request, &mut again));
+    assert!(poll_immediate(&mut early).await.is_none());
+    bare.create("slack/other", "workflow:deploy").await;
+    assert!(early.await.is_ok());
+    // A batch, too.
+    let mut asked = [Ok(request.clone())].into_iter();
+    let batch = bare.broker.authorize_batch(&bare.session, &mut asked, 1);
+    bare.create("slack/third", "workflow:deploy").await;
+    let mut of_batch = CountingRoom::default();
+    let answers = bare.broker.resolve_batch(&bare.session, batch, &mut of_batch);
+    assert!(answers.iter().all(Result::is_ok));
+    assert!(alone.0 > 0);
+    assert_eq!([again.0, of_batch.0], [alone.0, alone.0]);
 }

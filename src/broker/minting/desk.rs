@@ -1,0 +1,138 @@
+//! Where minted credentials are asked for: the book behind its lock, and the flights on their runtime.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::back_off::Trouble;
+use super::book::{Arrival, Book, Landing, Offer, Outcome};
+use super::flight::{FlightParts, Order};
+use super::key::MintKey;
+use crate::journal::Live;
+use crate::model::{Id, IdSet, Timestamp};
+
+/// The minted credentials of a broker. Flights are detached from those who ask: they go on if a caller goes away.
+pub(crate) struct Mints {
+    book: Mutex<Book<Order>>,
+    parts: FlightParts,
+    runtime: Handle,
+    /// Ends all flights.
+    stop: CancellationToken,
+    is_stopping: AtomicBool,
+    /// How many flights are on.
+    flying: watch::Sender<usize>,
+}
+
+/// Tells when a flight has ended.
+pub(crate) struct Ticket(Arrival);
+
+impl Ticket {
+    /// Waits for the end of the flight. A flight whose end nobody reports was given up.
+    pub(crate) async fn landing(mut self) -> Landing {
+        match self.0.wait_for(Option::is_some).await {
+            Ok(landing) => landing.clone().unwrap_or(Landing::GivenUp),
+            Err(_) => Landing::GivenUp,
+        }
+    }
+}
+
+impl Mints {
+    pub(crate) fn new(parts: FlightParts, runtime: Handle) -> Self {
+        Self {
+            book: Mutex::default(),
+            parts,
+            runtime,
+            stop: CancellationToken::new(),
+            is_stopping: AtomicBool::new(false),
+            flying: watch::Sender::new(0),
+        }
+    }
+
+    /// What there is for a key.
+    pub(crate) fn offer(&self, key: &MintKey, now: Timestamp) -> Offer {
+        self.book.lock().offer(key, now)
+    }
+
+    /// Joins the flight of the order's key, or starts one.
+    ///
+    /// # Errors
+    /// The state of the upstream, if it is not asked now; `None` if the broker has too much to do or stops.
+    pub(crate) fn join(
+        self: &Arc<Self>,
+        order: Order,
+        now: Timestamp,
+    ) -> Result<Ticket, Option<Arc<Trouble>>> {
+        if self.is_stopping.load(Ordering::Acquire) {
+            return Err(None);
+        }
+        let arrival = self.book.lock().join(&order.key.clone(), order, now)?;
+        self.start_flights(now);
+        Ok(Ticket(arrival))
+    }
+
+    /// Starts flights as long as there are places.
+    fn start_flights(self: &Arc<Self>, now: Timestamp) {
+        loop {
+            let Some((key, order)) = self.book.lock().next(now) else { return };
+            self.flying.send_modify(|count| *count += 1);
+            self.runtime.spawn(Arc::clone(self).fly(key, order));
+        }
+    }
+
+    async fn fly(self: Arc<Self>, key: MintKey, order: Order) {
+        let flight = Landed { mints: self, key, outcome: Outcome::GivenUp };
+        flight.end(order).await;
+    }
+
+    /// Forgets credentials that have ended, and those of steps that are closed.
+    pub(crate) fn sweep(&self, now: Timestamp) {
+        let openings: IdSet = self.book.lock().keys().filter_map(MintKey::opening).collect();
+        let is_closed = |live: &Live, id: &Id| live.opening(*id).is_none();
+        let closed = self.parts.journal.with_live(|live| {
+            openings.into_iter().filter(|id| is_closed(live, id)).collect::<IdSet>()
+        });
+        let closed = closed.unwrap_or_default();
+        let is_useful = |key: &MintKey| key.opening().is_none_or(|id| !closed.contains(&id));
+        self.book.lock().sweep(now, is_useful);
+    }
+
+    /// Starts no more flights: those that wait are given up.
+    pub(crate) fn drain(&self) {
+        self.is_stopping.store(true, Ordering::Release);
+        self.book.lock().give_up_queued();
+    }
+
+    /// Ends all flights. Each writes its line first.
+    pub(crate) async fn stop(&self) {
+        self.drain();
+        self.stop.cancel();
+        let _ = self.flying.subscribe().wait_for(|count| *count == 0).await;
+    }
+}
+
+/// A flight that is on. It lands when this is dropped, even if its task panics.
+struct Landed {
+    mints: Arc<Mints>,
+    key: MintKey,
+    outcome: Outcome,
+}
+
+impl Landed {
+    async fn end(mut self, order: Order) {
+        self.outcome = self.mints.parts.run(&order, &self.mints.stop).await;
+    }
+}
+
+impl Drop for Landed {
+    fn drop(&mut self) {
+        let outcome = std::mem::replace(&mut self.outcome, Outcome::GivenUp);
+        let now = self.mints.parts.clock.now();
+        self.mints.book.lock().land(&self.key, outcome, now);
+        self.mints.start_flights(now);
+        self.mints.flying.send_modify(|count| *count -= 1);
+    }
+}

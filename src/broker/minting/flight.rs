@@ -1,0 +1,200 @@
+//! One flight: a line, the root, the upstream, a line, a sealed credential.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::back_off::fault_of;
+use super::book::Outcome;
+use super::credential::{Credential, UNTOLD_LIFE, refresh_time};
+use super::key::{MintKey, SharedBy};
+use crate::broker::changes::writer::WriterParts;
+use crate::broker::resolve::authorize::{Grant, Material, authorize_step, is_executors};
+use crate::catalog::{Catalog, Snapshot, Snapshots, Values};
+use crate::egress::Egress;
+use crate::integration::{CredentialKind, Source, handed_out};
+use crate::journal::{CommitError, DecisionId, Journal, LiveOpening, Made, MintFault, MintRequest};
+use crate::mint::{self, Ask, Failure, FailureReason, Minted};
+use crate::model::{Clock, FieldName, Fields, Id, Reference, Timestamp};
+use crate::seal::{Keyring, RecordKey, RecordKind};
+
+/// What flights work with.
+pub(crate) struct FlightParts {
+    snapshots: Arc<Snapshots>,
+    pub(super) journal: Arc<Journal>,
+    keyring: Arc<Keyring>,
+    egress: Egress,
+    pub(super) clock: Clock,
+}
+
+/// The decision of a live opening, for which a flight begins.
+pub(crate) struct Order {
+    pub(crate) key: MintKey,
+    pub(crate) source: Source,
+    pub(crate) opening: Arc<LiveOpening>,
+    /// The target that the step asked for.
+    pub(crate) target: Reference,
+    /// The line of the decision.
+    pub(crate) decision: DecisionId,
+    /// The lease of the decision.
+    pub(crate) lease: Id,
+}
+
+/// A flight that has its line.
+struct Begun {
+    mint: Id,
+    roots: Fields,
+    /// The snapshot that it was decided on last.
+    snapshot: Arc<Snapshot>,
+    grant: Grant,
+}
+
+impl FlightParts {
+    pub(crate) fn new(parts: &WriterParts, egress: Egress) -> Self {
+        let WriterParts { snapshots, journal, keyring, clock, .. } = parts.clone();
+        Self { snapshots, journal, keyring, egress, clock }
+    }
+
+    /// Flies. `stop` ends the flight early.
+    pub(super) async fn run(&self, order: &Order, stop: &CancellationToken) -> Outcome {
+        let begun = match self.begin(order) {
+            Ok(begun) => begun,
+            Err(outcome) => return outcome,
+        };
+        let ask = ask(order, begun.mint, self.clock.now());
+        let asked = mint::mint(&self.egress, order.source, &begun.roots, &ask);
+        let made = match stop.run_until_cancelled(asked).await {
+            Some(made) => made,
+            None => Err(failure(FailureReason::Unavailable, "the broker stopped meanwhile")),
+        };
+        let mint = begun.mint;
+        match made.and_then(|made| self.seal(begun, made, &ask)) {
+            Ok(made) => self.take(mint, made),
+            Err(failure) => self.fail(mint, failure),
+        }
+    }
+
+    /// Decides again on the newest snapshot, writes the line, and opens the root.
+    fn begin(&self, order: &Order) -> Result<Begun, Outcome> {
+        // The loop ends: each turn needs another published change.
+        loop {
+            let snapshot = self.snapshots.load();
+            let grant = regrant(&snapshot.catalog, order).ok_or(Outcome::GivenUp)?;
+            let request = MintRequest {
+                epoch: snapshot.head,
+                opening: &order.opening,
+                decision: order.decision,
+                lease: order.lease,
+                source: order.source,
+                resource: grant.name.to_text(),
+                record: grant.values.key,
+                version: grant.version,
+            };
+            let (mint, permit) = match self.journal.begin_mint(self.clock.now(), request) {
+                Ok(begun) => begun,
+                Err(CommitError::Stale) => continue,
+                Err(_) => return Err(Outcome::GivenUp),
+            };
+            return match permit.open(&grant.values.sealed, &self.keyring) {
+                Ok(roots) => Ok(Begun { mint, roots, snapshot, grant }),
+                Err(error) => {
+                    tracing::error!(resource.name = %grant.name, %error, "a stored credential cannot be opened");
+                    let reason = "RECORD_CORRUPT".to_owned();
+                    let fault = MintFault { reason, detail: String::new(), upstream_request: None };
+                    self.note(mint, fault);
+                    Err(Outcome::Corrupt)
+                }
+            };
+        }
+    }
+
+    /// Seals what a step may get of what was made.
+    fn seal(&self, begun: Begun, made: Minted, ask: &Ask) -> Result<Sealed, Failure> {
+        let Begun { mint, roots, snapshot, grant } = begun;
+        let end = made.expire_time.unwrap_or_else(|| ask.now.after(UNTOLD_LIFE));
+        let kind = kind_of(&snapshot.catalog, &grant);
+        let invalid = |text| failure(FailureReason::Invalid, text);
+        let kind = kind.ok_or_else(|| invalid("its integration has no such kind any more"))?;
+        if end <= self.clock.now() {
+            return Err(invalid("the upstream's credential has ended already"));
+        }
+        let fields = handed_out(kind, roots, made.fields);
+        let key = RecordKey { kind: RecordKind::MintedValues, uid: mint };
+        let sealed = self.keyring.seal_values(key, grant.version, &fields);
+        let sealed =
+            sealed.map_err(|error| failure(FailureReason::Unavailable, &error.to_string()))?;
+        Ok(Sealed {
+            values: Values { key, sealed },
+            names: fields.into_keys().collect(),
+            refresh: refresh_time(ask.now, end, mint),
+            made: Made {
+                handle: made.handle,
+                credential_expire_time: end,
+                upstream_request: made.upstream_request,
+            },
+        })
+    }
+
+    /// Writes the line of a credential. Without the line, the credential is not used.
+    fn take(&self, mint: Id, sealed: Sealed) -> Outcome {
+        let Sealed { values, names, refresh, made } = sealed;
+        match self.journal.minted(self.clock.now(), mint, made) {
+            Ok(minted) => Outcome::Minted(Arc::new(Credential { minted, values, names, refresh })),
+            Err(_) => Outcome::GivenUp,
+        }
+    }
+
+    fn fail(&self, mint: Id, failure: Failure) -> Outcome {
+        self.note(mint, fault_of(&failure));
+        Outcome::Failed(mint, failure)
+    }
+
+    /// Writes the line of a mint that has made nothing. The start of the next daemon writes a line that is missing.
+    fn note(&self, mint: Id, fault: MintFault) {
+        if let Err(error) = self.journal.mint_failed(self.clock.now(), mint, fault) {
+            tracing::warn!(%error, "the end of a mint has no line");
+        }
+    }
+}
+
+/// A credential whose line is not written yet.
+struct Sealed {
+    values: Values,
+    names: BTreeSet<FieldName>,
+    refresh: Timestamp,
+    made: Made,
+}
+
+fn ask(order: &Order, mint: Id, now: Timestamp) -> Ask {
+    let key = &order.opening.record().key;
+    let is_of_one = matches!(order.key.shared_by, SharedBy::Opening(_));
+    Ask {
+        mint,
+        workflow: key.workflow.clone(),
+        run: is_of_one.then(|| key.run.clone()),
+        step: is_of_one.then(|| key.step.clone()),
+        now,
+    }
+}
+
+/// The decision of an order, made again; `None` if the step may no longer have this version of the connection.
+fn regrant(catalog: &Catalog, order: &Order) -> Option<Grant> {
+    let record = order.opening.record();
+    if !is_executors(catalog, record) {
+        return None;
+    }
+    let grant = authorize_step(catalog, record, &order.target, None).ok()?;
+    let Material::Minted { source, .. } = grant.material else { return None };
+    let key = MintKey::of(source, grant.values.key.uid, grant.version, record);
+    (source == order.source && key == order.key).then_some(grant)
+}
+
+fn kind_of<'a>(catalog: &'a Catalog, grant: &Grant) -> Option<&'a CredentialKind> {
+    let (integration, kind) = grant.kind.as_ref()?;
+    catalog.integration(integration)?.kind(kind.as_str())
+}
+
+fn failure(reason: FailureReason, detail: &str) -> Failure {
+    Failure { reason, detail: detail.to_owned(), retry_after: None, upstream_request: None }
+}

@@ -1,0 +1,260 @@
+//! Upstreams that are down, slow or wrong, and daemons that die.
+
+use std::net::{Ipv4Addr, TcpListener};
+
+use keyhatch::grpc::pb;
+use keyhatch::model::Limits;
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+use super::upstream::{Upstream, status, token};
+use super::{ROOT, World};
+use crate::harness::{
+    HttpResponse, ServeProcess, bytes, connection, reason, request, resolve_on, step_channel,
+    temp_dir, wait_until,
+};
+
+/// The code, the reason and the seconds after which to retry.
+fn shown(status: &Status) -> (Code, String, Option<u64>) {
+    let details = status.get_error_details();
+    let retry = details.retry_info().and_then(|info| info.retry_delay);
+    let reason = details.error_info().unwrap().reason.clone();
+    (status.code(), reason, retry.map(|delay| delay.as_millis().div_ceil(1000) as u64))
+}
+
+/// What a step gets if the upstream answers so, and how often the upstream was asked when it asks twice.
+fn twice(answer: HttpResponse) -> ((Code, String, Option<u64>), usize) {
+    let world = World::start();
+    let step = world.broker.open("w", "s");
+    world.upstream.answers(move |_| answer.clone());
+    let first = world.broker.resolve(&step, "oauth2/api").unwrap_err();
+    let second = world.broker.resolve(&step, "oauth2/api").unwrap_err();
+    assert_eq!(shown(&first).1, shown(&second).1);
+    assert!(!first.message().contains("in the answer"), "{}", first.message());
+    (shown(&first), world.upstream.calls())
+}
+
+#[test]
+fn each_failure_has_its_reason_and_is_not_repeated_at_once() {
+    let unavailable = |seconds| {
+        let reason = "UPSTREAM_UNAVAILABLE".to_owned();
+        ((Code::Unavailable, reason, Some(seconds)), 1)
+    };
+    let failed = |reason: &str| ((Code::FailedPrecondition, reason.to_owned(), None), 1);
+    assert_eq!(twice(status(500, "in the answer")), unavailable(1));
+    let mut late = status(429, "{\"error\": \"in the answer\"}");
+    late.1.push(("retry-after", "30".to_owned()));
+    assert_eq!(twice(late), unavailable(30));
+    let refused = status(401, "{\"error\": \"invalid_client\", \"x\": \"in the answer\"}");
+    assert_eq!(twice(refused), failed("UPSTREAM_REFUSED"));
+    assert_eq!(twice(status(200, "<html>in the answer")), failed("UPSTREAM_INVALID"));
+    assert_eq!(twice(status(200, "{\"access_token\": 7}")), failed("UPSTREAM_INVALID"));
+    let mut moved = status(302, "in the answer");
+    moved.1.push(("location", "http://169.254.169.254/latest/meta-data".to_owned()));
+    let (shown, calls) = twice(moved);
+    assert!(["UPSTREAM_INVALID", "UPSTREAM_REFUSED"].contains(&shown.1.as_str()), "{shown:?}");
+    assert_eq!(calls, 1);
+}
+
+#[test]
+fn an_upstream_that_is_down_is_asked_less_and_less_often() {
+    let world = World::start();
+    let step = world.broker.open("w", "s");
+    world.upstream.answers(|_| status(503, "{}"));
+    let ask = || reason(world.broker.resolve(&step, "oauth2/api"));
+    for (wait, calls) in [(0, 1), (1, 2), (1, 2), (1, 3), (3, 3), (1, 4)] {
+        world.broker.advance(wait);
+        assert_eq!(ask(), "UPSTREAM_UNAVAILABLE");
+        assert_eq!(world.upstream.calls(), calls);
+    }
+    // Each refusal has a line, and no lease is left.
+    assert_eq!(world.count("resolve"), 6);
+    assert_eq!(world.count("mint_failed"), 4);
+    assert_eq!(world.broker.close(&step).revoked_leases, 0);
+}
+
+#[test]
+fn a_refused_root_is_not_tried_again_until_it_changes() {
+    let world = World::start();
+    let step = world.broker.open("w", "s");
+    world.upstream.answers(|_| status(401, "{\"error\": \"invalid_client\"}"));
+    for wait in [0, 60, 200] {
+        world.broker.advance(wait);
+        assert_eq!(reason(world.broker.resolve(&step, "oauth2/api")), "UPSTREAM_REFUSED");
+    }
+    assert_eq!(world.upstream.calls(), 1);
+    world.upstream.answers(|n| token(n, 3600));
+    world.rotate("the right one");
+    assert_eq!(world.token(&step), "minted-2");
+}
+
+#[test]
+fn addresses_that_are_not_allowed_are_never_dialled() {
+    let world = World::start();
+    let step = world.broker.open("w", "s");
+    let elsewhere = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    elsewhere.set_nonblocking(true).unwrap();
+    let here = format!("https://127.0.0.1:{}/token", elsewhere.local_addr().unwrap().port());
+    for (n, url) in ["https://169.254.169.254/latest", &here].iter().enumerate() {
+        let fields = [("token_url", *url), ("client_id", "me"), ("client_secret", ROOT)];
+        let name = format!("oauth2/e{n}");
+        world.broker.create_connection(&name, &fields, &["workflow:w"]).unwrap();
+        let refused = world.broker.resolve(&step, &name).unwrap_err();
+        assert_eq!(shown(&refused), (Code::FailedPrecondition, "EGRESS_DENIED".to_owned(), None));
+    }
+    assert!(elsewhere.accept().is_err());
+}
+
+#[test]
+fn a_slow_upstream_is_not_waited_for_longer_than_allowed() {
+    let world = World::start_with(Limits { step_request_seconds: 2, ..Limits::default() });
+    let step = world.broker.open("w", "s");
+    world.upstream.hold();
+    let refused = world.broker.resolve(&step, "oauth2/api").unwrap_err();
+    assert_eq!(shown(&refused).1, "UPSTREAM_UNAVAILABLE");
+    // What comes late is of use for the next.
+    world.upstream.release();
+    wait_until("it is minted", || world.count("minted") == 1);
+    assert_eq!(world.token(&step), "minted-1");
+    assert_eq!(world.upstream.calls(), 1);
+}
+
+#[test]
+fn a_closed_port_is_no_upstream() {
+    let world = World::start();
+    let step = world.broker.open("w", "s");
+    let fields = bytes(&[("token_url", "https://192.0.2.1/"), ("client_secret", ROOT)]);
+    world.update(pb::Connection { fields, ..Default::default() });
+    let refused = world.broker.resolve(&step, "oauth2/api").unwrap_err();
+    assert_eq!(shown(&refused).1, "UPSTREAM_UNAVAILABLE");
+}
+
+#[test]
+fn nothing_is_minted_while_a_daemon_stops() {
+    let mut world = World::start();
+    let step = world.broker.open("w", "s");
+    world.upstream.hold();
+    let pending = world.resolve_slowly(&step, "oauth2/api", 1);
+    world.broker.stop();
+    let lines = world.broker.journal();
+    let names: Vec<_> = lines.iter().map(|line| line["event"].as_str().unwrap()).collect();
+    let place = |name: &str| names.iter().position(|event| *event == name).unwrap();
+    assert!(place("minting") < place("mint_failed") && place("mint_failed") < place("stopped"));
+    world.upstream.release();
+    assert!(world.end(pending).is_err());
+    assert_eq!(world.count("minted"), 0);
+}
+
+/// A seed of oauth2/api.
+fn seed(upstream: &Upstream) -> String {
+    let url = upstream.url("/token");
+    connection(
+        "oauth2",
+        "api",
+        &[("token_url", &url), ("client_id", "me"), ("client_secret", ROOT)],
+    )
+}
+
+/// Serves a broker that may ask the upstream.
+fn serve(directory: &std::path::Path, upstream: &Upstream) -> ServeProcess {
+    let config = format!("[egress]\nallow = [{:?}]\n", upstream.url(""));
+    let path = directory.join("config.toml");
+    std::fs::write(&path, config).unwrap();
+    if !directory.join("state").exists() {
+        crate::harness::init_in(directory);
+    }
+    let arguments = ["serve", "--config", path.to_str().unwrap()];
+    ServeProcess::spawn(directory, crate::harness::keyhatch_in(directory, &arguments))
+}
+
+#[test]
+fn a_kill_between_the_lines_leaves_no_lease_and_no_mint() {
+    let directory = temp_dir();
+    let upstream = Upstream::start();
+    let serving = serve(directory.path(), &upstream);
+    let path = directory.path().join("seed.yaml");
+    std::fs::write(&path, seed(&upstream)).unwrap();
+    serving.must(&["apply", "-f", path.to_str().unwrap()]);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let opened = runtime.block_on(serving.open("w", "s")).ok().unwrap();
+    let step = std::path::PathBuf::from(&opened.directory);
+    upstream.hold();
+    let channel = runtime.block_on(step_channel(&step));
+    let pending = runtime.spawn(resolve_on(channel, request("oauth2/api")));
+    wait_until("the upstream is asked", || upstream.calls() == 1);
+    serving.kill();
+    assert!(runtime.block_on(pending).unwrap().is_err());
+    let serving = serve(directory.path(), &upstream);
+    upstream.release();
+    let lines = std::fs::read_to_string(directory.path().join("state/journal/000001.jsonl"));
+    let lines = lines.unwrap();
+    let failed: Vec<_> = lines.lines().filter(|line| line.contains("\"mint_failed\"")).collect();
+    assert!(failed.len() == 1 && failed[0].contains("INTERRUPTED"), "{failed:?}");
+    assert!(!lines.contains("\"minted\""));
+    // The step is still open, and asks again.
+    let channel = runtime.block_on(step_channel(&step));
+    let got = runtime.block_on(resolve_on(channel, request("oauth2/api"))).unwrap();
+    assert_eq!(got.fields["access_token"], "minted-2");
+    let log = serving.log();
+    assert!(!log.contains(ROOT) && !log.contains("minted-"), "{log}");
+    assert!(serving.terminate());
+}
+
+#[test]
+fn nothing_shows_a_root_or_a_minted_value() {
+    let directory = temp_dir();
+    let upstream = Upstream::start();
+    upstream.answers(|n| token(n, 3600));
+    let serving = serve(directory.path(), &upstream);
+    let path = directory.path().join("seed.yaml");
+    std::fs::write(&path, seed(&upstream)).unwrap();
+    serving.must(&["apply", "-f", path.to_str().unwrap()]);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let opened = runtime.block_on(serving.open("w", "s")).ok().unwrap();
+    let channel = runtime.block_on(step_channel(opened.directory.as_ref()));
+    let resolve = || runtime.block_on(resolve_on(channel.clone(), request("oauth2/api")));
+    assert_eq!(resolve().unwrap().fields["access_token"], "minted-1");
+    // A reply that echoes the request, as broken servers do.
+    upstream.answers(|_| status(400, &format!("{{\"error\": \"{ROOT}\", \"x\": \"minted-9\"}}")));
+    let change = ["connection", "update", "oauth2/api", "--field", "scopes=read"];
+    serving.run(&change);
+    let secret = directory.path().join("secret");
+    std::fs::write(&secret, ROOT).unwrap();
+    let field = format!("client_secret=@{}", secret.display());
+    serving.must(&["connection", "update", "oauth2/api", "--field", &field]);
+    let refused = resolve().unwrap_err();
+    let mut shown = format!("{refused:?}{}", serving.log());
+    let commands: [&[&str]; 7] = [
+        &["connection", "get", "oauth2/api", "-o", "json"],
+        &["connection", "test", "oauth2/api", "-o", "json"],
+        &["run", "show", "1", "--workflow", "w", "-o", "json"],
+        &["journal", "tail", "-o", "json"],
+        &["status", "-o", "json"],
+        &["export"],
+        &["explain", "oauth2/api", "--workflow", "w", "--step", "s"],
+    ];
+    for command in commands {
+        let ran = serving.run(command);
+        shown += &String::from_utf8_lossy(&[ran.stdout, ran.stderr].concat());
+    }
+    assert!(shown.contains("oauth2/api"), "{shown}");
+    for canary in [ROOT, "minted-1", "minted-9"] {
+        assert!(!shown.contains(canary), "{canary}: {shown}");
+    }
+    drop(serving);
+    let mut directories = vec![directory.path().join("state")];
+    while let Some(below) = directories.pop() {
+        for entry in std::fs::read_dir(below).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                directories.push(path);
+                continue;
+            }
+            let bytes = std::fs::read(&path).unwrap_or_default();
+            for canary in [ROOT, "minted-1", "minted-9"] {
+                let holds = bytes.windows(canary.len()).any(|part| part == canary.as_bytes());
+                assert!(!holds, "{canary}: {}", path.display());
+            }
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Minted credentials: a step gets what an upstream has made, and never what it was made from. The upstreams are servers
+//! of the test, over real sockets.
+
+mod bad_days;
+mod changes;
+mod flows;
+mod upstream;
+mod watching;
+
+use keyhatch::egress::EgressTable;
+use keyhatch::grpc::pb;
+use keyhatch::grpc::pb::connection_service_client::ConnectionServiceClient;
+use keyhatch::model::Limits;
+use tonic::Status;
+
+use crate::harness::{Got, TestBroker, TestStep, bytes, request, resolve_on, wait_until};
+use upstream::Upstream;
+
+/// The root of every connection here. No step may get it.
+const ROOT: &str = "root-of-the-client";
+
+/// A broker and an upstream that it may ask.
+struct World {
+    broker: TestBroker,
+    upstream: Upstream,
+}
+
+/// A Resolve that is under way.
+type Pending = tokio::task::JoinHandle<Result<Got, Status>>;
+
+impl World {
+    /// With the connection oauth2/api, which steps of workflow w may resolve.
+    fn start() -> Self {
+        Self::start_with(Limits::default())
+    }
+
+    fn start_with(limits: Limits) -> Self {
+        let upstream = Upstream::start();
+        let mut broker = TestBroker::start_with(limits);
+        let allow = vec![upstream.url("")];
+        let table = EgressTable { allow, ..EgressTable::default() };
+        broker.config.egress = table.rules().unwrap_or_else(|error| panic!("{error}"));
+        broker.restart();
+        let world = Self { broker, upstream };
+        world.create("api", "/token");
+        world
+    }
+
+    /// Creates oauth2/NAME, whose token is made at this path of the upstream.
+    fn create(&self, name: &str, path: &str) {
+        let url = self.upstream.url(path);
+        let fields = [("token_url", url.as_str()), ("client_id", "me"), ("client_secret", ROOT)];
+        self.broker.create_connection(&format!("oauth2/{name}"), &fields, &["workflow:w"]).unwrap();
+    }
+
+    /// Changes oauth2/api.
+    fn update(&self, connection: pb::Connection) {
+        let name = "connections/oauth2/api".to_owned();
+        let connection = Some(pb::Connection { name, ..connection });
+        let request = pb::UpdateConnectionRequest { connection, ..Default::default() };
+        let mut client = ConnectionServiceClient::new(self.broker.operator());
+        self.broker.block_on(client.update_connection(request)).unwrap();
+    }
+
+    /// Writes another root of oauth2/api.
+    fn rotate(&self, root: &str) {
+        self.update(pb::Connection {
+            fields: bytes(&[("client_secret", root)]),
+            ..Default::default()
+        });
+    }
+
+    /// The token that a step gets of oauth2/api.
+    fn token(&self, step: &TestStep) -> String {
+        self.broker.resolve(step, "oauth2/api").unwrap().fields["access_token"].clone()
+    }
+
+    /// Begins a Resolve, and waits until the upstream has had this many calls.
+    fn resolve_slowly(&self, step: &TestStep, reference: &str, calls: usize) -> Pending {
+        let pending = self.broker.spawn(resolve_on(step.channel.clone(), request(reference)));
+        wait_until("the upstream is asked", || self.upstream.calls() == calls);
+        pending
+    }
+
+    /// The result of a Resolve that was under way.
+    fn end(&self, pending: Pending) -> Result<Got, Status> {
+        self.broker.block_on(pending).unwrap()
+    }
+
+    /// How many lines there are of an event.
+    fn count(&self, event: &str) -> usize {
+        self.broker.journaled(event).len()
+    }
+
+    /// How many lines hand something out.
+    fn granted(&self) -> usize {
+        let lines = self.broker.journal();
+        let names = ["minted", "mint_joined"];
+        lines.iter().filter(|line| names.iter().any(|name| line["event"] == *name)).count()
+    }
+}
