@@ -19,3 +19,32 @@ pub enum Source {
     /// A first HTTP request, whose reply has the access token.
     TwoStep,
 }
+
+impl Source {
+    /// All protocols.
+    pub const ALL: [Self; 5] =
+        [Self::AwsSts, Self::Entra, Self::Gcp, Self::Oauth2Client, Self::TwoStep];
+
+    /// The name in data files, lines and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AwsSts => "aws_sts",
+            Self::Entra => "entra",
+            Self::Gcp => "gcp",
+            Self::Oauth2Client => "oauth2_client",
+            Self::TwoStep => "two_step",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_has_the_same_name_everywhere() {
+        for source in Source::ALL {
+            assert_eq!(serde_json::to_value(source).unwrap(), source.name());
+        }
+    }
+}

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::label_counters::LabelCounters;
 
 /// The label of a request that was answered without a refusal.
-const OK: &str = "OK";
+pub(super) const OK: &str = "OK";
 /// The label of requests for unknown methods: clients could otherwise make labels without end.
 const OTHER: &str = "other";
 
@@ -109,7 +109,7 @@ impl Method {
 }
 
 impl Durations {
-    fn count(&self, duration: Duration) {
+    pub(super) fn count(&self, duration: Duration) {
         let micros = duration.as_micros();
         let fits = |end: &&u64| micros <= u128::from(**end);
         let bucket = BUCKETS.iter().zip(&self.buckets).find(|(end, _)| fits(end));

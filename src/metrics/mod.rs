@@ -7,11 +7,12 @@
 //! ```
 //!
 //! No client can choose the value of a label, and the number of values is bounded: methods are those of the protos, reasons
-//! are words of the program ([`LabelCounters`]). Connections, groups, workflows, runs and steps are in no label.
+//! are words of the program ([`LabelCounters`]), and so are the sources of minted credentials. Connections, groups, workflows, runs and steps are in no label.
 
 mod classic;
 mod endpoint;
 mod label_counters;
+mod mints;
 mod text;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 pub use classic::classic;
 pub use endpoint::{EndpointMetrics, Method};
 pub use label_counters::LabelCounters;
+pub use mints::{MintLookup, MintMetrics};
 pub use text::{Gauge, Unit, text};
 
 /// Everything that is counted.
@@ -28,13 +30,20 @@ pub struct Metrics {
     pub steps: Arc<EndpointMetrics>,
     /// The counters of the admin door.
     pub admin: Arc<EndpointMetrics>,
+    /// The counters of minted credentials.
+    pub mints: Arc<MintMetrics>,
 }
 
 impl Metrics {
-    /// For doors with these methods, each as "package.Service/Method".
-    pub fn new(steps: Vec<String>, admin: Vec<String>) -> Self {
+    /// For doors with these methods, each as "package.Service/Method", and for these sources of minted credentials.
+    pub fn new(
+        steps: Vec<String>,
+        admin: Vec<String>,
+        sources: impl IntoIterator<Item = &'static str>,
+    ) -> Self {
         let door = |name, methods| Arc::new(EndpointMetrics::new(name, methods));
-        Self { steps: door("steps", steps), admin: door("admin", admin) }
+        let mints = Arc::new(MintMetrics::new(sources));
+        Self { steps: door("steps", steps), admin: door("admin", admin), mints }
     }
 
     fn doors(&self) -> [&EndpointMetrics; 2] {

@@ -11,7 +11,7 @@ use prometheus_client::registry::Registry;
 /// A unit, which is the suffix of a metric's name.
 pub use prometheus_client::registry::Unit;
 
-use super::endpoint::{EndpointMetrics, Method};
+use super::endpoint::{Durations, EndpointMetrics, Method};
 use super::{LabelCounters, Metrics};
 
 /// The prefix of every name.
@@ -80,6 +80,7 @@ impl Collector for Scrape {
         self.encode_durations(&mut encoder)?;
         self.encode_stream_ends(&mut encoder)?;
         self.encode_refused(&mut encoder)?;
+        self.encode_mints(&mut encoder)?;
         self.gauges.iter().try_for_each(|gauge| encode_gauge(&mut encoder, gauge))
     }
 }
@@ -107,17 +108,10 @@ impl Scrape {
         let unit = Some(&Unit::Seconds);
         let mut durations =
             encoder.encode_descriptor("request_duration", help, unit, MetricType::Histogram)?;
-        for (door, method) in self.methods() {
-            let (sum, buckets) = method.durations.read();
-            let count = buckets.iter().map(|(_, count)| count).sum();
-            // A method that nobody calls would be a page of zeros.
-            if count > 0 {
-                durations
-                    .encode_family(&[("door", door.name), ("method", &method.name)])?
-                    .encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
-            }
-        }
-        Ok(())
+        self.methods().try_for_each(|(door, method)| {
+            let labels = [("door", door.name), ("method", method.name.as_str())];
+            encode_durations(&mut durations, &method.durations, &labels)
+        })
     }
 
     fn encode_stream_ends(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -140,6 +134,43 @@ impl Scrape {
             encode_counters(&mut refused, &door.refused, [("door", door.name)], "reason")
         })
     }
+
+    fn encode_mints(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let sources = || self.metrics.mints.sources().iter();
+        let help = "Short-lived credentials that upstreams were asked for: OK, or the reason of the failure.";
+        let mut mints = encoder.encode_descriptor("mints", help, None, MetricType::Counter)?;
+        sources().try_for_each(|of| {
+            encode_counters(&mut mints, &of.mints, [("source", of.name)], "outcome")
+        })?;
+        let help = "What decisions on minted connections found: a credential (HIT), a mint that was under way \
+                    (JOINED), a failure that was not over (NEGATIVE), or nothing (MISSED).";
+        let mut lookups =
+            encoder.encode_descriptor("mint_lookups", help, None, MetricType::Counter)?;
+        sources().try_for_each(|of| {
+            encode_counters(&mut lookups, &of.lookups, [("source", of.name)], "found")
+        })?;
+        let help = "From the beginning of a mint to the upstream's answer.";
+        let unit = Some(&Unit::Seconds);
+        let mut durations =
+            encoder.encode_descriptor("mint_duration", help, unit, MetricType::Histogram)?;
+        sources().try_for_each(|of| {
+            encode_durations(&mut durations, &of.durations, &[("source", of.name)])
+        })
+    }
+}
+
+/// A histogram; nothing if nothing was counted, which would be a page of zeros.
+fn encode_durations(
+    encoder: &mut MetricEncoder<'_>,
+    durations: &Durations,
+    labels: &[(&str, &str)],
+) -> fmt::Result {
+    let (sum, buckets) = durations.read();
+    let count = buckets.iter().map(|(_, count)| count).sum();
+    if count == 0 {
+        return Ok(());
+    }
+    encoder.encode_family(&labels)?.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
 }
 
 fn encode_counters<const N: usize>(
@@ -169,7 +200,7 @@ mod tests {
 
     #[test]
     fn a_label_cannot_break_out_of_its_line() {
-        let metrics = Metrics::new(vec![], vec![]);
+        let metrics = Metrics::new(vec![], vec![], []);
         let gauge = Gauge::by("g", "Help.", "who", [("a\"}\n\\".to_owned(), 1)]);
         let text = text(&metrics, vec![gauge]).unwrap();
         assert!(text.contains("keyhatch_g{who=\"a\\\"}\\n\\\\\"} 1\n"), "{text}");

@@ -112,24 +112,39 @@ impl Credential {
         moment(self.lease.expire_time.as_ref())
     }
 
-    /// The end of the lease, to the second.
-    pub fn expire_second(&self) -> String {
-        second(self.lease.expire_time.as_ref())
+    /// The end that tools are told, to the second. They ask again before it.
+    pub fn end_for_tools(&self) -> String {
+        second(self.end())
     }
 
-    /// The end of the lease, in seconds since the Unix epoch.
-    pub fn expire_epoch(&self) -> i64 {
-        self.lease.expire_time.as_ref().map_or(0, |time| time.seconds)
+    /// The end that tools are told, in seconds since the Unix epoch.
+    pub fn end_epoch_for_tools(&self) -> i64 {
+        self.end().map_or(0, |time| time.seconds)
+    }
+
+    /// The end of a minted credential itself. A stored value has no end of its own, so its lease's end stands for it.
+    fn end(&self) -> Option<&prost_types::Timestamp> {
+        self.lease.credential_expire_time.as_ref().or(self.lease.expire_time.as_ref())
+    }
+
+    /// Whether the upstream has made the credential.
+    pub fn is_minted(&self) -> bool {
+        self.lease.credential_expire_time.is_some()
     }
 
     /// The JSON that scripts rely on (docs/steps.md).
     pub fn to_json(&self) -> Json {
         let fields: Map<String, Json> =
             self.fields.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
-        let lease = json!({
+        let mut lease = json!({
             "name": self.lease.name,
             "expire_time": self.expire_time(),
         });
+        if let (Some(end), Some(lease)) =
+            (&self.lease.credential_expire_time, lease.as_object_mut())
+        {
+            lease.insert("credential_expire_time".to_owned(), json!(moment(Some(end))));
+        }
         match &self.reference {
             Reference::Connection(_) | Reference::Default(_) | Reference::Group(_) => json!({
                 "connection": self.name.strip_prefix("connections/").unwrap_or(&self.name),

@@ -9,6 +9,7 @@ use tonic::{Code, Status};
 
 use super::methods::{Methods, methods};
 use crate::grpc::convert::status::reason_in;
+use crate::integration::Source;
 use crate::metrics::{EndpointMetrics, Method, Metrics};
 
 /// The outcome of a request whose client went away before its end.
@@ -23,7 +24,7 @@ const EXPECTED_OF_STEPS: [&str; 1] = ["RESOLVE_DENIED"];
 /// The counters of every method. Reasons that alerts watch begin at zero.
 pub fn metrics() -> Metrics {
     let Methods { steps, admin, streams } = methods();
-    let metrics = Metrics::new(steps.clone(), admin.clone());
+    let metrics = Metrics::new(steps.clone(), admin.clone(), Source::ALL.map(Source::name));
     for (door, names) in [(&metrics.steps, &steps), (&metrics.admin, &admin)] {
         for name in names {
             let method = door.method(&format!("/{name}"));

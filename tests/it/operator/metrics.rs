@@ -336,7 +336,7 @@ fn the_older_metrics_format_has_the_same_counts() {
 
 #[test]
 fn counting_a_request_takes_no_heap_block() {
-    let metrics = Metrics::new(vec!["p.S/M".to_owned()], vec![]);
+    let metrics = Metrics::new(vec!["p.S/M".to_owned()], vec![], ["aws_sts"]);
     let count = || {
         let method = metrics.steps.method("/p.S/M");
         method.answer(None);

@@ -1,4 +1,5 @@
-//! JSON for cloud tools. The credential ends with its lease, so that the tools ask for the next version.
+//! JSON for cloud tools. A minted credential has its own end there. A stored one ends with its lease, so that the tools
+//! ask for the next version.
 
 use serde_json::{Map, Value as Json, json};
 
@@ -41,7 +42,7 @@ fn aws(picker: &Picker<'_>, token: &str) -> Result<Map<String, Json>, Failure> {
     if picker.find("session_token")?.is_some() {
         answer.insert(token.to_owned(), json!(picker.get_for_header("session_token")?));
     }
-    answer.insert("Expiration".to_owned(), json!(picker.credential.expire_second()));
+    answer.insert("Expiration".to_owned(), json!(picker.credential.end_for_tools()));
     Ok(answer)
 }
 
@@ -72,7 +73,7 @@ pub fn kubectl(picker: &Picker<'_>, exec_info: Option<&str>) -> Result<String, F
         "kind": "ExecCredential",
         "status": {
             "token": picker.get_for_header("token")?,
-            "expirationTimestamp": picker.credential.expire_second(),
+            "expirationTimestamp": picker.credential.end_for_tools(),
         },
     });
     Ok(output::json(&answer)? + "\n")

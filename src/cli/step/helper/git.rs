@@ -103,7 +103,7 @@ async fn login(
     let is_asked = asked.is_none_or(|asked| is_named || asked == username);
     // Servers accept any name with a token, and git stores the name of the answer.
     let username = asked.filter(|_| is_token && is_named).unwrap_or(username);
-    let end = credential.expire_epoch();
+    let end = credential.end_epoch_for_tools();
     let text = format!("username={username}\npassword={password}\npassword_expiry_utc={end}\n");
     Ok(is_asked.then_some(GitLogin { text, is_token }))
 }

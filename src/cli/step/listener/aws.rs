@@ -26,8 +26,8 @@ pub struct AwsEndpoint {
 }
 
 impl AwsEndpoint {
-    /// Resolves the connection once, so that a refusal shows before the command runs. Fails if the connection is not an
-    /// access key of AWS.
+    /// Resolves the connection once, so that a refusal shows before the command runs. Fails if the connection gives
+    /// no access key of AWS.
     pub async fn open(reference: Reference, broker: Arc<MaskedBroker>) -> Result<Self, Failure> {
         let credential = broker.resolve(&reference, Vec::new()).await?;
         aws_container(&credential)?;
@@ -53,7 +53,7 @@ impl AwsEndpoint {
         own.into_iter().chain(regions).collect()
     }
 
-    /// The current credential. Tools take the end of its lease for its own end.
+    /// The current credential, with the end of it that tools are told.
     pub async fn answer(&self) -> HttpResponse {
         let resolved = self.broker.resolve(&self.reference, Vec::new()).await;
         match resolved.and_then(|credential| aws_container(&credential)) {
