@@ -22,14 +22,15 @@ pub enum Source {
 
 impl Source {
     /// All protocols.
-    pub const ALL: [Self; 5] =
-        [Self::AwsSts, Self::Entra, Self::Gcp, Self::Oauth2Client, Self::TwoStep];
+    pub const ALL: [Self; 6] =
+        [Self::AwsSts, Self::Entra, Self::EntraGraph, Self::Gcp, Self::Oauth2Client, Self::TwoStep];
 
     /// The name in data files, lines and metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::AwsSts => "aws_sts",
             Self::Entra => "entra",
+            Self::EntraGraph => "entra_graph",
             Self::Gcp => "gcp",
             Self::Oauth2Client => "oauth2_client",
             Self::TwoStep => "two_step",

@@ -127,11 +127,6 @@ impl Credential {
         self.lease.credential_expire_time.as_ref().or(self.lease.expire_time.as_ref())
     }
 
-    /// Whether the upstream has made the credential.
-    pub fn is_minted(&self) -> bool {
-        self.lease.credential_expire_time.is_some()
-    }
-
     /// The JSON that scripts rely on (docs/steps.md).
     pub fn to_json(&self) -> Json {
         let fields: Map<String, Json> =
