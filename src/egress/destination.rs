@@ -63,20 +63,12 @@ impl Destination {
             return Err(malformed("contains a user or a password; remove them"));
         }
         let host = authority.host().parse().map_err(|fault: String| malformed(&fault))?;
-        let port = match (authority.port(), authority.as_str().ends_with(':')) {
-            (Some(port), _) => port.as_u16(),
-            (None, false) => {
-                if is_plain {
-                    80
-                } else {
-                    443
-                }
-            }
-            (None, true) => return Err(malformed("has a colon and no port")),
+        // The library takes a port that is too large for none.
+        let port = match authority.as_str().strip_prefix(authority.host()) {
+            Some("") => Some(if is_plain { 80 } else { 443 }),
+            _ => authority.port_u16().filter(|port| *port > 0),
         };
-        if port == 0 {
-            return Err(malformed("has the port 0"));
-        }
+        let port = port.ok_or_else(|| malformed("has a port that is no number from 1 to 65535"))?;
         let path = uri.path_and_query().cloned();
         let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
         Ok((Self { at: HostAndPort { host, port }, is_plain }, path))

@@ -26,8 +26,8 @@ pub(super) struct Dialler {
 }
 
 impl Dialler {
-    pub(super) fn new(rules: Rules) -> Self {
-        Self { rules, resolver: Resolver::of_system() }
+    pub(super) fn new(rules: Rules, resolver: Resolver) -> Self {
+        Self { rules, resolver }
     }
 
     /// Connects to a destination.
@@ -119,22 +119,28 @@ async fn through_proxy(
     let failed = |error: std::io::Error| EgressError::of_system(proxy, &error);
     let asked = format!("CONNECT {at} HTTP/1.1\r\nHost: {at}\r\n\r\n");
     stream.write_all(asked.as_bytes()).await.map_err(failed)?;
-    let mut head = Vec::new();
-    // The upstream speaks after us, so that nothing follows the head.
-    while !head.ends_with(b"\r\n\r\n") {
-        if head.len() >= MAX_PROXY_HEAD_BYTES
-            || stream.read_buf(&mut head).await.map_err(failed)? == 0
-        {
-            return Err(EgressError::Unavailable(format!("{proxy}: it is no HTTP proxy")));
+    let no_proxy = || EgressError::Unavailable(format!("{proxy}: it is no HTTP proxy"));
+    let mut answer = Vec::new();
+    let end = loop {
+        if let Some(end) = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+            break end + 4;
         }
-    }
-    let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
+        let read = stream.read_buf(&mut answer).await.map_err(failed)?;
+        if read == 0 || answer.len() > MAX_PROXY_HEAD_BYTES {
+            return Err(no_proxy());
+        }
+    };
+    let line = answer.split(|byte| *byte == b'\r').next().unwrap_or_default();
     match std::str::from_utf8(line).unwrap_or_default().split(' ').nth(1) {
-        Some(status) if is_status(status) && status.starts_with('2') => Ok(stream),
+        // The upstream speaks after us, so that nothing follows the head.
+        Some(status) if is_status(status) && status.starts_with('2') => match answer.len() == end {
+            true => Ok(stream),
+            false => Err(no_proxy()),
+        },
         Some(status) if is_status(status) => Err(EgressError::Unavailable(format!(
             "{proxy}: the proxy does not connect to {at}: status {status}"
         ))),
-        _ => Err(EgressError::Unavailable(format!("{proxy}: it is no HTTP proxy"))),
+        _ => Err(no_proxy()),
     }
 }
 

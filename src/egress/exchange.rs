@@ -1,6 +1,7 @@
 //! One request and its reply.
 
 use std::fmt;
+use std::io::{self, ErrorKind};
 
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Bytes, Incoming};
@@ -198,11 +199,19 @@ fn date(value: &HeaderValue) -> Option<Timestamp> {
 /// The failure of an exchange on an open connection. The library's own text could quote the upstream.
 fn of_http(at: &HostAndPort, error: &hyper::Error) -> EgressError {
     let said = |fault: &dyn fmt::Display| format!("{at}: {fault}");
+    // A body that breaks the protocol is a fault of this kind. A connection that breaks has another.
+    let cause =
+        std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<io::Error>());
+    let is_malformed = cause.is_some_and(|cause| {
+        matches!(cause.kind(), ErrorKind::InvalidData | ErrorKind::InvalidInput)
+    });
     match error {
         error if error.is_parse_too_large() => {
             EgressError::Invalid(said(&"the reply's headers are larger than 64 KiB"))
         }
-        error if error.is_parse() => EgressError::Invalid(said(&"the reply is not HTTP")),
+        error if error.is_parse() || is_malformed => {
+            EgressError::Invalid(said(&"the reply is not HTTP"))
+        }
         _ => EgressError::Unavailable(said(&"the connection broke before the reply was complete")),
     }
 }

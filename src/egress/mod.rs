@@ -19,6 +19,8 @@ mod exchange;
 mod names;
 mod own;
 mod rules;
+#[cfg(test)]
+mod tests;
 mod tls;
 
 pub use destination::{Destination, Host, HostAndPort};
@@ -31,6 +33,7 @@ pub use tls::system_roots;
 use std::time::Duration;
 
 use self::dial::Dialler;
+use self::names::Resolver;
 use self::tls::Tls;
 
 /// How long a connection to an upstream may take: look-up, dial and TLS.
@@ -47,7 +50,7 @@ pub struct Egress {
 impl Egress {
     /// The way out by these rules. Nothing is read or opened before the first exchange.
     pub fn new(rules: Rules) -> Self {
-        Self { dialler: Dialler::new(rules), tls: Tls::default() }
+        Self { dialler: Dialler::new(rules, Resolver::of_system()), tls: Tls::default() }
     }
 
     /// Sends one request and returns the reply, whatever its status is. Nothing is sent again.

@@ -105,7 +105,7 @@ fn of_handshake(at: &HostAndPort, error: &std::io::Error) -> EgressError {
     let fault = match inner {
         None => return EgressError::of_system(at, error),
         Some(RustlsError::InvalidCertificate(error)) => match error {
-            CertificateError::UnknownIssuer => {
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
                 "its certificate has no trusted issuer; give the issuer as the connection's ca_certificate"
             }
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => {

@@ -7,6 +7,8 @@ mod ask;
 mod hosts;
 mod message;
 mod resolv_conf;
+#[cfg(test)]
+pub(super) mod tests;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};

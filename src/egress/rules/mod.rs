@@ -3,6 +3,8 @@
 mod cidr;
 mod ranges;
 mod reading;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::net::IpAddr;
