@@ -15,6 +15,7 @@
 
 mod cli;
 mod durability;
+mod egress;
 mod executor;
 mod harness;
 mod load;

@@ -38,15 +38,7 @@ impl HttpServer {
 
     /// Starts a server with TLS and a self-signed certificate.
     pub fn start_tls(answer: impl Fn(&HttpRequest) -> HttpResponse + Send + 'static) -> Self {
-        let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
-        let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der());
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![made.cert.der().clone()], key.unwrap());
-        let config = Arc::new(config.unwrap());
+        let (config, _) = tls_for(&["127.0.0.1"]);
         let secure = move |stream| {
             let connection = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
             rustls::StreamOwned::new(connection, stream)
@@ -115,4 +107,18 @@ pub fn respond(stream: &mut impl Write, (status, headers, body): &HttpResponse) 
     // The client may be gone. The test checks its earlier requests.
     let _ = stream.write_all(&[format!("{head}\r\n").as_bytes(), body].concat());
     let _ = stream.flush();
+}
+
+/// The settings of a server whose certificate for these hosts is its own issuer, and that issuer's PEM.
+pub fn tls_for(hosts: &[&str]) -> (Arc<rustls::ServerConfig>, String) {
+    let hosts: Vec<_> = hosts.iter().map(|host| (*host).to_owned()).collect();
+    let made = rcgen::generate_simple_self_signed(hosts).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key.unwrap());
+    (Arc::new(config.unwrap()), made.cert.pem())
 }

@@ -11,6 +11,7 @@ pub mod raw;
 mod report;
 mod scan;
 mod steps;
+mod upstream;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -50,9 +51,10 @@ pub use process::{
     ServeProcess, assert_says, by_shell, copy_binary, init_dir, init_in, keyhatch, keyhatch_in,
     path_with_binary, step_channel, succeeded, temp_dir, text, wait_until,
 };
-pub use report::{not_set_up, report, scale, skipped};
+pub use report::{installed, not_set_up, report, scale, skipped};
 pub use scan::{Found, Scanner};
 pub use steps::{Steps, connection, secret, source};
+pub use upstream::{Internet, Upstream, allowing};
 
 /// The time at which every test begins, in milliseconds: now, to the second, because clients check certificates by the
 /// system's clock.

@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::io::Write as _;
+use std::path::{Path, PathBuf};
 
 /// True if the tests run in their full form.
 pub fn full() -> bool {
@@ -36,4 +37,15 @@ pub fn skipped(what: &str, why: &str) {
 pub fn not_set_up(what: &str, why: &str) {
     skipped(what, why);
     assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "{what} must be there in CI");
+}
+
+/// The directory of an installed client. `None` if it is not installed; the test is then reported as skipped.
+pub fn installed(client: &str) -> Option<PathBuf> {
+    let found =
+        std::env::var_os("KEYHATCH_TEST_CLIENTS").map(|clients| Path::new(&clients).join(client));
+    let found = found.filter(|path| path.exists());
+    if found.is_none() {
+        not_set_up(&format!("{client} client"), "not installed; run tests/run");
+    }
+    found
 }

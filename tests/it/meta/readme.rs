@@ -16,8 +16,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::harness::{ServeProcess, TestBroker, keyhatch, keyhatch_in, path_with_binary, source};
-use crate::step::clients::installed;
+use crate::harness::{
+    ServeProcess, TestBroker, installed, keyhatch, keyhatch_in, path_with_binary, source,
+};
 
 /// The documents whose commands share one broker.
 const IN_ORDER: [&str; 4] =

@@ -3,21 +3,10 @@
 //! `tests/run` installs them and names their directory in `KEYHATCH_TEST_CLIENTS`. Without it these tests report that
 //! they are skipped. With `CI=true` they fail.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 
-use crate::harness::{Steps, connection, not_set_up, source, text};
-
-/// The directory of an installed client. `None` if it is not installed; the test is then reported as skipped.
-pub fn installed(client: &str) -> Option<PathBuf> {
-    let found =
-        std::env::var_os("KEYHATCH_TEST_CLIENTS").map(|clients| Path::new(&clients).join(client));
-    let found = found.filter(|path| path.exists());
-    if found.is_none() {
-        not_set_up(&format!("{client} client"), "not installed; run tests/run");
-    }
-    found
-}
+use crate::harness::{Steps, connection, installed, source, text};
 
 fn world() -> Steps {
     let fields = [("access_key_id", "AKIA"), ("secret_access_key", "not-a-real-one")];

@@ -2,7 +2,7 @@
 //! here if a step, or a tool inside a step, sends the request.
 
 mod children;
-pub mod clients;
+mod clients;
 mod directories;
 mod exec;
 mod following;

@@ -7,8 +7,7 @@ mod repositories;
 
 use std::path::PathBuf;
 
-use crate::harness::{HttpServer, Steps, connection, secret, skipped, source, text};
-use crate::step::clients::installed;
+use crate::harness::{HttpServer, Steps, connection, installed, secret, skipped, source, text};
 
 /// The Python interpreter with the tools' packages.
 fn python() -> Option<String> {
