@@ -364,6 +364,29 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_table_egress_is_checked_when_the_file_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("keyhatch.toml");
+        let load = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            Config::load(Given { file: Some(path.clone()), ..Given::default() })
+        };
+        let example = include_str!("../examples/egress.toml");
+        let proxy = Some("proxy.internal:3128".to_owned());
+        assert_eq!(load(example).unwrap().egress.summary(), (3, 1, proxy));
+        assert_eq!(load("").unwrap().egress.summary(), (0, 0, None));
+        for (text, named) in [
+            ("[egress]\nallow = [\"a.example\", \"10.0.0.1/8\"]\n", "allow = \"10.0.0.1/8\": "),
+            ("[egress]\ndeny = [\"http://a.example:80\"]\n", "deny = \"http://a.example:80\": "),
+            ("[egress]\nproxy = \"a.example\"\n", "proxy = \"a.example\": "),
+            ("[egress]\nallowed = []\n", "line 2: "),
+        ] {
+            let told = load(text).unwrap_err().to_string();
+            assert!(told.contains(named) && told.contains("keyhatch.toml"), "{told}");
+        }
+    }
+
+    #[test]
     fn metrics_are_served_on_this_host_only() {
         for good in ["127.0.0.1:9464", "127.1.2.3:0", "[::1]:9464"] {
             assert!(metrics_address(good).is_ok(), "{good}");

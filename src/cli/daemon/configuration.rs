@@ -51,7 +51,7 @@ fn reference() -> String {
         let default = default_in_words(key).unwrap_or_default();
         let (values, meaning) = meaning(key).unwrap_or_default();
         // Writing to a text does not fail.
-        let _ = writeln!(text, "| | | {} | {values} | {default} | {meaning} |", code(key));
+        let _ = writeln!(text, "|  |  | {} | {values} | {default} | {meaning} |", code(key));
     }
     text.push_str("\n## The table `limits` of the configuration file\n\nWhole numbers from 1.\n\n");
     text.push_str("| key | default | what it bounds |\n|---|---|---|\n");

@@ -19,6 +19,20 @@ const STATE: &str = "/var/lib/keyhatch";
 /// The directory in which systemd makes state directories.
 const STATES: &str = "/var/lib";
 const STATE_DIRECTORY: &str = "StateDirectory=keyhatch\nStateDirectoryMode=0700\n";
+/// What the closed unit says about itself, in its name and above its settings.
+const CLOSED: &str = " (closed: it connects to nobody)";
+const WHY_CLOSED: &str = "\
+# This unit is closed: the daemon serves Unix sockets only and connects to nobody. It sees no network, its own loopback
+# apart. For connections that are minted upstream, and for a KEK command that asks a KMS, print this with --network; for
+# metrics, with --metrics ADDRESS.
+";
+const WHY_OPEN: &str = "\
+# The daemon serves Unix sockets, and connects to the upstreams of minted connections. Its configuration says where to
+# ([egress]).
+";
+const WHY_LOOPBACK: &str = "\
+# This unit is closed but for loopback: the daemon serves Unix sockets and its metrics, and connects to nobody else.
+";
 const NO_NETWORK: &str = "PrivateNetwork=yes\nRestrictAddressFamilies=AF_UNIX\n";
 const NETWORK: &str = "PrivateNetwork=no\nRestrictAddressFamilies=AF_UNIX AF_INET AF_INET6\n";
 const LOOPBACK: &str = "IPAddressDeny=any\nIPAddressAllow=localhost\n";
@@ -32,7 +46,8 @@ pub struct SystemdUnit {
     /// no other network.
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<String>,
-    /// Give the daemon the network, for a KEK command that asks a KMS.
+    /// Give the daemon the network, for connections that are minted upstream and for a KEK command that asks a KMS. Without it
+    /// the unit is closed: nothing is minted.
     #[arg(long)]
     network: bool,
     /// Write the unit into this directory, such as /etc/systemd/system, and beside it keyhatch-renew.service and
@@ -83,15 +98,16 @@ fn daemon(program: &str, state: &str, metrics: Option<SocketAddr>, has_network: 
         }
         _ => format!("ReadWritePaths={state}\n"),
     };
-    let network = match (has_network, metrics) {
-        (true, _) => NETWORK.to_owned(),
-        (false, Some(_)) => format!("{NETWORK}{LOOPBACK}"),
-        (false, None) => NO_NETWORK.to_owned(),
+    let (closed, network) = match (has_network, metrics) {
+        (true, _) => ("", format!("{WHY_OPEN}{NETWORK}")),
+        (false, Some(_)) => (CLOSED, format!("{WHY_LOOPBACK}{NETWORK}{LOOPBACK}")),
+        (false, None) => (CLOSED, format!("{WHY_CLOSED}{NO_NETWORK}")),
     };
     let option = metrics.map(|address| format!(" --metrics {address}")).unwrap_or_default();
     let begin = format!("ExecStart={PROGRAM} serve");
     UNIT.replace(STATE_DIRECTORY, &directory)
-        .replace(NO_NETWORK, &network)
+        .replace(CLOSED, closed)
+        .replace(&format!("{WHY_CLOSED}{NO_NETWORK}"), &network)
         .replace(&begin, &format!("{begin}{option}"))
         .replace(STATE, state)
         .replace(PROGRAM, program)

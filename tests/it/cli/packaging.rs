@@ -120,6 +120,8 @@ fn the_reference_has_every_configuration_key_and_default() {
     assert_eq!(state[..2], ["`--state`", "`KEYHATCH_STATE`"]);
     assert!(row(&shown, 2, "`runtime`")[4].contains("/run/keyhatch-broker"));
     assert_eq!(row(&shown, 2, "`journal`")[4], "`written`");
+    let allow = row(&shown, 2, "`egress.allow`");
+    assert!(allow[3].contains("http://HOST:PORT") && allow[5].contains("loopback"), "{allow:?}");
     let help = text(&keyhatch(&["serve", "--help"]).output().unwrap().stdout);
     for flag in help.split_whitespace().filter(|word| word.starts_with("--")) {
         let flag = flag.trim_end_matches([',', '.', ':', ']']);

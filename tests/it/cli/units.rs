@@ -22,6 +22,11 @@ fn has(unit: &str, line: &str) -> bool {
 fn the_unit_allows_only_the_network_of_its_options() {
     let shut = unit(&[]);
     assert!(has(&shut, "PrivateNetwork=yes") && !shut.contains("AF_INET"), "{shut}");
+    let is_closed = |unit: &str| {
+        let name = unit.lines().find(|line| line.starts_with("Description=")).unwrap();
+        name.ends_with(" (closed: it connects to nobody)") && unit.contains("# This unit is closed")
+    };
+    assert!(is_closed(&shut), "{shut}");
     let metrics = unit(&["--metrics", "127.0.0.1:9464"]);
     assert!(metrics.contains(" serve --metrics 127.0.0.1:9464 --state "), "{metrics}");
     for line in [
@@ -32,7 +37,10 @@ fn the_unit_allows_only_the_network_of_its_options() {
     ] {
         assert!(has(&metrics, line), "{line}");
     }
+    assert!(is_closed(&metrics), "{metrics}");
     let network = unit(&["--metrics", "127.0.0.1:9464", "--network"]);
+    assert!(has(&network, "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6"), "{network}");
+    assert!(!network.contains("closed") && network.contains("[egress]"), "{network}");
     assert!(has(&network, "PrivateNetwork=no") && !network.contains("IPAddress"), "{network}");
     assert!(has(&network, "Type=notify"));
     let refused = keyhatch(&["config", "systemd-unit", "--metrics", "0.0.0.0:9464"]).output();

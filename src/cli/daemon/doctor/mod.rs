@@ -6,6 +6,7 @@
 //! | `state`, `keys` | the state directory, the KEK |
 //! | `certificates`, `clock` | validity of certificates |
 //! | `disk` | free space |
+//! | `egress` | root certificates, name servers, the rules |
 //! | `socket` | the runtime directory and the admin socket |
 //! | `daemon`, `limits` | the running daemon |
 //! | `step`, `identity` | instead of all those, the directory of a step, or of a user who does not own the broker |
@@ -17,6 +18,7 @@ mod clock;
 mod daemon;
 mod diagnosis;
 mod disk;
+mod egress;
 mod environment;
 mod identity;
 mod keys;
@@ -85,6 +87,7 @@ impl Doctor {
             state: broker.config.state,
             runtime: broker.config.runtime,
             limits: broker.config.limits,
+            egress: broker.config.egress,
             trust: broker.trust,
             user,
             now: Clock::system().now(),
@@ -101,6 +104,7 @@ async fn check_broker(site: &Site) -> Vec<Diagnosis> {
         diagnoses.extend(certificates::check(site));
         diagnoses.push(clock::check(site));
         diagnoses.extend(disk::check(site));
+        diagnoses.push(egress::check(site));
         diagnoses.extend(socket::check(site));
         diagnoses.extend(daemon::check(site, daemon));
     }

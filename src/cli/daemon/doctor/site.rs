@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::diagnosis::{Diagnosis, Remedy, quoted};
+use crate::egress::Rules;
 use crate::model::{Limits, Timestamp};
 use crate::seal::Unlock;
 use crate::sys::{DirectoryError, Trust};
@@ -13,6 +14,8 @@ pub(super) struct Site {
     pub(super) runtime: PathBuf,
     pub(super) unlock: Unlock,
     pub(super) limits: Limits,
+    /// Where the daemon may connect to.
+    pub(super) egress: Rules,
     /// The owner of the state directory, who must own everything else.
     pub(super) user: u32,
     /// The directories that a daemon of that user may trust.
