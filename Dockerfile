@@ -2,11 +2,12 @@
 # Serve it:      docker run -v STATE:/var/lib/keyhatch -v RUNTIME:/run/keyhatch-broker IMAGE
 # Find faults:   docker exec CONTAINER keyhatch doctor
 #
-# The container may not change owners, so it opens steps for its own uid, 10001. It needs no network (--network none), and
-# writes only to its two volumes (--read-only).
+# The container may not change owners, so it opens steps for its own uid, 10001. It writes only to its two volumes
+# (--read-only). It needs a network only to mint credentials upstream; else give it none (--network none).
 #
-# The program is static, so it runs in any image, which needs only this line:
+# The program is static, so it runs in any image, which needs only these lines. The second is for minted credentials:
 #   COPY --from=IMAGE /usr/local/bin/keyhatch /usr/local/bin/keyhatch
+#   COPY --from=IMAGE /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 
 FROM rust:1.95-bookworm AS build
 WORKDIR /src
@@ -20,6 +21,7 @@ RUN cargo build-static
 # The program needs nothing of this image; a KEK command does.
 FROM debian:bookworm-slim
 COPY --from=build /src/target/release/keyhatch /usr/local/bin/keyhatch
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 RUN install -d -o 10001 -g 10001 -m 0700 /var/lib/keyhatch \
     && install -d -o 10001 -g 10001 -m 0755 /run/keyhatch-broker
 USER 10001:10001
