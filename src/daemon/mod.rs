@@ -52,6 +52,7 @@ use crate::config::Config;
 use crate::egress::Egress;
 use crate::grpc;
 use crate::identity::{Authority, REFUSALS, TlsError};
+use crate::metrics::Metrics;
 use crate::model::limits::DRAIN_DEADLINE;
 use crate::model::{Clock, Invalid, Limits};
 use crate::seal::{NoRandomness, Unlock, release_free_memory};
@@ -110,6 +111,7 @@ fn address_remedy(error: &std::io::Error) -> &'static str {
 /// A daemon that has loaded its state, and serves nobody yet.
 pub struct Loaded {
     broker: Broker,
+    metrics: Metrics,
     tls: ServerTlsPair,
     keeper: CertificateKeeper,
     authority: Arc<Authority>,
@@ -218,6 +220,7 @@ impl Loaded {
         let (tls, keeper) = ServerTlsPair::open(&state, &file.name, &authority, &clock)?;
         let (step_sockets, new_sockets) = mpsc::unbounded_channel();
         let threads = Threads::start().map_err(DaemonError::Threads)?;
+        let metrics = grpc::metrics();
         let parts = BrokerParts {
             journal: &state.join("journal"),
             store: &state.join("store"),
@@ -234,11 +237,13 @@ impl Loaded {
             listeners: step_sockets,
             egress: Egress::new(config.egress.clone()),
             mints: threads.mints.handle().clone(),
+            mint_metrics: Arc::clone(&metrics.mints),
         };
         let (broker, writer) = threads.admin.block_on(Broker::start(parts))?;
         threads.admin.spawn(writer);
         Ok(Self {
             broker,
+            metrics,
             tls,
             keeper,
             authority,
@@ -258,11 +263,10 @@ impl Loaded {
     /// If a runtime cannot take a socket.
     pub fn serve(self) -> Result<Daemon, DaemonError> {
         let Self { broker, tls, keeper, authority, listener, socket, .. } = self;
-        let Self { scrape, new_sockets, shares, threads, lock, .. } = self;
+        let Self { metrics, scrape, new_sockets, shares, threads, lock, .. } = self;
         // The channel closes when the last server has drained; nothing is sent on it.
         let (running, servers) = mpsc::channel(1);
         let (broker, stop) = (Arc::new(broker), CancellationToken::new());
-        let metrics = grpc::metrics();
         for door in [&metrics.steps, &metrics.admin] {
             door.refused.expect(&REFUSALS);
         }

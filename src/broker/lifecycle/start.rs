@@ -34,6 +34,7 @@ use crate::identity::Authority;
 use crate::journal::{
     CloseReason, Event, Journal, Live, Options, Recovery, ReplayError, Unavailable,
 };
+use crate::metrics::MintMetrics;
 use crate::model::limits::MAX_CLOCK_STEP_BACK;
 use crate::model::{Clock, Id, JournalMode, Limits, Timestamp};
 use crate::seal::{KeyStore, KeyStoreError, Keyring};
@@ -131,6 +132,8 @@ pub struct BrokerParts<'a> {
     pub egress: Egress,
     /// The runtime that waits for them.
     pub mints: Handle,
+    /// What is counted of them.
+    pub mint_metrics: Arc<MintMetrics>,
 }
 
 /// Journal and store, opened and reconciled.
@@ -254,7 +257,8 @@ impl Broker {
         }
         let (writer, queue) = Writer::new(parts.limits.admin_lines());
         let keys = Arc::new(Keys::new(parts.keys, foundation.parts.clone()));
-        let mints = Mints::new(FlightParts::new(&foundation.parts, parts.egress), parts.mints);
+        let flights = FlightParts::new(&foundation.parts, parts.egress, parts.mint_metrics);
+        let mints = Mints::new(flights, parts.mints);
         let WriterParts { snapshots, journal, store, keyring, .. } = foundation.parts.clone();
         let broker = Self {
             keys,

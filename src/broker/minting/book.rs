@@ -106,7 +106,8 @@ impl<O> Book<O> {
         }
     }
 
-    /// Joins the flight of a key, or queues a new one. The caller then starts what [`Book::next`] returns.
+    /// Joins the flight of a key, or queues a new one; true if it is new. The caller then starts what [`Book::next`]
+    /// returns.
     ///
     /// # Errors
     /// The state of the upstream, if it is not asked now. `None` if too many flights wait.
@@ -115,10 +116,10 @@ impl<O> Book<O> {
         key: &MintKey,
         order: O,
         now: Timestamp,
-    ) -> Result<Arrival, Option<Arc<Trouble>>> {
+    ) -> Result<(Arrival, bool), Option<Arc<Trouble>>> {
         if let Some(entry) = self.entries.get(key) {
             if let Some(flight) = &entry.flight {
-                return Ok(flight.landing.subscribe());
+                return Ok((flight.landing.subscribe(), false));
             }
             if let Some(trouble) = entry.trouble(now) {
                 return Err(Some(Arc::clone(trouble)));
@@ -132,7 +133,7 @@ impl<O> Book<O> {
         let entry = self.entries.entry(key.clone()).or_default();
         entry.flight = Some(Flight { order: Some(order), since: now, landing });
         self.queue.push_back(key.clone());
-        Ok(arrival)
+        Ok((arrival, true))
     }
 
     /// The next flight to start: the first that waits and whose connection has fewer than its share.
@@ -294,7 +295,7 @@ mod tests {
     fn all_who_ask_for_one_key_join_one_flight() {
         let mut book = Book::default();
         let arrivals: Vec<_> =
-            (0..1000).map(|n| book.join(&key(1, 1), n, at(0)).ok().unwrap()).collect();
+            (0..1000).map(|n| book.join(&key(1, 1), n, at(0)).ok().unwrap().0).collect();
         assert_eq!(book.next(at(0)).map(|(_, order)| order), Some(0));
         assert!(book.next(at(0)).is_none());
         book.land(&key(1, 1), minted(100), at(1));
@@ -331,7 +332,7 @@ mod tests {
         let busy: Vec<_> =
             (0..16).map(|n| book.join(&key(1, n), (), at(0)).ok().unwrap()).collect();
         assert_eq!(std::iter::from_fn(|| book.next(at(0))).count(), busy.len());
-        let waits = book.join(&key(1, 99), (), at(0)).ok().unwrap();
+        let (waits, _) = book.join(&key(1, 99), (), at(0)).ok().unwrap();
         assert!(book.next(at(9)).is_none() && landing(&waits).is_none());
         assert!(book.next(at(10)).is_none());
         assert_eq!(landing(&waits), Some("given up"));
@@ -342,7 +343,7 @@ mod tests {
     fn a_failed_refresh_keeps_the_credential() {
         let mut book = Book::default();
         let fly = |book: &mut Book<()>, outcome, now| {
-            let arrival = book.join(&key(1, 1), (), at(now)).ok().unwrap();
+            let (arrival, _) = book.join(&key(1, 1), (), at(now)).ok().unwrap();
             assert!(book.next(at(now)).is_some());
             book.land(&key(1, 1), outcome, at(now));
             landing(&arrival)

@@ -12,7 +12,9 @@ use super::back_off::Trouble;
 use super::book::{Arrival, Book, Landing, Offer, Outcome};
 use super::flight::{FlightParts, Order};
 use super::key::MintKey;
+use crate::integration::Source;
 use crate::journal::Live;
+use crate::metrics::MintLookup;
 use crate::model::{Id, IdSet, Timestamp};
 
 /// The minted credentials of a broker. Flights are detached from those who ask: they go on if a caller goes away.
@@ -28,12 +30,16 @@ pub(crate) struct Mints {
 }
 
 /// Tells when a flight has ended.
-pub(crate) struct Ticket(Arrival);
+pub(crate) struct Ticket {
+    arrival: Arrival,
+    /// True if the flight was begun for this ticket.
+    pub(crate) is_first: bool,
+}
 
 impl Ticket {
     /// Waits for the end of the flight. A flight whose end nobody reports was given up.
     pub(crate) async fn landing(mut self) -> Landing {
-        match self.0.wait_for(Option::is_some).await {
+        match self.arrival.wait_for(Option::is_some).await {
             Ok(landing) => landing.clone().unwrap_or(Landing::GivenUp),
             Err(_) => Landing::GivenUp,
         }
@@ -57,6 +63,11 @@ impl Mints {
         self.book.lock().offer(key, now)
     }
 
+    /// Counts what a decision has found.
+    pub(crate) fn count(&self, source: Source, found: MintLookup) {
+        self.parts.metrics.look_up(source.name(), found);
+    }
+
     /// Joins the flight of the order's key, or starts one.
     ///
     /// # Errors
@@ -69,9 +80,9 @@ impl Mints {
         if self.is_stopping.load(Ordering::Acquire) {
             return Err(None);
         }
-        let arrival = self.book.lock().join(&order.key.clone(), order, now)?;
+        let (arrival, is_first) = self.book.lock().join(&order.key.clone(), order, now)?;
         self.start_flights(now);
-        Ok(Ticket(arrival))
+        Ok(Ticket { arrival, is_first })
     }
 
     /// Starts flights as long as there are places.

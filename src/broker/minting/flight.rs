@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
@@ -15,6 +16,7 @@ use crate::catalog::{Catalog, Snapshot, Snapshots, Values};
 use crate::egress::Egress;
 use crate::integration::{CredentialKind, Source, handed_out};
 use crate::journal::{CommitError, DecisionId, Journal, LiveOpening, Made, MintFault, MintRequest};
+use crate::metrics::MintMetrics;
 use crate::mint::{self, Ask, Failure, FailureReason, Minted};
 use crate::model::{Clock, FieldName, Fields, Id, Reference, Timestamp};
 use crate::seal::{Keyring, RecordKey, RecordKind};
@@ -25,6 +27,7 @@ pub(crate) struct FlightParts {
     pub(super) journal: Arc<Journal>,
     keyring: Arc<Keyring>,
     egress: Egress,
+    pub(super) metrics: Arc<MintMetrics>,
     pub(super) clock: Clock,
 }
 
@@ -51,9 +54,9 @@ struct Begun {
 }
 
 impl FlightParts {
-    pub(crate) fn new(parts: &WriterParts, egress: Egress) -> Self {
+    pub(crate) fn new(parts: &WriterParts, egress: Egress, metrics: Arc<MintMetrics>) -> Self {
         let WriterParts { snapshots, journal, keyring, clock, .. } = parts.clone();
-        Self { snapshots, journal, keyring, egress, clock }
+        Self { snapshots, journal, keyring, egress, metrics, clock }
     }
 
     /// Flies. `stop` ends the flight early.
@@ -63,11 +66,14 @@ impl FlightParts {
             Err(outcome) => return outcome,
         };
         let ask = ask(order, begun.mint, self.clock.now());
+        let start = Instant::now();
         let asked = mint::mint(&self.egress, order.source, &begun.roots, &ask);
         let made = match stop.run_until_cancelled(asked).await {
             Some(made) => made,
             None => Err(failure(FailureReason::Unavailable, "the broker stopped meanwhile")),
         };
+        let failed = made.as_ref().err().map(|failure| failure.reason.as_str());
+        self.metrics.end(order.source.name(), failed, start.elapsed());
         let mint = begun.mint;
         match made.and_then(|made| self.seal(begun, made, &ask)) {
             Ok(made) => self.take(mint, made),

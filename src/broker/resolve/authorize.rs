@@ -145,6 +145,7 @@ pub(crate) enum Refusal {
     /// The upstream failed a moment ago, and is not asked again yet.
     Upstream {
         name: ResourceName,
+        source: Source,
         reason: FailureReason,
         wait: Duration,
     },
@@ -192,7 +193,7 @@ impl Refusal {
             Self::NotSelected(NotSelected::Unknown(key)) => {
                 Error::IdentifierUnknown(key.to_string())
             }
-            Self::Upstream { name, reason, wait } => {
+            Self::Upstream { name, reason, wait, .. } => {
                 Error::Upstream { name, reason, wait, decision_id }
             }
         }

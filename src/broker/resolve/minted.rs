@@ -19,6 +19,7 @@ use crate::broker::minting::{Credential, Landing, MintKey, Offer, Order, Ticket,
 use crate::broker::steps::session::StepSession;
 use crate::integration::Source;
 use crate::journal::{CommitError, DecisionId, Journal, LiveOpening, MintFault, Waiter};
+use crate::metrics::MintLookup;
 use crate::mint::FailureReason;
 use crate::model::{Clock, Id, Opening, Reference, ResourceName, Timestamp};
 
@@ -140,8 +141,16 @@ impl Broker {
             Offer::Ready(credential) => grant.on(source, credential, request.fields.is_empty()),
             Offer::Failing(trouble) => {
                 let wait = trouble.until.since(now);
-                Err(Refusal::Upstream { name: grant.name, reason: trouble.reason, wait })
+                let (name, reason) = (grant.name, trouble.reason);
+                Err(Refusal::Upstream { name, source, reason, wait })
             }
+        }
+    }
+
+    /// Counts a decision that has found a minted credential.
+    pub(super) fn count_hit(&self, grant: &Grant) {
+        if let Material::Minted { source, .. } = &grant.material {
+            self.mints.count(*source, MintLookup::Hit);
         }
     }
 
@@ -171,6 +180,8 @@ impl Broker {
         };
         match self.mints.join(order(&claim), self.now()) {
             Ok(ticket) => {
+                let found = if ticket.is_first { MintLookup::Missed } else { MintLookup::Joined };
+                self.mints.count(source, found);
                 let deadline = Instant::now() + self.patience();
                 Ok(Answer::Minting(Waiting { ticket, deadline, claim }))
             }

@@ -29,6 +29,7 @@ use crate::journal::{
     PermitError, Refused, Resolution, Unavailable,
 };
 use crate::lease::{Ask, Bounds, Lease, LeaseTarget, is_renewable, propose};
+use crate::metrics::MintLookup;
 use crate::model::limits::{LINE_BYTES, MAX_REQUESTED_FIELDS, MAX_TTL, MIN_TTL};
 use crate::model::{
     FieldName, Id, IntegrationName, KindName, LogLimit, Opening, Reference, ResourceName,
@@ -311,6 +312,7 @@ impl Broker {
     ) -> Result<Answer, Error> {
         match (decided.outcome, granted) {
             (Ok(grant), Some(Granted { lease, permit: Some(permit) })) => {
+                self.count_hit(&grant);
                 let sealed = grant.handed_out().map(|values| &values.sealed);
                 let opened = sealed.ok_or(PermitError::OtherRecord);
                 let opened = opened.and_then(|sealed| permit.open(sealed, &self.keyring));
@@ -327,7 +329,12 @@ impl Broker {
     /// The answer to a committed decision that hands out nothing.
     pub(super) fn not_granted(&self, refusal: Option<Refusal>, decision_id: DecisionId) -> Error {
         match refusal {
-            Some(refusal) => refusal.into_error(decision_id.to_opaque(&self.keyring)),
+            Some(refusal) => {
+                if let Refusal::Upstream { source, .. } = &refusal {
+                    self.mints.count(*source, MintLookup::Negative);
+                }
+                refusal.into_error(decision_id.to_opaque(&self.keyring))
+            }
             None => Error::TooManyLeases(self.limits.step_live_leases),
         }
     }

@@ -70,6 +70,7 @@ impl Broker {
                 self.ask_upstream(opening, request, &grant, (decision_id, lease.id))
             }
             (Ok(grant), Some(lease)) => {
+                self.count_hit(&grant);
                 let opened = records.open(&grant, &self.keyring);
                 let given = (decision_id, lease);
                 self.hand_out(opening, request, grant, opened, given).map(Answer::Resolved)

@@ -31,7 +31,7 @@ use crate::broker::Broker;
 use crate::broker::error::Error;
 use crate::broker::steps::session::StepSession;
 use crate::journal::{DecisionId, NotAccepted};
-use crate::lease::{Edition, TtlLimit};
+use crate::lease::Edition;
 use crate::model::limits::MAX_WATCHES;
 use crate::model::{Id, Reference, ResourceName, Timestamp};
 
@@ -503,10 +503,12 @@ impl WatcherState {
 
     fn decided(&mut self, resolved: &Resolved) {
         let Resolved { lease, decision, refresh, .. } = resolved;
-        // Another lease on the same credential would end at the same time.
-        let due = match lease.limited_by {
-            TtlLimit::Upstream => lease.expire_time,
-            _ => lease.issue_time.two_thirds_to(lease.expire_time),
+        let life = lease.expire_time.since(lease.issue_time);
+        let end = lease.credential_expire_time();
+        // Another lease on the same credential would hardly end later.
+        let due = match end.is_some_and(|end| end.since(lease.expire_time) < life / 3) {
+            true => lease.expire_time,
+            false => lease.issue_time.two_thirds_to(lease.expire_time),
         };
         self.retry = None;
         self.last = Some(LastDelivery {

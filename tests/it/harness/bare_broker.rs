@@ -11,6 +11,7 @@ use keyhatch::catalog::Registered;
 use keyhatch::config::Config;
 use keyhatch::daemon::init;
 use keyhatch::egress::Egress;
+use keyhatch::metrics::Metrics;
 use keyhatch::model::{
     Clock, ExecutorName, Id, Limits, OperatorName, RunName, StepName, Timestamp, Value,
     WorkflowName,
@@ -93,6 +94,7 @@ impl BareBroker {
             listeners,
             egress: Egress::new(config.egress),
             mints: tokio::runtime::Handle::current(),
+            mint_metrics: Metrics::new(vec![], vec![], []).mints,
         };
         let (broker, writer) = Broker::start(parts).await.unwrap();
         tokio::spawn(writer);

@@ -7,7 +7,7 @@ use keyhatch::model::Limits;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use super::upstream::{Upstream, status, token};
+use super::upstream::{Scripted, status, token};
 use super::{ROOT, World};
 use crate::harness::{
     HttpResponse, ServeProcess, bytes, connection, reason, request, resolve_on, step_channel,
@@ -22,7 +22,7 @@ fn shown(status: &Status) -> (Code, String, Option<u64>) {
     (status.code(), reason, retry.map(|delay| delay.as_millis().div_ceil(1000) as u64))
 }
 
-/// What a step gets if the upstream answers so, and how often the upstream was asked when it asks twice.
+/// What a step gets if the upstream answers so, and the mints when it asks twice.
 fn twice(answer: HttpResponse) -> ((Code, String, Option<u64>), usize) {
     let world = World::start();
     let step = world.broker.open("w", "s");
@@ -31,7 +31,7 @@ fn twice(answer: HttpResponse) -> ((Code, String, Option<u64>), usize) {
     let second = world.broker.resolve(&step, "oauth2/api").unwrap_err();
     assert_eq!(shown(&first).1, shown(&second).1);
     assert!(!first.message().contains("in the answer"), "{}", first.message());
-    (shown(&first), world.upstream.calls())
+    (shown(&first), world.count("minting"))
 }
 
 #[test]
@@ -51,9 +51,9 @@ fn each_failure_has_its_reason_and_is_not_repeated_at_once() {
     assert_eq!(twice(status(200, "{\"access_token\": 7}")), failed("UPSTREAM_INVALID"));
     let mut moved = status(302, "in the answer");
     moved.1.push(("location", "http://169.254.169.254/latest/meta-data".to_owned()));
-    let (shown, calls) = twice(moved);
+    let (shown, mints) = twice(moved);
     assert!(["UPSTREAM_INVALID", "UPSTREAM_REFUSED"].contains(&shown.1.as_str()), "{shown:?}");
-    assert_eq!(calls, 1);
+    assert_eq!(mints, 1);
 }
 
 #[test]
@@ -62,10 +62,10 @@ fn an_upstream_that_is_down_is_asked_less_and_less_often() {
     let step = world.broker.open("w", "s");
     world.upstream.answers(|_| status(503, "{}"));
     let ask = || reason(world.broker.resolve(&step, "oauth2/api"));
-    for (wait, calls) in [(0, 1), (1, 2), (1, 2), (1, 3), (3, 3), (1, 4)] {
+    for (wait, mints) in [(0, 1), (1, 2), (1, 2), (1, 3), (3, 3), (1, 4)] {
         world.broker.advance(wait);
         assert_eq!(ask(), "UPSTREAM_UNAVAILABLE");
-        assert_eq!(world.upstream.calls(), calls);
+        assert_eq!(world.count("minting"), mints);
     }
     // Each refusal has a line, and no lease is left.
     assert_eq!(world.count("resolve"), 6);
@@ -138,7 +138,7 @@ fn nothing_is_minted_while_a_daemon_stops() {
     world.broker.stop();
     let lines = world.broker.journal();
     let names: Vec<_> = lines.iter().map(|line| line["event"].as_str().unwrap()).collect();
-    let place = |name: &str| names.iter().position(|event| *event == name).unwrap();
+    let place = |name: &str| names.iter().rposition(|event| *event == name).unwrap();
     assert!(place("minting") < place("mint_failed") && place("mint_failed") < place("stopped"));
     world.upstream.release();
     assert!(world.end(pending).is_err());
@@ -146,7 +146,7 @@ fn nothing_is_minted_while_a_daemon_stops() {
 }
 
 /// A seed of oauth2/api.
-fn seed(upstream: &Upstream) -> String {
+fn seed(upstream: &Scripted) -> String {
     let url = upstream.url("/token");
     connection(
         "oauth2",
@@ -156,7 +156,7 @@ fn seed(upstream: &Upstream) -> String {
 }
 
 /// Serves a broker that may ask the upstream.
-fn serve(directory: &std::path::Path, upstream: &Upstream) -> ServeProcess {
+fn serve(directory: &std::path::Path, upstream: &Scripted) -> ServeProcess {
     let config = format!("[egress]\nallow = [{:?}]\n", upstream.url(""));
     let path = directory.join("config.toml");
     std::fs::write(&path, config).unwrap();
@@ -170,7 +170,7 @@ fn serve(directory: &std::path::Path, upstream: &Upstream) -> ServeProcess {
 #[test]
 fn a_kill_between_the_lines_leaves_no_lease_and_no_mint() {
     let directory = temp_dir();
-    let upstream = Upstream::start();
+    let upstream = Scripted::start();
     let serving = serve(directory.path(), &upstream);
     let path = directory.path().join("seed.yaml");
     std::fs::write(&path, seed(&upstream)).unwrap();
@@ -203,7 +203,7 @@ fn a_kill_between_the_lines_leaves_no_lease_and_no_mint() {
 #[test]
 fn nothing_shows_a_root_or_a_minted_value() {
     let directory = temp_dir();
-    let upstream = Upstream::start();
+    let upstream = Scripted::start();
     upstream.answers(|n| token(n, 3600));
     let serving = serve(directory.path(), &upstream);
     let path = directory.path().join("seed.yaml");
@@ -216,10 +216,8 @@ fn nothing_shows_a_root_or_a_minted_value() {
     assert_eq!(resolve().unwrap().fields["access_token"], "minted-1");
     // A reply that echoes the request, as broken servers do.
     upstream.answers(|_| status(400, &format!("{{\"error\": \"{ROOT}\", \"x\": \"minted-9\"}}")));
-    let change = ["connection", "update", "oauth2/api", "--field", "scopes=read"];
-    serving.run(&change);
     let secret = directory.path().join("secret");
-    std::fs::write(&secret, ROOT).unwrap();
+    std::fs::write(&secret, format!("{ROOT}-2")).unwrap();
     let field = format!("client_secret=@{}", secret.display());
     serving.must(&["connection", "update", "oauth2/api", "--field", &field]);
     let refused = resolve().unwrap_err();

@@ -14,7 +14,7 @@ use keyhatch::model::Limits;
 use tonic::Status;
 
 use crate::harness::{Got, TestBroker, TestStep, bytes, request, resolve_on, wait_until};
-use upstream::Upstream;
+use upstream::Scripted;
 
 /// The root of every connection here. No step may get it.
 const ROOT: &str = "root-of-the-client";
@@ -22,7 +22,7 @@ const ROOT: &str = "root-of-the-client";
 /// A broker and an upstream that it may ask.
 struct World {
     broker: TestBroker,
-    upstream: Upstream,
+    upstream: Scripted,
 }
 
 /// A Resolve that is under way.
@@ -35,7 +35,7 @@ impl World {
     }
 
     fn start_with(limits: Limits) -> Self {
-        let upstream = Upstream::start();
+        let upstream = Scripted::start();
         let mut broker = TestBroker::start_with(limits);
         let allow = vec![upstream.url("")];
         let table = EgressTable { allow, ..EgressTable::default() };

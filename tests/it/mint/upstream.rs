@@ -11,7 +11,7 @@ use crate::harness::{HttpRequest, HttpResponse, read_http, respond_http};
 type Script = Box<dyn Fn(usize) -> HttpResponse + Send>;
 
 /// An upstream on this machine. Its threads end with the test's process.
-pub struct Upstream {
+pub struct Scripted {
     port: u16,
     shared: Arc<Shared>,
 }
@@ -24,7 +24,7 @@ struct Shared {
     released: Condvar,
 }
 
-impl Upstream {
+impl Scripted {
     /// An upstream that makes tokens for an hour: minted-1, minted-2 and so on.
     pub fn start() -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
