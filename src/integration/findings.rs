@@ -73,7 +73,8 @@ pub fn findings(kind: &CredentialKind, fields: &BTreeMap<FieldName, &Value>) -> 
 /// A doubt that example values raise, too: shown when a connection is tested, and not when it is written.
 pub fn doubts(fields: &BTreeMap<FieldName, &Value>) -> Option<Finding> {
     let secret = field(fields, "secret_access_key").filter(|secret| secret.len() != 40)?;
-    let is_of_aws = begins(fields, b"AKIA") || begins(fields, b"ASIA");
+    let begins = |start: &[u8]| begins(fields, "access_key_id", start);
+    let is_of_aws = begins(b"AKIA") || begins(b"ASIA");
     let text = "secret keys of AWS have 40 characters and this value has not; is it whole?";
     (is_of_aws && !secret.is_empty()).then(|| Finding::warning("secret_access_key", text))
 }
@@ -84,8 +85,8 @@ fn field<'a>(fields: &BTreeMap<FieldName, &'a Value>, name: &str) -> Option<&'a 
 }
 
 /// True if there is the ID of an access key of AWS with this beginning. Keys of other S3 services look different.
-fn begins(fields: &BTreeMap<FieldName, &Value>, start: &[u8]) -> bool {
-    field(fields, "access_key_id").is_some_and(|id| {
+fn begins(fields: &BTreeMap<FieldName, &Value>, id: &str, start: &[u8]) -> bool {
+    field(fields, id).is_some_and(|id| {
         id.len() == 20 && id.iter().all(u8::is_ascii_alphanumeric) && id.starts_with(start)
     })
 }
@@ -93,18 +94,22 @@ fn begins(fields: &BTreeMap<FieldName, &Value>, start: &[u8]) -> bool {
 /// Parts of an AWS access key that do not fit. A long-lived key begins with AKIA and has no session token; a temporary key
 /// begins with ASIA and has one.
 fn of_access_key(fields: &BTreeMap<FieldName, &Value>) -> Vec<Finding> {
-    let (is_lasting, is_temporary) = (begins(fields, b"AKIA"), begins(fields, b"ASIA"));
-    let has_token = field(fields, "session_token").is_some();
-    let mut found = Vec::new();
-    if is_lasting && has_token {
-        let text = "a key that begins with AKIA has no session token, so this one is another key's; remove it";
-        found.push(Finding::error("session_token", text));
-    }
-    if is_temporary && !has_token {
-        let text = "a key that begins with ASIA is temporary and works with its session token alone; add it";
-        found.push(Finding::error("session_token", text));
-    }
-    found
+    let of_key = |id: &str, token: &str| {
+        let has_token = field(fields, token).is_some();
+        let text = match (begins(fields, id, b"AKIA"), begins(fields, id, b"ASIA")) {
+            (true, _) if has_token => {
+                "a key that begins with AKIA has no session token, so this one is another key's; remove it"
+            }
+            (_, true) if !has_token => {
+                "a key that begins with ASIA is temporary and works with its session token alone; add it"
+            }
+            _ => return None,
+        };
+        Some(Finding::error(token, text))
+    };
+    let keys =
+        [("access_key_id", "session_token"), ("source_access_key_id", "source_session_token")];
+    keys.into_iter().filter_map(|(id, token)| of_key(id, token)).collect()
 }
 
 /// A file of Google Cloud that is a person's login instead of a service account's key.

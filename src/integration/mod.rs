@@ -104,7 +104,7 @@ mod tests {
         assert_eq!(built_in().len(), FILES.len());
         for integration in built_in().values() {
             for kind in &integration.kinds {
-                for field in &kind.fields {
+                for field in kind.fields.iter().chain(&kind.minted) {
                     assert!(!field.description.is_empty(), "{}: {}", integration.name, field.name);
                     assert!(field.pattern().is_ok(), "{}: {}", integration.name, field.name);
                     // A part that can be read would reveal whether a sensitive whole has changed.
@@ -112,6 +112,10 @@ mod tests {
                     let is_part =
                         whole.is_none_or(|whole| whole.is_some_and(|rule| !rule.sensitive));
                     assert!(is_part && !(whole.is_some() && field.required), "{}", field.name);
+                    let needed = field.with.as_ref().into_iter().chain(&kind.roots);
+                    for needed in needed {
+                        assert!(find_field(kind, needed).is_some(), "{}: {needed}", kind.name);
+                    }
                 }
             }
         }

@@ -39,6 +39,8 @@ pub struct WorkflowUse {
     pub at: Position,
     /// The target.
     pub target: UseTarget,
+    /// The field of the connection, dotted; `None` if the connection is used as a whole, or the field is computed.
+    pub field: Option<String>,
     /// The step or trigger; `None` outside of steps and triggers.
     pub step: Option<String>,
 }
@@ -141,12 +143,12 @@ impl Finder {
 
     fn mapping(&mut self, node: &Node, entries: &[(Node, Node)]) {
         match spec::typed_reference(node) {
-            Some(Ok(reference)) => return self.reference(node.at, reference),
+            Some(Ok(reference)) => return self.reference(node.at, reference, None),
             Some(Err(problem)) => return self.problems.push(problem),
             None => self.problems.extend(spec::misspelt_type(node)),
         }
         if let Some(connection) = datadog::connection(node, node) {
-            self.reference(node.at, connection);
+            self.reference(node.at, connection, None);
         }
         for (key, value) in entries {
             match key.text() {
@@ -159,17 +161,17 @@ impl Finder {
 
     fn tagged(&mut self, node: &Node, tag: &str) {
         match spec::tagged(node, tag) {
-            Ok(reference) => self.reference(node.at, reference),
+            Ok(reference) => self.reference(node.at, reference, None),
             Err(problem) => self.problems.push(problem),
         }
     }
 
-    fn reference(&mut self, at: Position, reference: SpecReference) {
+    fn reference(&mut self, at: Position, reference: SpecReference, field: Option<String>) {
         match reference {
             SpecReference::Connection { kind, name } => {
-                self.add(at, UseTarget::Connection { kind, name });
+                self.add(at, UseTarget::Connection { kind, name }, field);
             }
-            SpecReference::Secret { name } => self.add(at, UseTarget::Secret { name }),
+            SpecReference::Secret { name } => self.add(at, UseTarget::Secret { name }, None),
             SpecReference::Answer { .. }
             | SpecReference::Data { .. }
             | SpecReference::Output { .. }
@@ -178,9 +180,9 @@ impl Finder {
         }
     }
 
-    fn add(&mut self, at: Position, target: UseTarget) {
+    fn add(&mut self, at: Position, target: UseTarget, field: Option<String>) {
         if self.found.len() < MAX_USES {
-            self.found.insert(WorkflowUse { at, target, step: self.step.clone() });
+            self.found.insert(WorkflowUse { at, target, field, step: self.step.clone() });
         }
     }
 
@@ -242,16 +244,18 @@ impl Finder {
                 else {
                     return;
                 };
-                let selecting = keys.iter().rev().take(scope.keys());
-                let segments: Option<Vec<Segment>> = selecting
-                    .map(|key| match key {
-                        Expression::Literal(key) => Segment::from_json(key),
-                        _ => None,
-                    })
-                    .collect();
-                match segments.and_then(|segments| SpecReference::of_scope(scope, &segments)) {
-                    Some((reference, _)) => self.reference(at, reference),
-                    None => self.add(at, UseTarget::Computed(scope)),
+                keys.reverse();
+                let (selecting, rest) = keys.split_at_checked(scope.keys()).unwrap_or_default();
+                let selected = literals(selecting);
+                match selected.and_then(|segments| SpecReference::of_scope(scope, &segments)) {
+                    Some((reference, _)) => {
+                        let rest = literals(rest).filter(|rest| !rest.is_empty());
+                        let field = rest.map(|rest| {
+                            rest.iter().map(Segment::key).collect::<Vec<_>>().join(".")
+                        });
+                        self.reference(at, reference, field);
+                    }
+                    None => self.add(at, UseTarget::Computed(scope), None),
                 }
             }
             other => self.expression(at, other),
@@ -298,7 +302,7 @@ impl Finder {
             self.step = user.get("name").and_then(Node::text).map(ToOwned::to_owned);
             match (key, datadog::connection(named, user)) {
                 ("connectionGroups", _) => self.group(named),
-                (_, Some(connection)) => self.reference(named.at, connection),
+                (_, Some(connection)) => self.reference(named.at, connection, None),
                 (_, None) => {
                     let problem = format!(
                         "a connection wants a connectionId, and its step an actionId {}INTEGRATION.…",
@@ -321,11 +325,20 @@ impl Finder {
         let tags = node.get("tags").or_else(|| node.get("identifiers"));
         match tags.map_or(Ok(BTreeMap::new()), identifiers) {
             Ok(identifiers) => {
-                self.add(node.at, UseTarget::Group { name: name.to_owned(), identifiers });
+                self.add(node.at, UseTarget::Group { name: name.to_owned(), identifiers }, None);
             }
             Err(problem) => self.problems.push(problem),
         }
     }
+}
+
+/// The keys, if none of them is computed.
+fn literals(keys: &[&Expression]) -> Option<Vec<Segment>> {
+    let literal = |key: &&Expression| match key {
+        Expression::Literal(key) => Segment::from_json(key),
+        _ => None,
+    };
+    keys.iter().map(literal).collect()
 }
 
 /// `[env:prod, …]` or `{env: prod, …}`.

@@ -167,10 +167,10 @@ pub(super) fn of_connection(
 
 /// Certificates and keys that do not parse, or do not belong together.
 fn pem_findings(kind: &CredentialKind, fields: &BTreeMap<FieldName, &Value>) -> Vec<Finding> {
+    let rule_of = |name: &FieldName| find_field(kind, name.as_str());
     let of_form = |form: ValueForm| {
-        fields.iter().filter(move |(name, _)| {
-            find_field(kind, name.as_str()).is_some_and(|rule| rule.form == Some(form))
-        })
+        let is_of = move |name: &FieldName| rule_of(name).is_some_and(|one| one.form == Some(form));
+        fields.iter().filter(move |(name, _)| is_of(name))
     };
     let mut found = Vec::new();
     let mut note = |field: &str, outcome: Result<(), PemFault>| {
@@ -184,9 +184,10 @@ fn pem_findings(kind: &CredentialKind, fields: &BTreeMap<FieldName, &Value>) -> 
     for (name, value) in of_form(ValueForm::PrivateKey) {
         note(name.as_str(), check_private_key(value.expose()));
     }
-    // One certificate and one private key are a pair.
-    let (mut certificates, mut keys) =
-        (of_form(ValueForm::Certificate), of_form(ValueForm::PrivateKey));
+    // One certificate and one private key are a pair, unless the certificate says which servers are trusted.
+    let is_own = |name: &FieldName| rule_of(name).is_none_or(|rule| !rule.destination);
+    let mut certificates = of_form(ValueForm::Certificate).filter(|(name, _)| is_own(name));
+    let mut keys = of_form(ValueForm::PrivateKey);
     if let (Some((_, certificate)), Some((name, key)), None, None) =
         (certificates.next(), keys.next(), certificates.next(), keys.next())
         && let Err(PemFault::Mismatch) = check_pair(certificate.expose(), key.expose())

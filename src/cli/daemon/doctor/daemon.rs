@@ -12,19 +12,28 @@ use super::socket::admin_socket;
 use crate::cli::daemon::healthcheck::{ANSWER_LIMIT, is_serving, silence};
 use crate::cli::identity::endpoint::Endpoint;
 use crate::cli::io::failure::Failure;
+use crate::cli::io::pages;
+use crate::cli::io::text::short_name;
 use crate::grpc::pb;
 use crate::grpc::pb::system_service_client::SystemServiceClient;
 
 const DAEMON: &str = "daemon";
 const VERSION: &str = "version";
 const RECORDS: &str = "records";
+const RELEASE: &str = "release";
 const RESTART: &str = "restart the daemon";
+/// The filter of connections that release what the broker could mint from.
+const LONG_LIVED: &str = "release = stored AND mintable = true";
+/// At most this many of them are named.
+const MAX_NAMED: usize = 10;
 
 /// The answers of a daemon.
 struct DaemonAnswer {
     is_serving: bool,
     /// None if the identity is not an operator's.
     status: Option<pb::Status>,
+    /// The connections that release what the broker could mint from.
+    stored: Vec<String>,
 }
 
 /// A daemon that has a socket.
@@ -67,13 +76,14 @@ pub(super) fn check(site: &Site, report: Option<DaemonReport>) -> Vec<Diagnosis>
         // The check of the socket reports that it is missing.
         return limits::check(site, Granted::here(), None);
     };
-    let (first, status) = match answer {
-        Ok(answer) => (state(&answer), answer.status),
-        Err(diagnosis) => (diagnosis, None),
+    let (first, status, stored) = match answer {
+        Ok(answer) => (state(&answer), answer.status, answer.stored),
+        Err(diagnosis) => (diagnosis, None, Vec::new()),
     };
     let mut diagnoses = vec![first];
     diagnoses.extend(status.as_ref().map(|status| version(&status.version)));
     diagnoses.extend(status.as_ref().and_then(newer));
+    diagnoses.extend(long_lived(&stored));
     let memory = status.as_ref().map(|status| status.key_memory.as_str());
     diagnoses.extend(limits::check(site, granted.unwrap_or_else(Granted::here), memory));
     diagnoses
@@ -85,8 +95,12 @@ async fn ask(site: &Site) -> Result<DaemonAnswer, Failure> {
     let endpoint = found.or_else(|_| Endpoint::of_host(&site.state))?;
     let channel = endpoint.reach().await?;
     let is_serving = is_serving(channel.clone()).await?;
-    let status = SystemServiceClient::new(channel).get_status(pb::GetStatusRequest {}).await;
-    Ok(DaemonAnswer { is_serving, status: status.ok().map(tonic::Response::into_inner) })
+    let mut client = SystemServiceClient::new(channel.clone());
+    let status = client.get_status(pb::GetStatusRequest {}).await;
+    let wanted = pb::ListConnectionsRequest { filter: LONG_LIVED.to_owned(), ..Default::default() };
+    let stored = pages::connections(&channel, wanted).await.unwrap_or_default();
+    let stored = stored.iter().map(|one| short_name(&one.name).to_owned()).collect();
+    Ok(DaemonAnswer { is_serving, status: status.ok().map(tonic::Response::into_inner), stored })
 }
 
 /// The limits of the process that listens here. None if nothing listens, or the system does not report them.
@@ -117,6 +131,20 @@ fn newer(status: &pb::Status) -> Option<Diagnosis> {
     let names = status.newer.join(", ");
     let text = format!("a newer keyhatch has written {names}: the daemon uses nothing of it");
     (!names.is_empty()).then(|| Diagnosis::warn(RECORDS, text, "run the newer keyhatch"))
+}
+
+/// Connections that hand a long-lived credential to steps although the broker could mint a short-lived one. None if there
+/// are none.
+fn long_lived(stored: &[String]) -> Option<Diagnosis> {
+    let (first, more) = stored.split_at_checked(MAX_NAMED).unwrap_or((stored, &[]));
+    let names = first.join(", ");
+    let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+    let text = format!("steps get the stored, long-lived credential of {names}{more}");
+    let advice = format!(
+        "where steps can use a short-lived one instead: keyhatch connection update REF --release minted; all: keyhatch \
+         connection list --filter '{LONG_LIVED}'"
+    );
+    (!stored.is_empty()).then(|| Diagnosis::warn(RELEASE, text, advice))
 }
 
 fn version(theirs: &str) -> Diagnosis {

@@ -27,7 +27,7 @@ pub struct BrokerCache {
     connections: HashMap<String, Vec<pb::Connection>>,
     members: HashMap<String, Vec<String>>,
     secrets: HashMap<String, Vec<String>>,
-    explained: HashMap<(String, String, String), pb::ExplainResponse>,
+    explained: HashMap<(String, String, String, Vec<String>), pb::ExplainResponse>,
     /// Many workflows make the same mistake.
     nearest: HashMap<(String, String), Vec<String>>,
 }
@@ -122,22 +122,24 @@ impl BrokerCache {
         cached(&mut self.secrets, workflow.to_owned(), ask).await.map(Vec::as_slice)
     }
 
-    /// The decision of the broker if a step of this workflow asked for this target now.
+    /// The decision of the broker if a step of this workflow asked for these fields of this target now; all fields if
+    /// there are none.
     pub async fn explain(
         &mut self,
         workflow: &str,
         step: &str,
         run_as: &[String],
         target: &str,
+        fields: &[String],
     ) -> Result<pb::ExplainResponse, Failure> {
-        let key = (workflow.to_owned(), step.to_owned(), target.to_owned());
+        let key = (workflow.to_owned(), step.to_owned(), target.to_owned(), fields.to_vec());
         let mut client = SystemServiceClient::new(self.channel.clone());
         let question = Question::DryRun(pb::DryRun {
             workflow: workflow.to_owned(),
             step: step.to_owned(),
             run_as: run_as.to_vec(),
             target: target.to_owned(),
-            fields: Vec::new(),
+            fields: fields.to_vec(),
         });
         let request = pb::ExplainRequest { question: Some(question) };
         let ask = async {

@@ -122,6 +122,8 @@ pub struct Checker<'a> {
     /// The steps that ask; empty if the file names no step.
     pub steps: &'a [String],
     pub run_as: &'a [String],
+    /// The fields that the steps use of a connection; empty for all.
+    pub fields: &'a BTreeSet<String>,
     pub cache: &'a mut BrokerCache,
 }
 
@@ -154,14 +156,18 @@ impl Checker<'_> {
         }
     }
 
-    /// Asks the broker what it would decide for each step.
-    pub async fn explain(&mut self, target: &str) -> Result<StepDecisions, Failure> {
+    /// Asks the broker what it would decide for each step, if the step asks for these fields.
+    pub async fn explain(
+        &mut self,
+        target: &str,
+        fields: &[String],
+    ) -> Result<StepDecisions, Failure> {
         let Self { workflow, run_as, .. } = *self;
         let any = [ANY_STEP.to_owned()];
         let steps = if self.steps.is_empty() { &any } else { self.steps };
         let mut decisions = StepDecisions::default();
         for step in steps {
-            let one = self.cache.explain(workflow, step, run_as, target).await?;
+            let one = self.cache.explain(workflow, step, run_as, target, fields).await?;
             let is_allowed = one.outcome == "ALLOWED";
             decisions.has_allowed |= is_allowed;
             if decisions.refused.is_empty() {
@@ -235,7 +241,13 @@ impl Checker<'_> {
             return Ok(CheckResult::missing(&what, nearest).with_command(&["integration", "list"]));
         };
         let create = create_command(schema, target, self.workflow);
-        let decisions = self.explain(target).await?;
+        // A workflow may use a family as a whole.
+        let is_family = |name: &str| {
+            let mut rules = schema.kinds.iter().flat_map(|kind| &kind.fields);
+            rules.any(|rule| rule.name.strip_suffix(".*") == Some(name))
+        };
+        let fields: Vec<_> = self.fields.iter().filter(|name| !is_family(name)).cloned().collect();
+        let decisions = self.explain(target, &fields).await?;
         if decisions.answer.resources.iter().any(|resource| resource.exists) {
             return Ok(self.result_of(&decisions));
         }
@@ -245,7 +257,7 @@ impl Checker<'_> {
     }
 
     async fn secret(&mut self, target: &str) -> Result<CheckResult, Failure> {
-        let decisions = self.explain(target).await?;
+        let decisions = self.explain(target, &[]).await?;
         if decisions.answer.outcome != "SECRET_NOT_FOUND" {
             return Ok(self.result_of(&decisions));
         }

@@ -62,7 +62,7 @@ impl Checker<'_> {
         if asked.values().all(Option::is_some) {
             let fixed = asked.iter().filter_map(|(key, value)| Some((key.clone(), value.clone()?)));
             let fixed: Vec<_> = fixed.collect();
-            let decisions = self.explain(&format!("group:{name}:{}", pairs(&fixed))).await?;
+            let decisions = self.explain(&format!("group:{name}:{}", pairs(&fixed)), &[]).await?;
             return Ok(match decisions.answer.outcome.as_str() {
                 "GROUP_MEMBER_NOT_FOUND" => no_member(&decisions.answer),
                 _ => self.result_of(&decisions),
@@ -71,7 +71,7 @@ impl Checker<'_> {
         let (mut fine, mut failing, mut commands) = (0_usize, Vec::new(), Vec::new());
         for (member, tags) in self.cache.members(group).await? {
             let Some(values) = values(asked, &tags) else { continue };
-            let decisions = self.explain(&format!("group:{name}:{}", pairs(&values))).await?;
+            let decisions = self.explain(&format!("group:{name}:{}", pairs(&values)), &[]).await?;
             let outcome = &decisions.answer.outcome;
             if outcome == "ALLOWED" {
                 fine += 1;

@@ -140,11 +140,12 @@ impl Check {
         let problems = problems.into_iter();
         let mut findings: Vec<CheckFinding> =
             problems.map(|one| malformed(file.to_owned(), one.at, one.problem)).collect();
-        for (one, steps) in by_place(uses, self.step.as_deref()) {
+        for UseAtPlace { one, fields, steps } in by_place(uses, self.step.as_deref()) {
             let result = match cache {
                 Some(cache) => {
                     let run_as = &self.run_as;
-                    let mut checker = Checker { workflow: &workflow, steps: &steps, run_as, cache };
+                    let (workflow, steps, fields) = (&workflow, &steps, &fields);
+                    let mut checker = Checker { workflow, steps, run_as, fields, cache };
                     checker.check(&one.target).await?
                 }
                 None => CheckResult::fine(""),
@@ -226,16 +227,30 @@ fn read(path: &Path) -> Result<WorkflowFile, (Position, String)> {
     find_uses(&text).map_err(|error| (error.at, error.problem))
 }
 
-/// The uses, one for each position and thing, with every step that has it.
-fn by_place(uses: Vec<WorkflowUse>, only: Option<&str>) -> Vec<(WorkflowUse, Vec<String>)> {
-    let mut places = BTreeMap::<(Position, String), (WorkflowUse, Vec<String>)>::new();
+/// A thing that is used at one position.
+struct UseAtPlace {
+    one: WorkflowUse,
+    /// The fields that are used of it.
+    fields: BTreeSet<String>,
+    /// Every step that uses it.
+    steps: Vec<String>,
+}
+
+/// The uses, one for each position and thing.
+fn by_place(uses: Vec<WorkflowUse>, only: Option<&str>) -> Vec<UseAtPlace> {
+    let mut places = BTreeMap::<(Position, String), UseAtPlace>::new();
     for one in uses {
         if only.is_some_and(|only| one.step.as_deref() != Some(only)) {
             continue;
         }
         let key = (one.at, shown(&one.target));
-        let (_, steps) = places.entry(key).or_insert_with(|| (one.clone(), Vec::new()));
-        steps.extend(one.step);
+        let place = places.entry(key).or_insert_with(|| UseAtPlace {
+            one: one.clone(),
+            fields: BTreeSet::new(),
+            steps: Vec::new(),
+        });
+        place.fields.extend(one.field);
+        place.steps.extend(one.step.filter(|step| !place.steps.contains(step)));
     }
     places.into_values().collect()
 }
