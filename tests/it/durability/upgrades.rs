@@ -50,6 +50,9 @@ fn resolves_all(broker: &TestBroker) {
         assert_eq!(got.fields["secret_access_key"], "not-a-real-secret");
     }
     assert_eq!(broker.resolve(&step, "secret:token").unwrap().fields["value"], "not-a-real-secret");
+    // No record before minting says what steps get.
+    let release = broker.get_connection("aws/prod").ok().unwrap().release();
+    assert_eq!(release, pb::Release::Stored);
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod importing;
 mod journal;
 mod metrics;
 pub mod own_integrations;
+mod releases;
 mod seeding;
 mod usage;
 mod value_checks;

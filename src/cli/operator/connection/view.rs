@@ -117,12 +117,12 @@ pub fn holders(connection: &pb::Connection) -> String {
     }
 }
 
-/// What a step gets, in words.
+/// What a step gets, in words; empty if the broker cannot mint.
 fn releases(connection: &pb::Connection) -> String {
     let text = match (connection.release(), connection.mintable) {
         (pb::Release::Minted, _) => "minted: a step gets a short-lived credential",
         (_, true) => "stored: a step gets the fields, although the broker could mint from them",
-        (_, false) => "stored: a step gets the fields",
+        (_, false) => "",
     };
     text.to_owned()
 }
@@ -134,7 +134,6 @@ pub fn describe(connection: &pb::Connection) -> String {
     let mut rows = vec![
         ("connection", short_name(&connection.name).to_owned()),
         ("kind", connection.kind.clone()),
-        ("release", releases(connection)),
         ("version", connection.version.to_string()),
         ("created", moment(connection.create_time.as_ref())),
         ("updated", format!("{updated} by {}", connection.updated_by)),
@@ -142,6 +141,7 @@ pub fn describe(connection: &pb::Connection) -> String {
     let states = [(connection.default, "default"), (connection.disabled, "disabled")];
     let states = states.into_iter().filter(|(is_so, _)| *is_so).map(|(_, word)| word);
     let optional = [
+        ("release", releases(connection)),
         ("state", states.collect::<Vec<_>>().join(", ")),
         ("max lease", max_ttl.unwrap_or_default()),
         ("tags", connection.tags.join(", ")),
