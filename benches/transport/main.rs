@@ -20,6 +20,7 @@ mod breakdown;
 mod common;
 mod guard;
 mod instructions;
+mod minted;
 mod picture;
 mod rows;
 mod scale;
@@ -97,6 +98,10 @@ async fn run(parts: &[String]) -> Run {
         }
     }
     drop(sides);
+    if is_wanted("minted") {
+        run.rows.extend(minted::cached().await);
+        run.figures.extend(minted::cold().await);
+    }
     sizes(is_wanted, &mut run).await;
     run
 }

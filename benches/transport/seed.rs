@@ -95,9 +95,40 @@ pub async fn fill(admin: &Channel, count: usize) {
             let document = pb::apply_request::Document::Connection(document);
             pb::ApplyRequest { document: Some(document) }
         });
-        let documents = tokio_stream::iter(documents.collect::<Vec<_>>());
-        let applied = ApplyServiceClient::new(admin.clone()).apply(documents).await;
-        applied.unwrap_or_else(|status| panic!("{}", status.message()));
+        apply(admin, documents.collect()).await;
+    }
+}
+
+/// Applies documents, all or none.
+pub async fn apply(admin: &Channel, documents: Vec<pb::ApplyRequest>) {
+    let documents = tokio_stream::iter(documents);
+    let applied = ApplyServiceClient::new(admin.clone()).apply(documents).await;
+    applied.unwrap_or_else(|status| panic!("{}", status.message()));
+}
+
+/// The fields of a credential kind.
+pub type KindFields = Vec<(&'static str, String)>;
+
+/// Documents of a kind, by their names, for every step of workflow bench.
+pub fn of_kind(
+    integration: &str,
+    kind: &str,
+    fields: KindFields,
+    release: pb::Release,
+) -> impl Fn(String) -> pb::ApplyRequest {
+    let fields = fields.into_iter().map(|(name, value)| (name.to_owned(), value.into_bytes()));
+    let document = pb::ConnectionDocument {
+        integration: integration.to_owned(),
+        kind: kind.to_owned(),
+        fields: fields.collect(),
+        access: bound(pb::Relation::Resolver),
+        release: release.into(),
+        ..Default::default()
+    };
+    move |name| {
+        let document = pb::ConnectionDocument { name, ..document.clone() };
+        let document = pb::apply_request::Document::Connection(document);
+        pb::ApplyRequest { document: Some(document) }
     }
 }
 
