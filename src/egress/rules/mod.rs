@@ -178,7 +178,7 @@ impl fmt::Display for Denial {
         f.write_str(match self {
             Self::Configured => "the configuration denies it (egress.deny)",
             Self::Own => "it is an address of this host; egress.allow can allow it",
-            Self::Plain => "plain HTTP is denied; use https, or add http://HOST:PORT to egress.allow",
+            Self::Plain => "plain HTTP is denied; write https, or add http://HOST:PORT to egress.allow",
             Self::Private => {
                 "it is a private address, and a step would see the reply; egress.allow can allow it"
             }

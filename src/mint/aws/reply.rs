@@ -75,7 +75,9 @@ pub fn minted(reply: &Reply, roots: Roots<'_>, now: Timestamp) -> Result<Minted,
 
 /// The code of an error reply, of a strict form.
 fn code(reply: &Reply) -> Option<String> {
-    let code = text_at(reply.body.expose(), "ErrorResponse/Error/Code")?;
+    // Servers that only speak like STS put an element more.
+    let paths = ["ErrorResponse/Error/Code", "ErrorResponse/Errors/Error/Code"];
+    let code = paths.iter().find_map(|path| text_at(reply.body.expose(), path))?;
     (code.len() <= MAX_CODE && code.chars().all(|c| c.is_ascii_alphabetic())).then_some(code)
 }
 

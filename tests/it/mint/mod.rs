@@ -4,7 +4,8 @@
 mod bad_days;
 mod changes;
 mod flows;
-mod upstream;
+mod sources;
+pub mod upstream;
 mod watching;
 
 use keyhatch::egress::EgressTable;
@@ -13,7 +14,7 @@ use keyhatch::grpc::pb::connection_service_client::ConnectionServiceClient;
 use keyhatch::model::Limits;
 use tonic::Status;
 
-use crate::harness::{Got, TestBroker, TestStep, bytes, request, resolve_on, wait_until};
+use crate::harness::{Got, TestBroker, TestStep, bytes, request, resolve_on, resolver, wait_until};
 use upstream::Scripted;
 
 /// The root of every connection here. No step may get it.
@@ -44,6 +45,21 @@ impl World {
         let world = Self { broker, upstream };
         world.create("api", "/token");
         world
+    }
+
+    /// Creates a minted connection, which steps of workflow w may resolve.
+    fn create_minted(&self, reference: &str, fields: &[(&str, &str)]) {
+        let connection = pb::Connection {
+            name: format!("connections/{reference}"),
+            fields: bytes(fields),
+            access: resolver(&["workflow:w"]),
+            release: pb::Release::Minted.into(),
+            ..Default::default()
+        };
+        let request =
+            pb::CreateConnectionRequest { connection: Some(connection), ..Default::default() };
+        let mut client = ConnectionServiceClient::new(self.broker.operator());
+        self.broker.block_on(client.create_connection(request)).unwrap();
     }
 
     /// Creates oauth2/NAME, whose token is made at this path of the upstream.

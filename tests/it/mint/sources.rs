@@ -1,0 +1,199 @@
+//! Each protocol, from a connection's fields to what a step gets.
+
+use std::io::{BufReader, Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::sync::Arc;
+
+use keyhatch::egress::EgressTable;
+use parking_lot::Mutex;
+
+use super::World;
+use super::upstream::status;
+use crate::harness::{HttpRequest, TestBroker, read_http, respond_http};
+
+/// What a step gets of a connection, as pairs.
+fn got(world: &World, reference: &str) -> Vec<(String, String)> {
+    let step = world.broker.open("w", "s");
+    world.broker.resolve(&step, reference).unwrap().fields.into_iter().collect()
+}
+
+fn has(got: &[(String, String)], name: &str, value: &str) -> bool {
+    got.iter().any(|(found, text)| found == name && text == value)
+}
+
+/// The last request's path and body.
+fn asked(world: &World) -> (String, String) {
+    let last = world.upstream.asked().pop().unwrap();
+    (last.path, String::from_utf8(last.body).unwrap())
+}
+
+#[test]
+fn a_role_session_is_made_for_one_step_and_named_after_it() {
+    let world = World::start();
+    let session = "<AssumeRoleResponse><AssumeRoleResult><Credentials>\
+        <AccessKeyId>ASIAEXAMPLEEXAMPLE12</AccessKeyId><SecretAccessKey>made</SecretAccessKey>\
+        <SessionToken>token</SessionToken><Expiration>2099-01-01T00:00:00.5Z</Expiration>\
+        </Credentials></AssumeRoleResult></AssumeRoleResponse>";
+    world.upstream.answers(|_| (200, Vec::new(), session.into()));
+    let url = world.upstream.url("/");
+    let fields = [
+        ("account_id", "123456789012"),
+        ("role", "team/deploy"),
+        ("source_access_key_id", "AKIAEXAMPLE"),
+        ("source_secret_access_key", super::ROOT),
+        ("mint_seconds", "900"),
+        ("region", "eu-west-1"),
+        ("sts_url", &url),
+    ];
+    world.create_minted("aws/role", &fields);
+    let step = world.broker.open("w", "s");
+    let made = world.broker.resolve(&step, "aws/role").unwrap();
+    let names: Vec<_> = made.fields.keys().map(String::as_str).collect();
+    let expected =
+        ["access_key_id", "account_id", "region", "role", "secret_access_key", "session_token"];
+    assert_eq!(names, expected);
+    assert_eq!(made.fields["secret_access_key"], "made");
+    let life =
+        made.lease.credential_expire_time.unwrap().seconds - made.lease.issue_time.unwrap().seconds;
+    assert_eq!(life, 900, "no credential counts as longer than was asked");
+    let (path, body) = asked(&world);
+    assert!(path == "/" && body.contains("RoleSessionName=w."), "{body}");
+    assert!(body.contains("&ExternalId=") && body.contains("&DurationSeconds=900"), "{body}");
+    let other = world.broker.open("w", "t");
+    world.broker.resolve(&other, "aws/role").unwrap();
+    assert_eq!(world.upstream.calls(), 2, "each step has a session of its own");
+}
+
+#[test]
+fn entra_makes_tokens_for_azure_and_for_graph() {
+    let world = World::start();
+    world.upstream.answers(|_| {
+        status(200, r#"{"token_type": "Bearer", "expires_in": 3599, "ext_expires_in": 9, "access_token": "made"}"#)
+    });
+    let url = world.upstream.url("");
+    let fields = [
+        ("tenant_id", "contoso.example"),
+        ("client_id", "me"),
+        ("client_secret", super::ROOT),
+        ("authority_url", &url),
+    ];
+    for (reference, scope) in
+        [("azure/a", "management.azure.com"), ("microsoft-teams/t", "graph.microsoft.com")]
+    {
+        world.create_minted(reference, &fields);
+        let got = got(&world, reference);
+        assert!(has(&got, "access_token", "made"), "{reference}");
+        assert!(!got.iter().any(|(_, value)| value == super::ROOT), "{reference}");
+        let (path, body) = asked(&world);
+        assert_eq!(path, "/contoso.example/oauth2/v2.0/token");
+        assert!(body.ends_with(&format!("&scope=https%3A%2F%2F{scope}%2F.default")), "{body}");
+    }
+}
+
+#[test]
+fn a_two_step_connection_hands_out_its_second_request() {
+    let world = World::start();
+    world.upstream.answers(|_| status(200, r#"{"data": {"Token": "made"}}"#));
+    let url = world.upstream.url("/login");
+    let fields = [
+        ("base_url", "https://api.example.com"),
+        ("request_url", url.as_str()),
+        ("request_method", "POST"),
+        ("request_body", "{\"key\": \"{{ apiKey }}\"}"),
+        ("tokens.apiKey", super::ROOT),
+        ("access_token_path", "body.data.Token"),
+        ("headers.Authorization", "Bearer {{ accessToken }}"),
+    ];
+    world.create_minted("http/two", &fields);
+    let expected =
+        [("base_url", "https://api.example.com"), ("headers.Authorization", "Bearer made")];
+    assert_eq!(got(&world, "http/two"), expected.map(|(name, value)| (name.into(), value.into())));
+    assert_eq!(asked(&world), ("/login".into(), format!("{{\"key\": \"{}\"}}", super::ROOT)));
+}
+
+/// Google's hosts behind a proxy, which leads every connection to a server of the test. Returns the proxy's port, the
+/// servers' certificate, and the requests with their hosts.
+fn google() -> (u16, String, Arc<Mutex<Vec<HttpRequest>>>) {
+    let hosts = ["oauth2.googleapis.com", "iamcredentials.googleapis.com"].map(str::to_owned);
+    let made = rcgen::generate_simple_self_signed(hosts).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key.unwrap());
+    let config = Arc::new(config.unwrap());
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&asked);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let Some(stream) = tunnel(stream) else { continue };
+            let connection = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
+            let mut stream = BufReader::new(rustls::StreamOwned::new(connection, stream));
+            let Some(request) = read_http(&mut stream) else { continue };
+            let body = match request.header("host") {
+                "oauth2.googleapis.com" => {
+                    r#"{"access_token": "own", "token_type": "Bearer", "expires_in": 3599}"#
+                }
+                _ => r#"{"accessToken": "other", "expireTime": "2099-01-01T00:00:00Z"}"#,
+            };
+            seen.lock().push(request);
+            respond_http(stream.get_mut(), &(200, Vec::new(), body.into()));
+        }
+    });
+    (port, made.cert.pem(), asked)
+}
+
+/// Reads a CONNECT, and answers it.
+fn tunnel(mut stream: TcpStream) -> Option<TcpStream> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).ok()?;
+        head.push(byte[0]);
+    }
+    assert!(head.starts_with(b"CONNECT "));
+    stream.write_all(b"HTTP/1.1 200 Connected\r\n\r\n").ok()?;
+    Some(stream)
+}
+
+#[test]
+fn googles_tokens_are_made_at_its_own_addresses() {
+    let (port, certificate, asked) = google();
+    let mut broker = TestBroker::start();
+    let table = EgressTable {
+        allow: vec!["oauth2.googleapis.com".to_owned(), "iamcredentials.googleapis.com".to_owned()],
+        proxy: Some(format!("http://127.0.0.1:{port}")),
+        ..EgressTable::default()
+    };
+    broker.config.egress = table.rules().unwrap_or_else(|error| panic!("{error}"));
+    broker.restart();
+    let world = World { broker, upstream: super::Scripted::start() };
+    let key = include_str!("../../fixtures/mint/key.pem");
+    let email = "deploy@example.iam.gserviceaccount.com";
+    let file = serde_json::json!({
+        "client_email": email, "private_key": key, "token_uri": world.upstream.url("/thief"),
+    });
+    let file = file.to_string();
+    let fields = [("service_account_key", file.as_str()), ("ca_certificate", &certificate)];
+    world.create_minted("gcp/own", &fields);
+    assert_eq!(got(&world, "gcp/own"), [("access_token".to_owned(), "own".to_owned())]);
+    let other = [
+        ("service_account_email", email),
+        ("private_key", key),
+        ("ca_certificate", &certificate),
+        ("impersonate", "other@example.iam.gserviceaccount.com"),
+        ("mint_seconds", "900"),
+    ];
+    world.create_minted("gcp/other", &other);
+    assert!(has(&got(&world, "gcp/other"), "access_token", "other"));
+    let asked = asked.lock();
+    let hosts: Vec<_> = asked.iter().map(|request| request.header("host")).collect();
+    let [token, credentials] = ["oauth2.googleapis.com", "iamcredentials.googleapis.com"];
+    assert_eq!(hosts, [token, token, credentials]);
+    assert_eq!(asked[2].header("authorization"), "Bearer own");
+    assert_eq!(world.upstream.calls(), 0, "the address in a key file is not used");
+}
