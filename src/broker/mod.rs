@@ -29,6 +29,7 @@ pub use changes::documents::{
 };
 pub use changes::plan::{Plan, Planned};
 pub use connections::inspect::Inspected;
+pub use connections::trial::TestMint;
 pub use connections::{ConnectionInUse, Holder, ListedConnection, ListedConnections, TimeFilter};
 pub use error::Error;
 pub use groups::ListedGroup;

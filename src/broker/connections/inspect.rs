@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::access::{Decision, Principal, Role, decide_edit};
 use crate::broker::Broker;
 use crate::broker::changes::documents::{ConnectionDocument, Document, SecretDocument};
+use crate::broker::connections::trial::{Failed, TestMint, TrialOrder, not_mintable};
 use crate::broker::error::Error;
 use crate::broker::registry::operators::require_role;
 use crate::catalog::{Catalog, Connection};
@@ -24,22 +25,53 @@ pub struct Inspected {
     pub decision_id: String,
     /// The findings, without values.
     pub findings: Vec<Finding>,
+    /// What a mint has made, or the reason why it has made nothing; `None` if nobody asked for a mint.
+    pub trial: Option<Result<TestMint, &'static str>>,
+}
+
+/// A test whose decision is journaled.
+struct Tested {
+    inspected: Inspected,
+    /// The mint to try; `None` if nothing of the kind is minted.
+    order: Option<TrialOrder>,
 }
 
 impl Broker {
-    /// Tests a connection's values. The decision is journaled.
+    /// Tests a connection's values, and with `mints` also whether its upstream makes a credential. The decision is
+    /// journaled.
     ///
     /// # Errors
     /// See `ConnectionService.TestConnection`.
-    pub fn test_connection(
+    pub async fn test_connection(
         &self,
         caller: &Principal,
         name: &ConnectionRef,
+        mints: bool,
     ) -> Result<Inspected, Error> {
         require_role(caller, Role::Operator)?;
+        let Tested { mut inspected, order } = self.test_values(caller, name, mints)?;
+        if mints {
+            let trial = match order {
+                Some(order) => self.try_mint(order).await,
+                None => Err(not_mintable()),
+            };
+            inspected.trial = Some(trial.map_err(|Failed { reason, detail }| {
+                inspected.findings.push(Finding::error("", detail));
+                reason
+            }));
+        }
+        Ok(inspected)
+    }
+
+    fn test_values(
+        &self,
+        caller: &Principal,
+        name: &ConnectionRef,
+        mints: bool,
+    ) -> Result<Tested, Error> {
         // Each turn means that another change was published, so the loop ends.
         loop {
-            match self.test_once(caller, name) {
+            match self.test_once(caller, name, mints) {
                 Err(CommitError::Stale) => {}
                 Err(CommitError::Quarantined) => return Err(Error::Quarantined),
                 Err(CommitError::Unavailable(Unavailable)) => {
@@ -55,7 +87,8 @@ impl Broker {
         &self,
         caller: &Principal,
         name: &ConnectionRef,
-    ) -> Result<Result<Inspected, Error>, CommitError> {
+        mints: bool,
+    ) -> Result<Result<Tested, Error>, CommitError> {
         let snapshot = self.snapshot();
         let resource = ResourceName::Connection(name.clone());
         let Some(connection) = snapshot.catalog.connection(name) else {
@@ -71,19 +104,27 @@ impl Broker {
             uid: metadata.uid,
             version: metadata.version,
             by,
+            mints,
         };
         let (record, now) = (connection.values.key, self.now());
         if let Err(error) = self.writer.budgets.take(caller, "TestConnection", now) {
             return Ok(Err(error));
         }
         let permit = self.journal.commit_test(now, snapshot.head, record, line)?;
-        let decision_id = permit.decision_id().to_string();
+        let decision = permit.decision_id();
         let opened = permit.open(&connection.values.sealed, &self.keyring);
-        let fields = opened.map_err(|_| Error::Corrupt);
-        Ok(fields.map(|fields| Inspected {
-            version: metadata.version,
-            decision_id,
-            findings: all_findings(&snapshot.catalog, connection, &fields, now),
+        Ok(opened.map_err(|_| Error::Corrupt).map(|fields| {
+            let inspected = Inspected {
+                version: metadata.version,
+                decision_id: decision.to_string(),
+                findings: all_findings(&snapshot.catalog, connection, &fields, now),
+                trial: None,
+            };
+            let mint = decision.to_opaque(&self.keyring).parse().ok();
+            let order = mint
+                .filter(|_| mints)
+                .and_then(|mint| TrialOrder::of(&snapshot.catalog, metadata, fields, mint, caller));
+            Tested { inspected, order }
         }))
     }
 }

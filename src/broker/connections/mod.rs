@@ -2,6 +2,7 @@
 
 pub(super) mod field_changes;
 pub(super) mod inspect;
+pub(super) mod trial;
 pub(super) mod write;
 
 use super::Broker;

@@ -12,6 +12,7 @@ use super::back_off::Trouble;
 use super::book::{Arrival, Book, Landing, Offer, Outcome};
 use super::flight::{FlightParts, Order};
 use super::key::MintKey;
+use crate::egress::Egress;
 use crate::integration::Source;
 use crate::journal::Live;
 use crate::metrics::MintLookup;
@@ -56,6 +57,11 @@ impl Mints {
             is_stopping: AtomicBool::new(false),
             flying: watch::Sender::new(0),
         }
+    }
+
+    /// The way to the upstreams.
+    pub(crate) fn egress(&self) -> &Egress {
+        &self.parts.egress
     }
 
     /// What there is for a key.

@@ -26,7 +26,7 @@ pub(crate) struct FlightParts {
     snapshots: Arc<Snapshots>,
     pub(super) journal: Arc<Journal>,
     keyring: Arc<Keyring>,
-    egress: Egress,
+    pub(super) egress: Egress,
     pub(super) metrics: Arc<MintMetrics>,
     pub(super) clock: Clock,
 }

@@ -7,7 +7,7 @@ use tonic::Request;
 use super::call::AdminService;
 use crate::broker::{
     ConnectionDocument, ConnectionInUse, Deletion, Error, Inspected, ListedConnection, Patch,
-    TimeFilter,
+    TestMint, TimeFilter,
 };
 use crate::catalog::ConnectionFilter;
 use crate::grpc::convert::page::{PageRequest, in_collection, page};
@@ -27,7 +27,8 @@ parse_requests! {
     };
     GetConnectionRequest -> ConnectionRef = |one| convert::connection_name(&one.name);
     ListConnectionsRequest -> ConnectionList = |one| connection_list(&one);
-    TestConnectionRequest -> ConnectionRef = |one| convert::connection_name(&one.name);
+    TestConnectionRequest -> (ConnectionRef, bool) =
+        |one| Ok((convert::connection_name(&one.name)?, one.mint));
     UpdateConnectionRequest [request_id validate_only] -> ConnectionUpdate = |one| {
         let connection = one.connection.unwrap_or_default();
         let etag = convert::given(&connection.etag);
@@ -118,14 +119,31 @@ impl ConnectionService for AdminService {
         &self,
         request: Request<pb::TestConnectionRequest>,
     ) -> Reply<pb::TestConnectionResponse> {
-        let (call, name) = self.begin_on(request, |one| one.name.clone())?;
+        let (call, (name, mints)) = self.begin_on(request, |one| one.name.clone())?;
         call.answer(async {
-            let Inspected { version, decision_id, findings } =
-                call.broker.test_connection(&call.caller, &name)?;
+            let Inspected { version, decision_id, findings, trial } =
+                call.broker.test_connection(&call.caller, &name, mints).await?;
             let (version, findings) = (convert::count(version), convert::findings(findings));
-            Ok(pb::TestConnectionResponse { version, findings, decision_id })
+            let (minted, failure) = match trial {
+                Some(Ok(minted)) => (Some(test_mint(minted)), ""),
+                Some(Err(reason)) => (None, reason),
+                None => (None, ""),
+            };
+            let mint_failure = failure.to_owned();
+            Ok(pb::TestConnectionResponse { version, findings, decision_id, minted, mint_failure })
         })
         .await
+    }
+}
+
+fn test_mint(minted: TestMint) -> pb::TestMint {
+    let TestMint { fields, handle, expire_time, lifetime, upstream_request } = minted;
+    pb::TestMint {
+        fields: fields.iter().map(ToString::to_string).collect(),
+        handle: handle.unwrap_or_default(),
+        expire_time: expire_time.and_then(convert::timestamp),
+        lifetime: lifetime.and_then(|lifetime| lifetime.try_into().ok()),
+        upstream_request: upstream_request.unwrap_or_default(),
     }
 }
 

@@ -128,6 +128,9 @@ pub struct TestLine {
     pub version: u64,
     /// The rule that allows it.
     pub by: String,
+    /// True if an upstream is asked for a credential, too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub mints: bool,
 }
 
 /// The outcome of a decision on a Resolve.

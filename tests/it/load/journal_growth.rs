@@ -129,7 +129,7 @@ fn a_request_that_changes_nothing_costs_the_same_budget() {
     let written = broker.journal().len() - lines;
     assert!(written <= 4 * 2 + 2, "{written}");
     // A test of values costs the same, because it must have its line. Without an id no answer is remembered.
-    let test = pb::TestConnectionRequest { name: "connections/aws/prod".to_owned() };
+    let test = pb::TestConnectionRequest { name: "connections/aws/prod".to_owned(), mint: false };
     let mut client = ConnectionServiceClient::new(operator.clone());
     let tested = broker.block_on(client.test_connection(test.clone()));
     assert_eq!(reason(tested), "TOO_MANY_REQUESTS");

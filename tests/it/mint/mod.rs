@@ -5,6 +5,7 @@ mod bad_days;
 mod changes;
 mod flows;
 mod sources;
+mod trial;
 pub mod upstream;
 mod watching;
 

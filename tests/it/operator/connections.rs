@@ -391,7 +391,8 @@ fn a_test_reports_faults_of_values_and_shows_no_value() {
         ("private_key", key.as_str()),
     ];
     let test = |name: &str| {
-        let request = pb::TestConnectionRequest { name: format!("connections/{name}") };
+        let request =
+            pb::TestConnectionRequest { name: format!("connections/{name}"), mint: false };
         world.0.block_on(world.client().test_connection(request)).unwrap().into_inner()
     };
     assert!(test("aws/prod").findings.is_empty());

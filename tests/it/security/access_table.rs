@@ -327,7 +327,7 @@ async fn connection(channel: Channel, method: &str, cell: usize) -> Result<(), S
             client.delete_connection(request).await.map(drop)
         }
         "TestConnection" => {
-            client.test_connection(pb::TestConnectionRequest { name }).await.map(drop)
+            client.test_connection(pb::TestConnectionRequest { name, mint: false }).await.map(drop)
         }
         _ => panic!("teach this test to call {method}"),
     }

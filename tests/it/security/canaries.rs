@@ -138,7 +138,7 @@ async fn fill_everything(admin: Channel, values: &mut Values, answers: &mut Answ
                 let connection = Some(connection);
                 let create = pb::CreateConnectionRequest { connection, ..Default::default() };
                 answers.take(connections.create_connection(create).await);
-                let test = pb::TestConnectionRequest { name };
+                let test = pb::TestConnectionRequest { name, mint: false };
                 answers.take(connections.test_connection(test).await);
             }
         }

@@ -282,7 +282,7 @@ async fn look(channel: tonic::transport::Channel, answers: &mut Answers) {
     for n in 0..VALUES / 10 {
         let name = format!("connections/slack/c{n}");
         answers.take(client.get_connection(pb::GetConnectionRequest { name: name.clone() }).await);
-        answers.take(client.test_connection(pb::TestConnectionRequest { name }).await);
+        answers.take(client.test_connection(pb::TestConnectionRequest { name, mint: false }).await);
     }
     let mut client = pb::secret_service_client::SecretServiceClient::new(channel.clone());
     let workflow = "w".to_owned();

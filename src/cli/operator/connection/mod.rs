@@ -1,12 +1,12 @@
 //! `keyhatch connection`: what an operator does with connections.
 
+mod test;
 mod update;
 mod view;
 
 use std::time::Duration;
 
 use clap::Subcommand;
-use serde_json::json;
 use tonic::transport::Channel;
 
 use super::bindings::{bindings, warn_if_no_step};
@@ -14,7 +14,7 @@ use super::integration;
 use super::labels::parse_label;
 use super::resource::BoundResource;
 use crate::cli::Common;
-use crate::cli::io::failure::{Failure, exit};
+use crate::cli::io::failure::Failure;
 use crate::cli::io::output::{Output, list, print, say};
 use crate::cli::io::prompt::confirm;
 use crate::cli::io::time::{self, parse_duration, ttl_message};
@@ -22,6 +22,7 @@ use crate::cli::io::{pages, remarks, values};
 use crate::grpc::pb;
 use crate::grpc::pb::connection_service_client::ConnectionServiceClient;
 use crate::model::{ConnectionRef, Tag};
+use test::ConnectionTestArgs;
 use update::ConnectionUpdateArgs;
 use view::{describe, resource_name, to_json};
 pub use view::{parse_release, release_name};
@@ -122,13 +123,6 @@ pub struct ConnectionListArgs {
     /// Only connections whose credentials expire within so long, such as 30d, or have expired.
     #[arg(long, value_name = "TIME", value_parser = time::ahead)]
     expiring: Option<prost_types::Timestamp>,
-}
-
-#[derive(clap::Args)]
-pub struct ConnectionTestArgs {
-    /// INTEGRATION/NAME.
-    #[arg(value_name = "REF")]
-    reference: String,
 }
 
 #[derive(clap::Args)]
@@ -271,34 +265,6 @@ impl ConnectionListArgs {
             .chain(self.filter)
             .collect();
         terms.join(" AND ")
-    }
-}
-
-impl ConnectionTestArgs {
-    async fn run(self, common: &Common, channel: Channel) -> Result<(), Failure> {
-        let reference: ConnectionRef = self.reference.parse()?;
-        let request = pb::TestConnectionRequest { name: resource_name(&reference) };
-        let mut client = ConnectionServiceClient::new(channel);
-        let tested = client.test_connection(request).await?.into_inner();
-        let findings = &tested.findings;
-        let answer = json!({
-            "connection": reference.to_string(),
-            "version": tested.version,
-            "decision_id": tested.decision_id,
-            "findings": findings.iter().map(remarks::to_json).collect::<Vec<_>>(),
-        });
-        let text = || match findings.is_empty() {
-            true => format!("{reference}, version {}: nothing found", tested.version),
-            false => findings.iter().map(remarks::tested).collect::<Vec<_>>().join("\n"),
-        };
-        print(common.output, &answer, text, || reference.to_string())?;
-        match findings.iter().any(|one| one.severity() == pb::Severity::Error) {
-            true => {
-                let text = format!("{reference}, version {}, cannot work as it is", tested.version);
-                Err(Failure::new("TEST_FAILED", text, exit::FAILED))
-            }
-            false => Ok(()),
-        }
     }
 }
 

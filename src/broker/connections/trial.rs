@@ -1,0 +1,96 @@
+//! A mint for a test: the upstream makes a credential, and nobody gets it.
+
+use std::time::Duration;
+
+use crate::access::Principal;
+use crate::broker::Broker;
+use crate::catalog::{Catalog, ConnectionMetadata};
+use crate::integration::{CredentialKind, Source, handed_out};
+use crate::mint::{self, Ask, Failure};
+use crate::model::{FieldName, Fields, Id, StepName, Timestamp, WorkflowName};
+
+/// The workflow that an upstream sees when a credential is made for a test. The operator's name stands for the step.
+const WORKFLOW: &str = "connection-test";
+
+/// A credential that a test has made, without its values.
+pub struct TestMint {
+    /// The names of the fields that a step gets while the connection is minted.
+    pub fields: Vec<FieldName>,
+    /// Its public name, if it has one.
+    pub handle: Option<String>,
+    /// Its end, if the upstream tells it.
+    pub expire_time: Option<Timestamp>,
+    /// How long it lives, if the upstream tells its end.
+    pub lifetime: Option<Duration>,
+    /// The upstream's number of the request, if it tells the number.
+    pub upstream_request: Option<String>,
+}
+
+/// A mint to be tried.
+pub(super) struct TrialOrder {
+    mint: Id,
+    kind: CredentialKind,
+    source: Source,
+    roots: Fields,
+    step: Option<StepName>,
+}
+
+/// Why nothing was made.
+pub(super) struct Failed {
+    /// The API's reason.
+    pub(super) reason: &'static str,
+    /// What was wrong, and the next step.
+    pub(super) detail: String,
+}
+
+impl TrialOrder {
+    /// The mint of a connection; `None` if the broker mints nothing of its kind.
+    pub(super) fn of(
+        catalog: &Catalog,
+        metadata: &ConnectionMetadata,
+        roots: Fields,
+        mint: Id,
+        caller: &Principal,
+    ) -> Option<Self> {
+        let integration = catalog.integration(&metadata.integration)?;
+        let kind = integration.kind(metadata.kind.as_str())?.clone();
+        let step = match caller {
+            Principal::Operator(name, ..) => StepName::parse(name.as_str()).ok(),
+            _ => None,
+        };
+        Some(Self { mint, source: kind.source?, kind, roots, step })
+    }
+}
+
+impl Broker {
+    pub(super) async fn try_mint(&self, order: TrialOrder) -> Result<TestMint, Failed> {
+        let TrialOrder { mint, kind, source, roots, step } = order;
+        let workflow = WorkflowName::parse(WORKFLOW).map_err(|_| not_mintable())?;
+        let ask = Ask { mint, workflow, run: None, step, now: self.now() };
+        let made = mint::mint(self.mints.egress(), source, &roots, &ask).await.map_err(failed)?;
+        let lifetime = made.expire_time.map(|end| end.since(ask.now));
+        Ok(TestMint {
+            fields: handed_out(&kind, roots, made.fields).into_keys().collect(),
+            handle: made.handle,
+            expire_time: made.expire_time,
+            lifetime,
+            upstream_request: made.upstream_request,
+        })
+    }
+}
+
+/// The failure for a kind without a source.
+pub(super) fn not_mintable() -> Failed {
+    let detail = "the broker mints no credentials of this kind; test it without --mint".to_owned();
+    Failed { reason: "NOT_MINTABLE", detail }
+}
+
+fn failed(failure: Failure) -> Failed {
+    let Failure { reason, detail, upstream_request, .. } = failure;
+    let request = upstream_request.map(|number| format!("; its number of the request is {number}"));
+    let reason = reason.as_str();
+    Failed {
+        reason,
+        detail: format!("nothing was minted ({reason}): {detail}{}", request.unwrap_or_default()),
+    }
+}
