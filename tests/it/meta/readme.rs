@@ -8,6 +8,7 @@
 //! | `sh` | runs it as the operator |
 //! | `sh step` | runs it as a step of workflow deploy |
 //! | `sh grpcurl` | runs it as the operator, if grpcurl is installed |
+//! | `sh upstream`, `sh upstream-step` | runs it as `sh` or `sh step`, with [`UPSTREAM`] replaced by a server of the test |
 //! | `sh setup` | leaves it to CI, which runs cargo and tests/run itself |
 //! | `console` | runs it and compares what it prints (transcript.rs) |
 //! | a language and a file | finds the block in the file, line for line; runs it, too, if it is `sh` |
@@ -19,10 +20,15 @@ use std::process::Command;
 use crate::harness::{
     ServeProcess, TestBroker, installed, keyhatch, keyhatch_in, path_with_binary, source,
 };
+use crate::mint::upstream::Scripted;
 
 /// The documents whose commands share one broker.
 const IN_ORDER: [&str; 4] =
     ["docs/operating.md", "docs/seeding.md", "docs/executors.md", "docs/steps.md"];
+/// The document whose commands need an upstream.
+const MINTING: &str = "docs/minting.md";
+/// What the commands call the upstream.
+const UPSTREAM: &str = "https://auth.example.com";
 /// The documents that have no commands to run with a broker.
 const WITHOUT_BROKER: [&str; 3] =
     ["docs/architecture.md", "docs/testing.md", "docs/threat-model.md"];
@@ -87,11 +93,18 @@ pub fn documents() -> Vec<String> {
 fn run_blocks(documents: &[&str]) {
     let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
     let serving = ServeProcess::start(directory.path());
+    run_blocks_in(directory.path(), documents, str::to_owned);
+    assert!(serving.terminate());
+}
+
+/// Runs these blocks with the broker of a directory. `rewrite` gives the text that is run.
+fn run_blocks_in(directory: &Path, documents: &[&str], rewrite: impl Fn(&str) -> String) {
     let texts = documents.iter().map(|document| blocks(&read(document)));
     let blocks: Vec<_> =
         texts.flatten().filter(|one| one.language == "sh" && one.what != "setup").collect();
     assert!(blocks.len() >= 4, "{documents:?} have their commands in sh blocks");
     for Block { what, body, .. } in blocks {
+        let body = rewrite(&body);
         let mut path = path_with_binary();
         if what == "grpcurl" {
             let Some(client) = installed("grpcurl") else { continue };
@@ -99,22 +112,22 @@ fn run_blocks(documents: &[&str]) {
             path = std::env::join_paths(all.collect::<Vec<_>>()).unwrap();
         }
         let mut command = match what.as_str() {
-            "step" => {
+            "step" | "upstream-step" => {
                 let names =
                     ["step", "run", "--workflow", "deploy", "--run", "1", "--step", "build"];
-                let mut command = keyhatch_in(directory.path(), &names);
+                let mut command = keyhatch_in(directory, &names);
                 command.args(["--", "sh", "-euc", &body]);
                 command
             }
             _ => {
                 let mut command = Command::new("sh");
                 command.args(["-euc", &body]);
-                command.env("KEYHATCH_STATE", directory.path().join("state"));
-                command.env("KEYHATCH_RUNTIME", directory.path().join("run"));
+                command.env("KEYHATCH_STATE", directory.join("state"));
+                command.env("KEYHATCH_RUNTIME", directory.join("run"));
                 command
             }
         };
-        command.current_dir(directory.path()).env("PATH", path);
+        command.current_dir(directory).env("PATH", path);
         let ran = command.output().unwrap();
         assert!(
             ran.status.success(),
@@ -123,6 +136,20 @@ fn run_blocks(documents: &[&str]) {
             String::from_utf8_lossy(&ran.stderr)
         );
     }
+}
+
+#[test]
+fn the_commands_of_minting_run_with_an_upstream() {
+    let upstream = Scripted::start();
+    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let file = directory.path().join("keyhatch.toml");
+    std::fs::write(&file, format!("[egress]\nallow = [\"{}\"]\n", upstream.url(""))).unwrap();
+    crate::harness::init_in(directory.path());
+    let mut serve = keyhatch_in(directory.path(), &["serve", "--config"]);
+    serve.arg(file);
+    let serving = ServeProcess::spawn(directory.path(), serve);
+    let url = upstream.url("");
+    run_blocks_in(directory.path(), &[MINTING], |body| body.replace(UPSTREAM, &url));
     assert!(serving.terminate());
 }
 
@@ -139,7 +166,8 @@ fn the_commands_of_the_docs_run_in_their_order() {
 #[test]
 fn every_document_with_commands_has_its_place() {
     for document in documents() {
-        let is_run = document == "README.md" || IN_ORDER.contains(&document.as_str());
+        let alone = ["README.md", MINTING];
+        let is_run = alone.contains(&document.as_str()) || IN_ORDER.contains(&document.as_str());
         let is_known = is_run || WITHOUT_BROKER.contains(&document.as_str());
         let is_page = document.starts_with("docs/") && !document.starts_with("docs/decisions/");
         assert!(!is_page || is_known, "{document}: add it to IN_ORDER or WITHOUT_BROKER");
@@ -152,6 +180,7 @@ fn every_document_with_commands_has_its_place() {
                         |line: &str| SETUP.iter().any(|command| line.starts_with(command));
                     assert!(body.lines().all(is_setup), "{where_} runs other commands");
                 }
+                ("sh", "upstream" | "upstream-step") => assert_eq!(document, MINTING),
                 ("sh", "" | "step" | "grpcurl") | ("console", "") => assert!(is_run, "{where_}"),
                 (_, file) => {
                     assert!(!file.is_empty(), "{where_} names no file");
