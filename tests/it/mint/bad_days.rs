@@ -1,4 +1,4 @@
-//! Upstreams that are down, slow or wrong, and daemons that die.
+//! Upstreams that are down, slow or wrong.
 
 use std::net::{Ipv4Addr, TcpListener};
 
@@ -7,12 +7,9 @@ use keyhatch::model::Limits;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use super::upstream::{Scripted, status, token};
+use super::upstream::{status, token};
 use super::{ROOT, World};
-use crate::harness::{
-    HttpResponse, ServeProcess, bytes, connection, reason, request, resolve_on, step_channel,
-    temp_dir, wait_until,
-};
+use crate::harness::{HttpResponse, bytes, reason, wait_until};
 
 /// The code, the reason and the seconds after which to retry.
 fn shown(status: &Status) -> (Code, String, Option<u64>) {
@@ -143,116 +140,4 @@ fn nothing_is_minted_while_a_daemon_stops() {
     world.upstream.release();
     assert!(world.end(pending).is_err());
     assert_eq!(world.count("minted"), 0);
-}
-
-/// A seed of oauth2/api.
-fn seed(upstream: &Scripted) -> String {
-    let url = upstream.url("/token");
-    connection(
-        "oauth2",
-        "api",
-        &[("token_url", &url), ("client_id", "me"), ("client_secret", ROOT)],
-    )
-}
-
-/// Serves a broker that may ask the upstream.
-fn serve(directory: &std::path::Path, upstream: &Scripted) -> ServeProcess {
-    let config = format!("[egress]\nallow = [{:?}]\n", upstream.url(""));
-    let path = directory.join("config.toml");
-    std::fs::write(&path, config).unwrap();
-    if !directory.join("state").exists() {
-        crate::harness::init_in(directory);
-    }
-    let arguments = ["serve", "--config", path.to_str().unwrap()];
-    ServeProcess::spawn(directory, crate::harness::keyhatch_in(directory, &arguments))
-}
-
-#[test]
-fn a_kill_between_the_lines_leaves_no_lease_and_no_mint() {
-    let directory = temp_dir();
-    let upstream = Scripted::start();
-    let serving = serve(directory.path(), &upstream);
-    let path = directory.path().join("seed.yaml");
-    std::fs::write(&path, seed(&upstream)).unwrap();
-    serving.must(&["apply", "-f", path.to_str().unwrap()]);
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let opened = runtime.block_on(serving.open("w", "s")).ok().unwrap();
-    let step = std::path::PathBuf::from(&opened.directory);
-    upstream.hold();
-    let channel = runtime.block_on(step_channel(&step));
-    let pending = runtime.spawn(resolve_on(channel, request("oauth2/api")));
-    wait_until("the upstream is asked", || upstream.calls() == 1);
-    serving.kill();
-    assert!(runtime.block_on(pending).unwrap().is_err());
-    let serving = serve(directory.path(), &upstream);
-    upstream.release();
-    let lines = std::fs::read_to_string(directory.path().join("state/journal/000001.jsonl"));
-    let lines = lines.unwrap();
-    let failed: Vec<_> = lines.lines().filter(|line| line.contains("\"mint_failed\"")).collect();
-    assert!(failed.len() == 1 && failed[0].contains("INTERRUPTED"), "{failed:?}");
-    assert!(!lines.contains("\"minted\""));
-    // The step is still open, and asks again.
-    let channel = runtime.block_on(step_channel(&step));
-    let got = runtime.block_on(resolve_on(channel, request("oauth2/api"))).unwrap();
-    assert_eq!(got.fields["access_token"], "minted-2");
-    let log = serving.log();
-    assert!(!log.contains(ROOT) && !log.contains("minted-"), "{log}");
-    assert!(serving.terminate());
-}
-
-#[test]
-fn nothing_shows_a_root_or_a_minted_value() {
-    let directory = temp_dir();
-    let upstream = Scripted::start();
-    upstream.answers(|n| token(n, 3600));
-    let serving = serve(directory.path(), &upstream);
-    let path = directory.path().join("seed.yaml");
-    std::fs::write(&path, seed(&upstream)).unwrap();
-    serving.must(&["apply", "-f", path.to_str().unwrap()]);
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let opened = runtime.block_on(serving.open("w", "s")).ok().unwrap();
-    let channel = runtime.block_on(step_channel(opened.directory.as_ref()));
-    let resolve = || runtime.block_on(resolve_on(channel.clone(), request("oauth2/api")));
-    assert_eq!(resolve().unwrap().fields["access_token"], "minted-1");
-    // A reply that echoes the request, as broken servers do.
-    upstream.answers(|_| status(400, &format!("{{\"error\": \"{ROOT}\", \"x\": \"minted-9\"}}")));
-    let secret = directory.path().join("secret");
-    std::fs::write(&secret, format!("{ROOT}-2")).unwrap();
-    let field = format!("client_secret=@{}", secret.display());
-    serving.must(&["connection", "update", "oauth2/api", "--field", &field]);
-    let refused = resolve().unwrap_err();
-    let mut shown = format!("{refused:?}{}", serving.log());
-    let commands: [&[&str]; 7] = [
-        &["connection", "get", "oauth2/api", "-o", "json"],
-        &["connection", "test", "oauth2/api", "-o", "json"],
-        &["run", "show", "1", "--workflow", "w", "-o", "json"],
-        &["journal", "tail", "-o", "json"],
-        &["status", "-o", "json"],
-        &["export"],
-        &["explain", "oauth2/api", "--workflow", "w", "--step", "s"],
-    ];
-    for command in commands {
-        let ran = serving.run(command);
-        shown += &String::from_utf8_lossy(&[ran.stdout, ran.stderr].concat());
-    }
-    assert!(shown.contains("oauth2/api"), "{shown}");
-    for canary in [ROOT, "minted-1", "minted-9"] {
-        assert!(!shown.contains(canary), "{canary}: {shown}");
-    }
-    drop(serving);
-    let mut directories = vec![directory.path().join("state")];
-    while let Some(below) = directories.pop() {
-        for entry in std::fs::read_dir(below).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                directories.push(path);
-                continue;
-            }
-            let bytes = std::fs::read(&path).unwrap_or_default();
-            for canary in [ROOT, "minted-1", "minted-9"] {
-                let holds = bytes.windows(canary.len()).any(|part| part == canary.as_bytes());
-                assert!(!holds, "{canary}: {}", path.display());
-            }
-        }
-    }
 }

@@ -187,6 +187,35 @@ fn a_flight_goes_on_without_its_caller() {
 }
 
 #[test]
+fn metrics_count_mints_and_what_decisions_found() {
+    let mut world = World::start();
+    world.broker.config.metrics = Some((std::net::Ipv4Addr::LOCALHOST, 0).into());
+    world.broker.restart();
+    let step = world.broker.open("w", "s");
+    world.upstream.hold();
+    let pending = world.resolve_slowly(&step, "oauth2/api", 1);
+    let joined = world.resolve_slowly(&step, "oauth2/api", 1);
+    wait_until("both are decided", || world.count("resolve") == 2);
+    world.upstream.release();
+    assert!(world.end(pending).is_ok() && world.end(joined).is_ok());
+    world.token(&step);
+    world.upstream.answers(|_| status(401, "{}"));
+    world.rotate("wrong");
+    for _ in 0..2 {
+        assert_eq!(reason(world.broker.resolve(&step, "oauth2/api")), "UPSTREAM_REFUSED");
+    }
+    let told = world.broker.scrape();
+    let of = |name: &str, label: &str, value: &str| {
+        told.get(name, &[("source", "oauth2_client"), (label, value)])
+    };
+    for (found, count) in [("MISSED", 2.0), ("JOINED", 1.0), ("HIT", 1.0), ("NEGATIVE", 1.0)] {
+        assert_eq!(of("mint_lookups_total", "found", found), Some(count), "{found}");
+    }
+    assert_eq!(of("mints_total", "outcome", "OK"), Some(1.0));
+    assert_eq!(of("mints_total", "outcome", "UPSTREAM_REFUSED"), Some(1.0));
+}
+
+#[test]
 fn a_restart_keeps_no_minted_credential() {
     let mut world = World::start();
     let step = world.broker.open("w", "s");

@@ -1,21 +1,24 @@
 //! Minted credentials: a step gets what an upstream has made, and never what it was made from. The upstreams are servers
 //! of the test, over real sockets.
 
+mod aws;
 mod bad_days;
 mod changes;
 mod flows;
+mod processes;
 mod sources;
 mod trial;
 pub mod upstream;
 mod watching;
 
-use keyhatch::egress::EgressTable;
 use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::connection_service_client::ConnectionServiceClient;
 use keyhatch::model::Limits;
 use tonic::Status;
 
-use crate::harness::{Got, TestBroker, TestStep, bytes, request, resolve_on, resolver, wait_until};
+use crate::harness::{
+    Got, TestBroker, TestStep, allowing, bytes, request, resolve_on, resolver, wait_until,
+};
 use upstream::Scripted;
 
 /// The root of every connection here. No step may get it.
@@ -39,9 +42,7 @@ impl World {
     fn start_with(limits: Limits) -> Self {
         let upstream = Scripted::start();
         let mut broker = TestBroker::start_with(limits);
-        let allow = vec![upstream.url("")];
-        let table = EgressTable { allow, ..EgressTable::default() };
-        broker.config.egress = table.rules().unwrap_or_else(|error| panic!("{error}"));
+        broker.config.egress = allowing(&[&upstream.url("")]);
         broker.restart();
         let world = Self { broker, upstream };
         world.create("api", "/token");
