@@ -8,7 +8,8 @@ use parking_lot::MutexGuard;
 
 use super::minted::Answer;
 use super::shared::SharedRecords;
-use super::watch::{Look, Watcher, WatcherState};
+use super::watch::{Look, Watcher};
+use super::watcher_state::WatcherState;
 use super::{Authorization, Room};
 use crate::broker::Broker;
 use crate::broker::error::Error;

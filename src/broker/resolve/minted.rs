@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use super::authorize::{Grant, Material, Refusal};
-use super::{ResolveRequest, Resolved, Room};
+use super::request::{ResolveRequest, Resolved, Room};
 use crate::broker::Broker;
 use crate::broker::error::Error;
 use crate::broker::minting::{Credential, Landing, MintKey, Offer, Order, Ticket, Trouble};

@@ -13,9 +13,13 @@ pub(super) mod explain;
 pub(super) mod fan_out;
 pub(super) mod leases;
 pub(super) mod minted;
+mod request;
 mod shared;
 mod upstream;
 pub(super) mod watch;
+pub(super) mod watcher_state;
+
+pub use request::{ResolveRequest, Resolved, Room};
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,24 +35,10 @@ use crate::journal::{
 use crate::lease::{Ask, Bounds, Lease, LeaseTarget, is_renewable, propose};
 use crate::metrics::MintLookup;
 use crate::model::limits::{LINE_BYTES, MAX_REQUESTED_FIELDS, MAX_TTL, MIN_TTL};
-use crate::model::{
-    FieldName, Id, IntegrationName, KindName, LogLimit, Opening, Reference, ResourceName,
-    Timestamp, Value,
-};
+use crate::model::{FieldName, Id, LogLimit, Opening, Reference, Timestamp, Value};
 use crate::seal::OpenedFields;
 use authorize::{Grant, Refusal, authorize_step, is_executors};
 use minted::Answer;
-
-/// A request of a step for one credential.
-#[derive(Clone, Debug)]
-pub struct ResolveRequest {
-    /// The credential.
-    pub target: Reference,
-    /// The fields, by names or aliases; all if empty.
-    pub fields: Vec<String>,
-    /// The TTL of the lease; the default if unset.
-    pub ttl: Option<Duration>,
-}
 
 /// How many lines the line of a decision is worth. It contains the fields and the `run_as` principals, and so may be
 /// long.
@@ -56,12 +46,6 @@ pub(super) fn lines_of(opening: &Opening, fields: &[String]) -> u32 {
     let run_as = opening.run_as.iter().map(|one| one.name.as_str().len());
     let bytes: usize = fields.iter().map(String::len).chain(run_as).sum();
     1 + u32::try_from(bytes / LINE_BYTES).unwrap_or(u32::MAX - 1)
-}
-
-/// Room for opened values. It is taken before a decision is committed, so that no value is opened without room.
-pub trait Room: Send {
-    /// Takes `bytes` more; `false` if there is not that much room.
-    fn take(&mut self, bytes: usize) -> bool;
 }
 
 /// The decision on a request by one snapshot.
@@ -96,26 +80,6 @@ impl Authorization {
     pub(super) fn is_awaited(&self) -> bool {
         self.outcome.as_ref().is_ok_and(|grant| grant.handed_out().is_none())
     }
-}
-
-/// A credential with its lease.
-pub struct Resolved {
-    /// The full name of the resource.
-    pub name: ResourceName,
-    /// A connection's integration and kind.
-    pub kind: Option<(IntegrationName, KindName)>,
-    /// The version of the credential.
-    pub version: u64,
-    /// The values, by the names asked for; the names are unique.
-    pub fields: Vec<(String, Value)>,
-    /// The lease on it.
-    pub lease: Lease,
-    /// Whether the lease could be renewed to expire later.
-    pub is_renewable: bool,
-    /// The line of the decision.
-    decision: DecisionId,
-    /// When the upstream is asked for the next credential; `None` if it is stored.
-    refresh: Option<Timestamp>,
 }
 
 impl Broker {

@@ -26,14 +26,14 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use super::authorize::Refusal;
 use super::minted::Answer;
 use super::upstream::Awaited;
-use super::{Authorization, ResolveRequest, Resolved, Room, check_form, lines_of};
+use super::watcher_state::{Delivery, WatcherState};
+use super::{Authorization, ResolveRequest, Room, check_form, lines_of};
 use crate::broker::Broker;
 use crate::broker::error::Error;
 use crate::broker::steps::session::StepSession;
-use crate::journal::{DecisionId, NotAccepted};
-use crate::lease::Edition;
+use crate::journal::NotAccepted;
 use crate::model::limits::MAX_WATCHES;
-use crate::model::{Id, Reference, ResourceName, Timestamp};
+use crate::model::{Id, Reference, Timestamp};
 
 /// The longest that a Watch sleeps without checking the clock.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
@@ -56,14 +56,6 @@ pub struct Watch {
     _permit: OwnedSemaphorePermit,
 }
 
-/// One delivery of a Watch.
-pub struct Delivery {
-    /// The credential.
-    pub resolved: Resolved,
-    /// How many versions since the delivery before were not delivered.
-    pub skipped: u64,
-}
-
 /// All open Watches. Those of one step follow each other, so that deliveries which are made together leave together, on
 /// few connections.
 #[derive(Default)]
@@ -82,40 +74,6 @@ pub(crate) struct Watcher {
     /// When the certificate of its connection expires.
     certificate_end: Timestamp,
     pub(crate) state: Mutex<WatcherState>,
-}
-
-#[derive(Default)]
-pub(crate) struct WatcherState {
-    /// The last delivery that was committed, read or not.
-    last: Option<LastDelivery>,
-    /// What the stream has read last.
-    seen: Option<Edition>,
-    /// A committed delivery, or the end, that the stream has not read yet.
-    mailbox: Option<Letter>,
-    /// Whether something changed while the mailbox was full.
-    is_behind: bool,
-    /// When an upstream that has failed is asked again.
-    retry: Option<Timestamp>,
-    /// The waker of the stream, if it has found nothing to send.
-    sleeper: Option<Waker>,
-}
-
-struct Letter {
-    /// The snapshot that it was decided on.
-    epoch: u64,
-    outcome: Result<Resolved, Error>,
-}
-
-struct LastDelivery {
-    name: ResourceName,
-    decision: DecisionId,
-    lease: Id,
-    /// When the lease ends.
-    end: Timestamp,
-    /// When the next delivery is due.
-    due: Timestamp,
-    /// When the upstream is asked for the next credential.
-    refresh: Option<Timestamp>,
 }
 
 /// What a look at the newest snapshot finds.
@@ -261,13 +219,17 @@ impl Watcher {
 
     /// How long the stream may sleep: until the next moment at which something is due, or its end.
     fn sleep(&self, state: &WatcherState, awaited: &Awaited, now: Timestamp) -> Duration {
-        let longest = if state.is_behind { PATIENCE } else { LONGEST_SLEEP };
+        let shortest = Duration::from_millis(1);
         let end = self.certificate_end.min(self.session.opening.record().expire_time);
+        // Nothing is done before there is room, whatever is due.
+        if state.is_behind {
+            return end.since(now).clamp(shortest, PATIENCE);
+        }
         let due = state.last.as_ref().map(|last| last.due);
         let refresh = state.retry.or(state.last.as_ref().and_then(|last| last.refresh));
         let refresh = refresh.filter(|_| awaited.is_nothing());
         let next = [due, refresh].into_iter().flatten().fold(end, Timestamp::min);
-        next.since(now).clamp(Duration::from_millis(1), longest)
+        next.since(now).clamp(shortest, LONGEST_SLEEP)
     }
 
     /// The item that the stream sends now, if any.
@@ -459,76 +421,5 @@ impl Watcher {
             _ => false,
         };
         if is_gone { Error::NotFound(last.name.clone()) } else { error }
-    }
-}
-
-impl WatcherState {
-    /// The lease of the last delivery, which the next delivery ends.
-    pub(crate) fn before(&self) -> Option<Id> {
-        self.last.as_ref().map(|last| last.lease)
-    }
-
-    /// Whether the mailbox is empty. If not, the stream checks for itself later.
-    pub(crate) fn has_room(&mut self) -> bool {
-        self.is_behind |= self.mailbox.is_some();
-        self.mailbox.is_none()
-    }
-
-    /// Leaves it to the stream to check for itself.
-    pub(super) fn fall_behind(&mut self) {
-        self.is_behind = true;
-        self.wake();
-    }
-
-    /// Puts what was decided on the snapshot `epoch` into the mailbox.
-    pub(crate) fn put(&mut self, epoch: u64, outcome: Result<Resolved, Error>) {
-        if let Ok(resolved) = &outcome {
-            self.decided(resolved);
-        }
-        self.mailbox = Some(Letter { epoch, outcome });
-        self.wake();
-    }
-
-    /// Wakes the stream if it sleeps. If it does not, it looks at the mailbox before it does.
-    fn wake(&mut self) {
-        if let Some(sleeper) = self.sleeper.take() {
-            sleeper.wake();
-        }
-    }
-
-    /// Whether the lease of the last delivery is live.
-    fn has_credential(&self, now: Timestamp) -> bool {
-        self.last.as_ref().is_some_and(|last| now < last.end)
-    }
-
-    fn decided(&mut self, resolved: &Resolved) {
-        let Resolved { lease, decision, refresh, .. } = resolved;
-        let life = lease.expire_time.since(lease.issue_time);
-        let end = lease.credential_expire_time();
-        // Another lease on the same credential would hardly end later.
-        let due = match end.is_some_and(|end| end.since(lease.expire_time) < life / 3) {
-            true => lease.expire_time,
-            false => lease.issue_time.two_thirds_to(lease.expire_time),
-        };
-        self.retry = None;
-        self.last = Some(LastDelivery {
-            name: resolved.name.clone(),
-            decision: *decision,
-            lease: lease.id,
-            end: lease.expire_time,
-            due,
-            refresh: *refresh,
-        });
-    }
-
-    fn seen(&mut self, resolved: Resolved) -> Delivery {
-        let edition = resolved.lease.edition();
-        let skipped = match self.seen.replace(edition) {
-            Some(before) if before.resource == edition.resource => {
-                edition.version.saturating_sub(before.version + 1)
-            }
-            _ => 0,
-        };
-        Delivery { resolved, skipped }
     }
 }

@@ -1,0 +1,126 @@
+//! The progress of a Watch: what was delivered, what waits in its mailbox, and when to look again.
+
+use std::task::Waker;
+
+use super::request::Resolved;
+use crate::broker::error::Error;
+use crate::journal::DecisionId;
+use crate::lease::Edition;
+use crate::model::{Id, ResourceName, Timestamp};
+
+/// One delivery of a Watch.
+pub struct Delivery {
+    /// The credential.
+    pub resolved: Resolved,
+    /// How many versions since the delivery before were not delivered.
+    pub skipped: u64,
+}
+
+/// The progress of a Watch.
+#[derive(Default)]
+pub(crate) struct WatcherState {
+    /// The last delivery that was committed, read or not.
+    pub(super) last: Option<LastDelivery>,
+    /// What the stream has read last.
+    pub(super) seen: Option<Edition>,
+    /// A committed delivery, or the end, that the stream has not read yet.
+    pub(super) mailbox: Option<Letter>,
+    /// Whether something changed while the mailbox was full.
+    pub(super) is_behind: bool,
+    /// When an upstream that has failed is asked again.
+    pub(super) retry: Option<Timestamp>,
+    /// The waker of the stream, if it has found nothing to send.
+    pub(super) sleeper: Option<Waker>,
+}
+
+/// A delivery, or the end, in a mailbox.
+pub(super) struct Letter {
+    /// The snapshot that it was decided on.
+    pub(super) epoch: u64,
+    pub(super) outcome: Result<Resolved, Error>,
+}
+
+/// The last delivery that was committed.
+pub(super) struct LastDelivery {
+    pub(super) name: ResourceName,
+    pub(super) decision: DecisionId,
+    pub(super) lease: Id,
+    /// When the lease ends.
+    pub(super) end: Timestamp,
+    /// When the next delivery is due.
+    pub(super) due: Timestamp,
+    /// When the upstream is asked for the next credential.
+    pub(super) refresh: Option<Timestamp>,
+}
+
+impl WatcherState {
+    /// The lease of the last delivery, which the next delivery ends.
+    pub(crate) fn before(&self) -> Option<Id> {
+        self.last.as_ref().map(|last| last.lease)
+    }
+
+    /// Whether the mailbox is empty. If not, the stream checks for itself later.
+    pub(crate) fn has_room(&mut self) -> bool {
+        self.is_behind |= self.mailbox.is_some();
+        self.mailbox.is_none()
+    }
+
+    /// Leaves it to the stream to check for itself.
+    pub(super) fn fall_behind(&mut self) {
+        self.is_behind = true;
+        self.wake();
+    }
+
+    /// Puts what was decided on the snapshot `epoch` into the mailbox.
+    pub(crate) fn put(&mut self, epoch: u64, outcome: Result<Resolved, Error>) {
+        if let Ok(resolved) = &outcome {
+            self.decided(resolved);
+        }
+        self.mailbox = Some(Letter { epoch, outcome });
+        self.wake();
+    }
+
+    /// Wakes the stream if it sleeps. If it does not, it looks at the mailbox before it does.
+    fn wake(&mut self) {
+        if let Some(sleeper) = self.sleeper.take() {
+            sleeper.wake();
+        }
+    }
+
+    /// Whether the lease of the last delivery is live.
+    pub(super) fn has_credential(&self, now: Timestamp) -> bool {
+        self.last.as_ref().is_some_and(|last| now < last.end)
+    }
+
+    pub(super) fn decided(&mut self, resolved: &Resolved) {
+        let Resolved { lease, decision, refresh, .. } = resolved;
+        let life = lease.expire_time.since(lease.issue_time);
+        let end = lease.credential_expire_time();
+        // Another lease on the same credential would hardly end later.
+        let due = match end.is_some_and(|end| end.since(lease.expire_time) < life / 3) {
+            true => lease.expire_time,
+            false => lease.issue_time.two_thirds_to(lease.expire_time),
+        };
+        self.retry = None;
+        self.last = Some(LastDelivery {
+            name: resolved.name.clone(),
+            decision: *decision,
+            lease: lease.id,
+            end: lease.expire_time,
+            due,
+            refresh: *refresh,
+        });
+    }
+
+    /// Notes what the stream reads.
+    pub(super) fn seen(&mut self, resolved: Resolved) -> Delivery {
+        let edition = resolved.lease.edition();
+        let skipped = match self.seen.replace(edition) {
+            Some(before) if before.resource == edition.resource => {
+                edition.version.saturating_sub(before.version + 1)
+            }
+            _ => 0,
+        };
+        Delivery { resolved, skipped }
+    }
+}
