@@ -59,7 +59,10 @@ impl AwsEndpoint {
         match resolved.and_then(|credential| aws_container(&credential)) {
             Ok(body) => answer::json(StatusCode::OK, &body),
             Err(failure) => {
-                let status = match failure.is_of_the_connection() {
+                // SDKs ask again after one status, and not after the other.
+                let may_pass =
+                    failure.is_of_the_connection() || failure.reason == "UPSTREAM_UNAVAILABLE";
+                let status = match may_pass {
                     true => StatusCode::SERVICE_UNAVAILABLE,
                     false => StatusCode::FORBIDDEN,
                 };
