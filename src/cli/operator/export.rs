@@ -6,8 +6,8 @@ use serde_json::{Map, Value as Json, json};
 use tonic::transport::Channel;
 
 use super::bindings::access_of;
-use super::connection::release_name;
 use super::labels::{has_labels, parse_label};
+use super::release::release_name;
 use crate::cli::Common;
 use crate::cli::io::failure::{Failure, exit};
 use crate::cli::io::output::{Output, extend, line, print, say};

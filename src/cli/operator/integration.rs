@@ -4,7 +4,7 @@ use clap::Subcommand;
 use serde_json::{Value as Json, json};
 use tonic::transport::Channel;
 
-use super::connection::release_name;
+use super::release::release_name;
 use crate::cli::Common;
 use crate::cli::io::failure::Failure;
 use crate::cli::io::output::print;

@@ -15,6 +15,7 @@ pub(super) mod journal;
 mod labels;
 pub(super) mod plan;
 mod prune;
+mod release;
 mod resource;
 pub(super) mod secret;
 pub(super) mod seed;

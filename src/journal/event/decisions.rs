@@ -15,7 +15,7 @@ pub struct ResolveLine {
     /// The opening that asked.
     pub opening: Id,
     /// The step, with its workflow and run.
-    #[serde(with = "step_path")]
+    #[serde(with = "super::step_path")]
     pub principal: Arc<WorkflowPath>,
     /// The principals on whose behalf it runs.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
@@ -81,7 +81,7 @@ pub struct RenewalLine {
     /// The opening that asked.
     pub opening: Id,
     /// The step, with its workflow and run.
-    #[serde(with = "step_path")]
+    #[serde(with = "super::step_path")]
     pub principal: Arc<WorkflowPath>,
     /// The principals on whose behalf it runs.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
@@ -175,26 +175,4 @@ pub enum Outcome {
         #[serde(default, skip_serializing_if = "String::is_empty")]
         by: String,
     },
-}
-
-/// A step's path, written as text.
-pub(super) mod step_path {
-    use std::sync::Arc;
-
-    use serde::{Deserializer, Serializer};
-
-    use crate::model::{WorkflowPath, parsed};
-
-    pub(in crate::journal::event) fn serialize<S: Serializer>(
-        path: &Arc<WorkflowPath>,
-        to: S,
-    ) -> Result<S::Ok, S::Error> {
-        to.collect_str(path)
-    }
-
-    pub(in crate::journal::event) fn deserialize<'de, D: Deserializer<'de>>(
-        from: D,
-    ) -> Result<Arc<WorkflowPath>, D::Error> {
-        parsed(from, |text| text.parse().map(Arc::new))
-    }
 }

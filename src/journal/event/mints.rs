@@ -38,7 +38,7 @@ pub struct MintingLine {
     /// The opening that asked.
     pub opening: Id,
     /// The step, with its workflow and run.
-    #[serde(with = "super::decisions::step_path")]
+    #[serde(with = "super::step_path")]
     pub principal: Arc<WorkflowPath>,
     /// The lease of the decision.
     pub lease: Id,

@@ -5,6 +5,7 @@ mod checkpoint;
 pub(super) mod decision_id;
 mod decisions;
 mod mints;
+mod step_path;
 
 use std::collections::BTreeMap;
 

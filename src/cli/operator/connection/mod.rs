@@ -12,6 +12,7 @@ use tonic::transport::Channel;
 use super::bindings::{bindings, warn_if_no_step};
 use super::integration;
 use super::labels::parse_label;
+use super::release::{parse_release, release_name};
 use super::resource::BoundResource;
 use crate::cli::Common;
 use crate::cli::io::failure::Failure;
@@ -25,7 +26,6 @@ use crate::model::{ConnectionRef, Tag};
 use test::ConnectionTestArgs;
 use update::ConnectionUpdateArgs;
 use view::{describe, resource_name, to_json};
-pub use view::{parse_release, release_name};
 
 #[derive(Subcommand)]
 pub enum ConnectionCommand {

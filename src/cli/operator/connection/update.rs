@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tonic::transport::Channel;
 
-use super::view::{holders, in_use_to_json, parse_release, resource_name};
+use super::view::{holders, in_use_to_json, resource_name};
 use crate::cli::Common;
 use crate::cli::io::failure::Failure;
 use crate::cli::io::output::{print, say};
@@ -13,6 +13,7 @@ use crate::cli::io::time::{self, parse_duration, ttl_message};
 use crate::cli::io::{remarks, values};
 use crate::cli::operator::integration;
 use crate::cli::operator::labels::parse_label;
+use crate::cli::operator::release::parse_release;
 use crate::grpc::pb;
 use crate::grpc::pb::connection_service_client::ConnectionServiceClient;
 use crate::model::ConnectionRef;

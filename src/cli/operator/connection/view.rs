@@ -9,32 +9,13 @@ use crate::cli::io::text::{properties, short_name, table};
 use crate::cli::io::time::moment;
 use crate::cli::operator::bindings::{access_of, access_rows};
 use crate::cli::operator::labels::pairs;
+use crate::cli::operator::release::release_name;
 use crate::grpc::pb;
 use crate::model::{ConnectionRef, ResourceName};
 
 /// The full name of a connection.
 pub fn resource_name(reference: &ConnectionRef) -> String {
     ResourceName::Connection(reference.clone()).to_string()
-}
-
-/// The word for what a step gets.
-pub fn release_name(release: pb::Release) -> &'static str {
-    match release {
-        pb::Release::Minted => "minted",
-        pb::Release::Stored => "stored",
-        pb::Release::Unspecified => "",
-    }
-}
-
-/// What a step gets, by its word.
-///
-/// # Errors
-/// If there is no such word.
-pub fn parse_release(word: &str) -> Result<pb::Release, String> {
-    [pb::Release::Minted, pb::Release::Stored]
-        .into_iter()
-        .find(|one| release_name(*one) == word)
-        .ok_or_else(|| "write minted or stored".to_owned())
 }
 
 /// For scripts.

@@ -11,7 +11,7 @@ use crate::cli::io::failure::Failure;
 use crate::cli::io::time;
 use crate::cli::io::time::parse_duration;
 use crate::cli::operator::bindings::bindings;
-use crate::cli::operator::connection::parse_release;
+use crate::cli::operator::release::parse_release;
 use crate::grpc::pb;
 use crate::grpc::pb::apply_request::Document;
 
