@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use proptest::prelude::*;
+
 use super::super::FailureReason;
 use super::super::samples::{ask, fields, now, reply, sent, text, texts, vectors};
 use super::*;
@@ -209,4 +211,25 @@ fn only_refusals_for_the_time_are_signed_anew() {
         assert_eq!(super::reply::is_skewed(&error(403, code)), expected, "{code}");
     }
     assert!(!super::reply::is_skewed(&reply(200, &[], SESSION)));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_reply_is_a_session_or_a_failure(
+        cuts in prop::collection::vec((any::<prop::sample::Index>(), "[<>/&;!?A-Za-z\"= -]{0,4}"), 0..6),
+        status in prop::sample::select(vec![200, 302, 400, 403, 500]),
+    ) {
+        let mut body: Vec<char> = SESSION.chars().collect();
+        for (place, text) in cuts {
+            let place = place.index(body.len());
+            body.splice(place..(place + 1).min(body.len()), text.chars());
+        }
+        let body: String = body.into_iter().collect();
+        if let Ok(made) = read(&reply(status, &[], &body), &with(&[])) {
+            let is_plain = |value: &str| !value.is_empty() && value.chars().all(|c| c.is_ascii_graphic());
+            prop_assert!(status == 200 && texts(&made.fields).iter().all(|(_, value)| is_plain(value)));
+        }
+    }
 }

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::World;
 use super::upstream::status;
-use crate::harness::{HttpRequest, TestBroker, read_http, respond_http};
+use crate::harness::{Got, HttpRequest, TestBroker, read_http, reason, respond_http};
 
 /// What a step gets of a connection, as pairs.
 fn got(world: &World, reference: &str) -> Vec<(String, String)> {
@@ -27,14 +27,19 @@ fn asked(world: &World) -> (String, String) {
     (last.path, String::from_utf8(last.body).unwrap())
 }
 
-#[test]
-fn a_role_session_is_made_for_one_step_and_named_after_it() {
-    let world = World::start();
-    let session = "<AssumeRoleResponse><AssumeRoleResult><Credentials>\
-        <AccessKeyId>ASIAEXAMPLEEXAMPLE12</AccessKeyId><SecretAccessKey>made</SecretAccessKey>\
-        <SessionToken>token</SessionToken><Expiration>2099-01-01T00:00:00.5Z</Expiration>\
-        </Credentials></AssumeRoleResult></AssumeRoleResponse>";
-    world.upstream.answers(|_| (200, Vec::new(), session.into()));
+/// The answer of STS with a session that ends then.
+fn session(end: &str) -> Vec<u8> {
+    let session = format!(
+        "<AssumeRoleResponse><AssumeRoleResult><Credentials>\
+         <AccessKeyId>ASIAEXAMPLEEXAMPLE12</AccessKeyId><SecretAccessKey>made</SecretAccessKey>\
+         <SessionToken>token</SessionToken><Expiration>{end}</Expiration>\
+         </Credentials></AssumeRoleResult></AssumeRoleResponse>"
+    );
+    session.into()
+}
+
+/// Creates aws/role, whose sessions last 900 seconds.
+fn create_role(world: &World) {
     let url = world.upstream.url("/");
     let fields = [
         ("account_id", "123456789012"),
@@ -46,6 +51,44 @@ fn a_role_session_is_made_for_one_step_and_named_after_it() {
         ("sts_url", &url),
     ];
     world.create_minted("aws/role", &fields);
+}
+
+/// How long a credential lives, in seconds.
+fn life(made: &Got) -> i64 {
+    let end = made.lease.credential_expire_time.unwrap();
+    end.seconds - made.lease.issue_time.unwrap().seconds
+}
+
+#[test]
+fn a_request_that_is_refused_for_its_time_is_signed_once_more() {
+    let world = World::start();
+    // The upstream's clock is far from the broker's.
+    let date = || vec![("date", "Sat, 01 Jan 2033 00:00:00 GMT".to_owned())];
+    let refused =
+        "<ErrorResponse><Error><Code>SignatureDoesNotMatch</Code></Error></ErrorResponse>";
+    world.upstream.answers(move |n| match n {
+        1 => (403, date(), refused.into()),
+        _ => (200, date(), session("2033-01-01T00:10:00Z")),
+    });
+    create_role(&world);
+    let step = world.broker.open("w", "s");
+    let made = world.broker.resolve(&step, "aws/role").unwrap();
+    assert_eq!(life(&made), 600, "by the broker's clock");
+    let asked = world.upstream.asked();
+    assert_eq!(asked.len(), 2);
+    assert_eq!(asked[1].header("x-amz-date"), "20330101T000000Z");
+    // A wrong secret is refused at any time, and asked once more at most.
+    world.upstream.answers(move |_| (403, date(), refused.into()));
+    let other = world.broker.open("w", "t");
+    assert_eq!(reason(world.broker.resolve(&other, "aws/role")), "UPSTREAM_REFUSED");
+    assert_eq!(world.upstream.calls(), 4);
+}
+
+#[test]
+fn a_role_session_is_made_for_one_step_and_named_after_it() {
+    let world = World::start();
+    world.upstream.answers(|_| (200, Vec::new(), session("2099-01-01T00:00:00.5Z")));
+    create_role(&world);
     let step = world.broker.open("w", "s");
     let made = world.broker.resolve(&step, "aws/role").unwrap();
     let names: Vec<_> = made.fields.keys().map(String::as_str).collect();
@@ -53,9 +96,7 @@ fn a_role_session_is_made_for_one_step_and_named_after_it() {
         ["access_key_id", "account_id", "region", "role", "secret_access_key", "session_token"];
     assert_eq!(names, expected);
     assert_eq!(made.fields["secret_access_key"], "made");
-    let life =
-        made.lease.credential_expire_time.unwrap().seconds - made.lease.issue_time.unwrap().seconds;
-    assert_eq!(life, 900, "no credential counts as longer than was asked");
+    assert_eq!(life(&made), 900, "no credential counts as longer than was asked");
     let (path, body) = asked(&world);
     assert!(path == "/" && body.contains("RoleSessionName=w."), "{body}");
     assert!(body.contains("&ExternalId=") && body.contains("&DurationSeconds=900"), "{body}");
