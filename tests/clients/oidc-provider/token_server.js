@@ -1,5 +1,5 @@
 // OAuth 2.0 token servers on loopback, by oidc-provider: client credentials at /token, Microsoft's at
-// /TENANT/oauth2/v2.0/token, and Google's JWT bearer at /google/token, where jose checks the assertion.
+// /TENANT/oauth2/v2.0/token, and Google's JWT bearer at oauth2.googleapis.com, where jose checks the assertion.
 //
 // Prints one line of JSON when it serves: its port, and the service account with its private key. GET /issued says how
 // many tokens there are. It ends when its stdin ends.
@@ -11,7 +11,7 @@ const { pathToFileURL } = require('node:url');
 
 const TENANT = '11111111-2222-3333-4444-555555555555';
 const JWT_BEARER = 'urn:ietf:params:oauth:grant-type:jwt-bearer';
-const GOOGLE_AUDIENCE = 'https://oauth2.googleapis.com/token';
+const GOOGLE = 'oauth2.googleapis.com';
 const MAX_LIFE_SECONDS = 3600;
 const EMAIL = 'deployer@project.iam.gserviceaccount.com';
 
@@ -52,7 +52,7 @@ async function main() {
   provider.registerGrantType(JWT_BEARER, async (ctx) => {
     const options = {
       algorithms: ['RS256'],
-      audience: GOOGLE_AUDIENCE,
+      audience: `https://${GOOGLE}/token`,
       clockTolerance: 5,
       issuer: EMAIL,
       requiredClaims: ['iat', 'exp', 'scope'],
@@ -81,9 +81,8 @@ async function main() {
       return;
     }
     if (request.url === `/${TENANT}/oauth2/v2.0/token`) request.url = '/token';
-    if (request.url === '/google/token') {
+    if (request.headers.host === GOOGLE) {
       // Google knows the client by the assertion.
-      request.url = '/token';
       withClient(request, 'kh-google', () => answer(request, response));
       return;
     }

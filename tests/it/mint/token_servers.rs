@@ -1,0 +1,106 @@
+//! Tokens of servers that others wrote: oidc-provider, with jose for Google's assertions.
+
+use keyhatch::egress::{Egress, Request, Rules};
+use keyhatch::grpc::pb;
+use keyhatch::grpc::pb::connection_service_client::ConnectionServiceClient;
+use keyhatch::model::Value;
+
+use crate::harness::{Got, Internet, TestBroker, Upstream, allowing, block_on, bytes, resolver};
+
+fn broker(rules: Rules) -> TestBroker {
+    let mut broker = TestBroker::start();
+    broker.config.egress = rules;
+    broker.restart();
+    broker
+}
+
+/// Creates a minted connection.
+fn create(broker: &TestBroker, reference: &str, kind: &str, fields: &[(&str, &str)]) {
+    let connection = pb::Connection {
+        name: format!("connections/{reference}"),
+        kind: kind.to_owned(),
+        fields: bytes(fields),
+        access: resolver(&["workflow:w"]),
+        release: pb::Release::Minted.into(),
+        ..Default::default()
+    };
+    let request =
+        pb::CreateConnectionRequest { connection: Some(connection), ..Default::default() };
+    let mut client = ConnectionServiceClient::new(broker.operator());
+    broker.block_on(client.create_connection(request)).unwrap();
+}
+
+fn resolve(broker: &TestBroker, reference: &str) -> Got {
+    let step = broker.open("w", "s");
+    broker.resolve(&step, reference).unwrap_or_else(|error| panic!("{reference}: {error}"))
+}
+
+/// True if the token server says that the token is valid.
+fn is_active(tokens: &Upstream, token: &str) -> bool {
+    let form = format!("token={token}&client_id=kh-post&client_secret=p0st-secret");
+    let form_type = Value::new(b"application/x-www-form-urlencoded".to_vec());
+    let request = Request {
+        method: "POST",
+        url: Value::new(format!("{}/token/introspection", tokens.origin()).into()),
+        headers: vec![("content-type".to_owned(), form_type)],
+        body: Value::new(form.into()),
+        ca_certificate: None,
+        is_private_denied: false,
+    };
+    let egress = Egress::new(allowing(&[&tokens.origin()]));
+    let reply = block_on(egress.exchange(request)).unwrap();
+    let body: serde_json::Value = serde_json::from_slice(reply.body.expose()).unwrap();
+    body["active"] == true
+}
+
+#[test]
+fn an_oauth_server_gives_a_token_to_either_form_of_client() {
+    let Some(tokens) = Upstream::tokens() else { return };
+    let broker = broker(allowing(&[&tokens.origin()]));
+    let url = format!("{}/token", tokens.origin());
+    for (name, secret, form) in [
+        ("oauth2/kh-basic", "s3cret +/=&%", None),
+        ("oauth2/kh-post", "p0st-secret", Some(("client_auth", "post"))),
+    ] {
+        let id = name.trim_start_matches("oauth2/");
+        let mut fields = vec![("token_url", url.as_str()), ("scopes", "read")];
+        fields.extend([("client_id", id), ("client_secret", secret)].into_iter().chain(form));
+        create(&broker, name, "client_credentials", &fields);
+        let got = resolve(&broker, name);
+        assert_eq!(got.fields["token_type"], "Bearer");
+        assert!(is_active(&tokens, &got.fields["access_token"]), "{name}");
+        // The server's tokens live for ten minutes.
+        assert_eq!(got.lease.ttl_limited_by(), pb::TtlLimit::Upstream, "{name}");
+    }
+    assert!(!is_active(&tokens, "made-up"));
+}
+
+#[test]
+fn microsoft_and_google_are_asked_under_their_own_names() {
+    let Some(tokens) = Upstream::tokens() else { return };
+    let hosts = ["login.microsoftonline.com", "oauth2.googleapis.com"];
+    let internet = Internet::start(&hosts, tokens.port());
+    let broker = broker(internet.rules());
+    let ca = ("ca_certificate", internet.ca_pem.as_str());
+    let teams = [
+        ("tenant_id", tokens.told("tenant")),
+        ("client_id", "kh-entra"),
+        ("client_secret", "entra~secret"),
+        ca,
+    ];
+    create(&broker, "microsoft-teams/chat", "client_secret", &teams);
+    let google = [
+        ("service_account_email", tokens.told("google.client_email")),
+        ("private_key", tokens.told("google.private_key")),
+        ca,
+    ];
+    create(&broker, "gcp/deploy", "service_account", &google);
+    for (name, host) in [("microsoft-teams/chat", hosts[0]), ("gcp/deploy", hosts[1])] {
+        let got = resolve(&broker, name);
+        assert!(is_active(&tokens, &got.fields["access_token"]), "{name}");
+        assert_eq!(internet.asked(), [format!("{host}:443")]);
+        assert!(
+            !got.fields.keys().any(|field| field.contains("secret") || field.contains("private"))
+        );
+    }
+}
