@@ -6,11 +6,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
-use crate::egress::{Egress, Reply, Request};
+use crate::egress::{Egress, MAX_REPLY_BYTES, Reply, Request};
 use crate::integration::template::{TextPart, parts};
+use crate::model::limits::MAX_CONNECTION_BYTES;
 use crate::model::{Fields, Timestamp, Value};
 
-use super::failure::Failure;
+use super::failure::{Failure, FailureReason};
 use super::reply::{check_accepted, exchange, handle_of, header as reply_header, is_token};
 use super::roots::{Roots, header, text_value};
 use super::{Ask, Minted, asked_life, clock};
@@ -19,6 +20,13 @@ use super::{Ask, Minted, asked_life, clock};
 const FETCHED: &str = "accessToken";
 /// The next step if the first request is refused.
 const ADVICE: &str = "compare the fields request_* and the tokens with what the server expects";
+
+/// The fault and the next step if the first request gets too long.
+const REQUEST_TOO_LONG: &str = "makes the first request longer than 256 KiB with the tokens in their places; nothing was sent, so refer to \
+     tokens.* fewer times";
+/// The fault and the next step if the second request gets too long.
+const SECOND_REQUEST_TOO_LONG: &str = "makes what a step gets more than 64 KiB longer than all fields of the connection; refer to accessToken \
+     fewer times";
 
 /// Fetches the access token, and renders what the second request sends. Only a GET is repeated: a POST might do something
 /// twice. The step sees a part of the reply, so private addresses are denied.
@@ -59,10 +67,12 @@ fn interval(roots: Roots<'_>) -> Result<Option<Duration>, Failure> {
     Ok(seconds.map(Duration::from_secs))
 }
 
-/// The first request.
+/// The first request: all that is rendered for it has at most 256 KiB.
 fn request(roots: Roots<'_>) -> Result<Request, Failure> {
-    let render = |name: &str, value: &Value| {
-        render(name, value, |token| roots.value(&format!("tokens.{token}")).map(Value::expose))
+    let mut room = Room { bytes: MAX_CONNECTION_BYTES, fault: REQUEST_TOO_LONG };
+    let mut render = |name: &str, value: &Value| {
+        let find = |token: &str| roots.value(&format!("tokens.{token}")).map(Value::expose);
+        render(name, value, &mut room, find)
     };
     let mut url = Zeroizing::new(roots.text("request_url")?.to_owned());
     for (name, parameter, value) in roots.family("request_url_parameters.") {
@@ -107,28 +117,49 @@ fn request(roots: Roots<'_>) -> Result<Request, Failure> {
 }
 
 /// What the second request sends: the fields that may refer to the access token, rendered. They refer to no other token,
-/// because tokens of the first request are never handed out.
+/// because tokens of the first request are never handed out. They are at most as long as all fields of the connection and
+/// the longest reply together.
 fn second_request(roots: Roots<'_>, token: &str) -> Result<Fields, Failure> {
+    let own: usize = roots.0.iter().map(|(_, value)| value.len()).sum();
+    let mut room =
+        Room { bytes: own.saturating_add(MAX_REPLY_BYTES), fault: SECOND_REQUEST_TOO_LONG };
     let families = ["headers.", "url_parameters."].into_iter();
     let named =
         families.flat_map(|prefix| roots.family(prefix)).map(|(name, _, value)| (name, value));
     let body = roots.0.iter().filter(|(name, _)| name.as_str() == "body");
     let rendered = named.chain(body).map(|(name, value)| {
-        let value =
-            render(name.as_str(), value, |found| (found == FETCHED).then_some(token.as_bytes()))?;
-        Ok((name.clone(), value))
+        let find = |found: &str| (found == FETCHED).then_some(token.as_bytes());
+        Ok((name.clone(), render(name.as_str(), value, &mut room, find)?))
     });
     rendered.collect()
+}
+
+/// The bytes that several fields may still be rendered to, and what is wrong if they are not enough. A short text can refer
+/// to a long token thousands of times.
+struct Room {
+    bytes: usize,
+    fault: &'static str,
+}
+
+impl Room {
+    /// Takes room for bytes of a field.
+    fn take<'a>(&mut self, field: &str, bytes: &'a [u8]) -> Result<&'a [u8], Failure> {
+        let text = || format!("the field {field} {}", self.fault);
+        let left = self.bytes.checked_sub(bytes.len());
+        self.bytes = left.ok_or_else(|| Failure::new(FailureReason::Refused, text()))?;
+        Ok(bytes)
+    }
 }
 
 /// A text with its references replaced. A field that is no text has no references.
 fn render<'a>(
     field: &str,
     value: &Value,
+    room: &mut Room,
     find: impl Fn(&str) -> Option<&'a [u8]>,
 ) -> Result<Value, Failure> {
     let Ok(text) = std::str::from_utf8(value.expose()) else {
-        return Ok(Value::new(value.expose().to_vec()));
+        return Ok(Value::new(room.take(field, value.expose())?.to_vec()));
     };
     let mut rendered = Zeroizing::new(Vec::with_capacity(text.len() + 256));
     for part in parts(text) {
@@ -138,7 +169,8 @@ fn render<'a>(
             TextPart::Unclosed => None,
         };
         let fault = "refers to a token that it may not have: request_* to tokens.*, the others to accessToken alone";
-        rendered.extend_from_slice(bytes.ok_or_else(|| Failure::field(field, fault))?);
+        let bytes = bytes.ok_or_else(|| Failure::field(field, fault))?;
+        rendered.extend_from_slice(room.take(field, bytes)?);
     }
     Ok(Value::new(std::mem::take(&mut *rendered)))
 }

@@ -66,6 +66,35 @@ fn the_second_request_gets_the_fetched_token_and_no_other() {
 }
 
 #[test]
+fn no_request_grows_without_bound_by_its_references() {
+    let long = "t".repeat(64 * 1024);
+    let many = "{{apiKey}}".repeat(6553);
+    for field in ["request_body", "request_headers.X-Key", "request_url_parameters.key"] {
+        let roots = with(&[("tokens.apiKey", &long), (field, &many)]);
+        let failure = request(Roots(&roots)).err().unwrap();
+        assert_eq!(failure.reason, FailureReason::Refused);
+        let told = format!("the field {field} makes the first request longer than 256 KiB");
+        assert!(failure.detail.starts_with(&told), "{failure:?}");
+    }
+    // Each field has room for its token, but not all of them together.
+    let names = ["a", "b", "c", "d", "e"].map(|name| format!("request_headers.{name}"));
+    let together: Vec<_> = names.iter().map(|name| (name.as_str(), "{{apiKey}}")).collect();
+    let roots = with(&[together.as_slice(), &[("tokens.apiKey", &long)]].concat());
+    assert!(request(Roots(&roots)).is_err());
+}
+
+#[test]
+fn a_step_gets_no_more_than_its_fields_and_a_reply() {
+    let token = "t".repeat(16 * 1024);
+    let roots = |times| with(&[("body", &"{{accessToken}}".repeat(times))]);
+    assert!(second_request(Roots(&roots(2)), &token).is_ok());
+    let failure = second_request(Roots(&roots(4096)), &token).err().unwrap();
+    assert_eq!(failure.reason, FailureReason::Refused);
+    let told = "the field body makes what a step gets more than 64 KiB longer";
+    assert!(failure.detail.starts_with(told), "{failure:?}");
+}
+
+#[test]
 fn the_token_is_found_by_its_path_and_by_nothing_else() {
     let body = r#"{"token":"abc","data":{"list":[{"Token":"def"}]},"number":1,"long":"two words"}"#;
     let answer = reply(200, &[("x-auth-token", "ghi")], body);
