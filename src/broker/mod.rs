@@ -47,6 +47,7 @@ pub use registry::offline::Offline;
 pub use registry::{Enrolled, LOCAL_EXECUTOR, LocalExecutor, NewRegistration};
 pub use resolve::batch::AuthorizedBatch;
 pub use resolve::explain::{DryRun, ExaminedResource, Explanation, NearMember, PastDecision};
+pub use resolve::mint_story::{MintBegun, MintEnd, MintStory};
 pub use resolve::minted::{Answer, Waiting};
 pub use resolve::watch::Watch;
 pub use resolve::watcher_state::Delivery;

@@ -12,7 +12,7 @@ use crate::journal::{Live, Upstream};
 use crate::lease::{Edition, Lease};
 use crate::mint::FailureReason;
 use crate::model::{
-    FieldName, IntegrationName, KindName, Opening, Reference, Release, ResourceName, SecretName,
+    FieldName, Id, IntegrationName, KindName, Opening, Reference, Release, ResourceName, SecretName,
     SecretRef, WorkflowName,
 };
 
@@ -148,6 +148,8 @@ pub(crate) enum Refusal {
         source: Source,
         reason: FailureReason,
         wait: Duration,
+        /// The mint that has failed.
+        mint: Id,
     },
 }
 
@@ -176,6 +178,14 @@ impl Refusal {
         match self {
             Self::Outside => "allowed_targets",
             _ => "",
+        }
+    }
+
+    /// The mint that has failed, if that refuses it.
+    pub(crate) fn mint(&self) -> Option<Id> {
+        match self {
+            Self::Upstream { mint, .. } => Some(*mint),
+            _ => None,
         }
     }
 

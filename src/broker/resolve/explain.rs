@@ -1,6 +1,7 @@
 //! Explain: why a step was refused, or would be, in full for operators.
 
 use super::authorize::{ON_CONNECTION, ON_GROUP, authorize, own_secret};
+use super::mint_story::MintStory;
 use crate::access::{
     Bindings, Decision, Examined, Glob, Pattern, Principal, Relation, decide, examine,
 };
@@ -39,6 +40,8 @@ pub struct PastDecision {
     pub time: Timestamp,
     /// The outcome.
     pub outcome: Outcome,
+    /// The credential that an upstream was asked for, if so.
+    pub mint: Option<MintStory>,
 }
 
 /// The explanation of a decision.
@@ -90,7 +93,7 @@ pub struct NearMember {
 }
 
 impl Broker {
-    /// Explains a decision of the journal. Reads a file.
+    /// Explains a decision of the journal, or the decision that a mint was begun for. Reads files.
     ///
     /// # Errors
     /// See `SystemService.Explain`.
@@ -98,20 +101,25 @@ impl Broker {
         &self,
         caller: &Principal,
         name: DecisionName,
+        is_cancelled: &dyn Fn() -> bool,
     ) -> Result<Explanation, Error> {
         require_operator(caller)?;
         let absent = || Error::DecisionNotFound;
-        let found = self.journal.find(name)?;
+        let mut found = self.journal.find(name)?;
+        if let Some((_, Body { event: Event::Minting(line), .. })) = &found {
+            found = self.journal.find(DecisionName::Clear(line.decision))?;
+        }
         let Some((id, Body { time, event: Event::Resolve(line), .. })) = found else {
             return Err(absent());
         };
+        let mint = self.mint_story(time, &line, is_cancelled)?;
         let ResolveLine { principal, run_as, ask, outcome, .. } = *line;
         let WorkflowPath { workflow, step: Some(step), .. } = (*principal).clone() else {
             return Err(absent());
         };
         let (target, fields) = (ask.target.reference(), ask.fields.clone());
         let dry_run = DryRun { workflow, step, run_as, target, fields };
-        let past = PastDecision { decision_id: id.to_string(), time, outcome };
+        let past = PastDecision { decision_id: id.to_string(), time, outcome, mint };
         let now = self.explain_now(&dry_run)?;
         Ok(Explanation { past: Some(past), principal: principal.to_string(), ..now })
     }

@@ -140,9 +140,9 @@ impl Broker {
             Offer::Missing => Ok(grant),
             Offer::Ready(credential) => grant.on(source, credential, request.fields.is_empty()),
             Offer::Failing(trouble) => {
-                let wait = trouble.until.since(now);
+                let (wait, mint) = (trouble.until.since(now), trouble.mint);
                 let (name, reason) = (grant.name, trouble.reason);
-                Err(Refusal::Upstream { name, source, reason, wait })
+                Err(Refusal::Upstream { name, source, reason, wait, mint })
             }
         }
     }

@@ -12,6 +12,7 @@ pub(super) mod batch;
 pub(super) mod explain;
 pub(super) mod fan_out;
 pub(super) mod leases;
+pub(super) mod mint_story;
 pub(super) mod minted;
 mod request;
 mod shared;
@@ -345,7 +346,11 @@ impl Broker {
         };
         // A Watch keeps its lease until the upstream has answered.
         let watch = watch.map(|before| before.filter(|_| !decided.is_awaited()));
-        let refused = |refusal: &Refusal| Refused { reason: refusal.reason(), by: refusal.by() };
+        let refused = |refusal: &Refusal| Refused {
+            reason: refusal.reason(),
+            by: refusal.by(),
+            mint: refusal.mint(),
+        };
         let outcome = decided.outcome.as_ref().map(allowed).map_err(refused);
         let opening = Arc::clone(opening);
         Resolution { epoch: decided.epoch, time: now, opening, ask, watch, outcome }

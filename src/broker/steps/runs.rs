@@ -1,13 +1,18 @@
 //! GetRun, CloseRun and RenewStep: the steps of a run, and what they received.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::openings::{ClosedStep, StepSelector};
 use crate::access::Principal;
 use crate::broker::Broker;
 use crate::broker::error::Error;
 use crate::broker::registry::operators::{require_executor, seen_by};
-use crate::journal::{Body, CloseReason, Event, Outcome, RenewalOutcome, ResolveLine, WhichRuns};
+use crate::integration::Source;
+use crate::journal::{
+    Body, CloseReason, Event, MintedLine, Outcome, RenewalOutcome, ResolveLine, Upstream, WhichRuns,
+};
+use crate::lease::MintedCredential;
 use crate::model::limits::MAX_RUN_BYTES;
 use crate::model::{FieldName, Id, Opening, RunName, StepKey, Timestamp, WorkflowName};
 
@@ -43,6 +48,8 @@ pub struct Received {
     pub expire_time: Timestamp,
     /// Its state.
     pub state: LeaseState,
+    /// The credential, if an upstream has made it, and the protocol.
+    pub mint: Option<(Source, Arc<MintedCredential>)>,
 }
 
 /// The state of a lease.
@@ -159,13 +166,15 @@ struct Fold {
     openings: HashMap<Id, usize>,
     /// The index of each lease in its step.
     leases: HashMap<Id, usize>,
+    /// The leases whose credentials are awaited: nothing was received yet. Each with its opening.
+    awaited: HashMap<Id, (Id, Received)>,
     /// The most bytes that the reply has.
     bytes: usize,
 }
 
 /// The most bytes of a step, and of a lease, in a reply, beside its names.
 const STEP_BYTES: usize = 160;
-const RECEIVED_BYTES: usize = 160;
+const RECEIVED_BYTES: usize = 224;
 
 impl Fold {
     /// Takes a line in. Returns the most bytes that the reply has by now.
@@ -189,6 +198,8 @@ impl Fold {
                     received.expire_time = expire_time;
                 }
             }
+            Event::MintFailed(line) => drop(self.awaited.remove(&line.lease)),
+            Event::MintJoined(line) | Event::Minted(line) => self.receive_minted(time, &line),
             Event::Resolve(line) => self.receive(time, *line),
             _ => {}
         }
@@ -224,7 +235,9 @@ impl Fold {
     /// A lease that is handed out again is the same lease.
     fn receive(&mut self, time: Timestamp, line: ResolveLine) {
         let ResolveLine { opening, ask, outcome, .. } = line;
-        let Outcome::Allow { resource, version, released, lease, expire_time, .. } = outcome else {
+        let Outcome::Allow { resource, version, released, lease, expire_time, upstream, .. } =
+            outcome
+        else {
             return;
         };
         let place = self.leases.get(&lease).copied();
@@ -245,9 +258,38 @@ impl Fold {
             times: 1,
             expire_time,
             state: LeaseState::Live,
+            mint: None,
         };
+        match upstream {
+            None => self.add(opening, received),
+            Some(Upstream { source, credential: Some(credential) }) => {
+                self.add(opening, Received { mint: Some((source, credential)), ..received });
+            }
+            Some(Upstream { credential: None, .. }) => {
+                self.awaited.insert(lease, (opening, received));
+            }
+        }
+    }
+
+    /// The upstream has answered: a lease that awaited the credential is on it from then on.
+    fn receive_minted(&mut self, time: Timestamp, line: &MintedLine) {
+        let Some((opening, received)) = self.awaited.remove(&line.lease) else { return };
+        let expire_time = received.expire_time.min(line.credential.credential_expire_time);
+        let mint = Some((line.source, Arc::clone(&line.credential)));
+        self.add(opening, Received { first: time, last: time, expire_time, mint, ..received });
+    }
+
+    fn add(&mut self, opening: Id, received: Received) {
+        let Some(step) =
+            self.steps.get_mut(self.openings.get(&opening).copied().unwrap_or(usize::MAX))
+        else {
+            return;
+        };
+        let handle = received.mint.as_ref().and_then(|(_, credential)| credential.handle.as_ref());
+        let handle = handle.map_or(0, String::len);
         let fields: usize = received.fields.iter().map(|name| name.as_str().len() + 2).sum();
-        let bytes = RECEIVED_BYTES + received.resource.len() + received.target.len() + fields;
+        let names = received.resource.len() + received.target.len() + handle;
+        let (lease, bytes) = (received.lease, RECEIVED_BYTES + names + fields);
         let at = step.received.len();
         step.received.push(received);
         self.leases.insert(lease, at);

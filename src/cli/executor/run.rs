@@ -151,6 +151,15 @@ fn state(received: &pb::ReceivedCredential) -> String {
     }
 }
 
+/// What the upstream's log calls the credentials, with their ends; empty for stored values.
+fn minted(received: &pb::ReceivedCredential) -> String {
+    let one = |mint: &pb::MintedCredential| {
+        let name = if mint.handle.is_empty() { &mint.mint } else { &mint.handle };
+        format!("{name} until {}", second(mint.credential_expire_time.as_ref()))
+    };
+    received.mints.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
 /// The runs of this name, one for each workflow and executor: the steps, and below them what they received.
 pub(crate) fn describe(run: &pb::Run) -> String {
     let key = |step: &pb::RunStep| (step.workflow.clone(), step.executor.clone());
@@ -189,9 +198,9 @@ fn describe_steps(steps: &[&pb::RunStep]) -> String {
         let (attempt, version) = (step.attempt.to_string(), one.version.to_string());
         let (first, times) = (second(one.first_time.as_ref()), one.times.to_string());
         let (step, fields) = (step.step.clone(), one.fields.join(", "));
-        vec![step, attempt, name, version, fields, first, times, state(one)]
+        vec![step, attempt, name, version, fields, first, times, state(one), minted(one)]
     });
-    let received: Vec<_> = received.collect();
+    let mut received: Vec<_> = received.collect();
     let title = steps.first().map_or_else(String::new, |first| {
         format!("run {} of {}, by {}", first.run, first.workflow, first.executor)
     });
@@ -199,8 +208,23 @@ fn describe_steps(steps: &[&pb::RunStep]) -> String {
     if received.is_empty() {
         return format!("{title}\n\n{steps}\n\nnothing was received");
     }
-    let header = ["step", "attempt", "received", "version", "fields", "first", "times", "lease"];
+    let mut header = vec![
+        "step", "attempt", "received", "version", "fields", "first", "times", "lease", "minted",
+    ];
+    if received.iter().all(|row| row.last().is_some_and(String::is_empty)) {
+        header.pop();
+        received.iter_mut().for_each(|row| drop(row.pop()));
+    }
     format!("{title}\n\n{steps}\n\n{}", table(&header, received))
+}
+
+fn mint_json(mint: &pb::MintedCredential) -> serde_json::Value {
+    json!({
+        "mint": mint.mint,
+        "source": mint.source,
+        "handle": mint.handle,
+        "credential_expire_time": moment(mint.credential_expire_time.as_ref()),
+    })
 }
 
 fn to_json(step: &pb::RunStep) -> serde_json::Value {
@@ -215,6 +239,7 @@ fn to_json(step: &pb::RunStep) -> serde_json::Value {
             "last_time": moment(one.last_time.as_ref()),
             "times": one.times,
             "expire_time": moment(one.expire_time.as_ref()),
+            "mints": one.mints.iter().map(mint_json).collect::<Vec<_>>(),
             "state": one.state().as_str_name().trim_start_matches("LEASE_STATE_").to_lowercase(),
         })
     });

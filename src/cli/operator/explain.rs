@@ -16,7 +16,8 @@ use crate::grpc::pb::system_service_client::SystemServiceClient;
 
 #[derive(clap::Args)]
 pub struct Explain {
-    /// The id of a decision, from the error of the step, or its line in `journal tail`, such as 1.42. With --workflow:
+    /// The id of a decision, from the error of the step, or its line in `journal tail`, such as 1.42; or the id of a
+    /// mint. With --workflow:
     /// what a step would ask for: aws/prod, group:NAME:KEY=VALUE, secret:NAME, default:INTEGRATION.
     #[arg(value_name = "DECISION|REF")]
     what: String,
@@ -83,11 +84,13 @@ pub(crate) fn describe(explained: &pb::ExplainResponse) -> String {
         }
         None => "This is what would be decided now.".to_owned(),
     };
-    let mut lines = vec![
-        asked,
+    let mint = explained.past.as_ref().and_then(|past| past.mint.as_ref());
+    let mut lines = vec![asked];
+    lines.extend(mint.into_iter().flat_map(mint_lines));
+    lines.extend([
         format!("{}{run_as} asks for {}", explained.principal, explained.target),
         format!("now: {}: {}", explained.outcome, explained.explanation),
-    ];
+    ]);
     if explained.target.starts_with("default:") && explained.connection.is_empty() {
         lines.push("no connection of this integration is its default".to_owned());
     }
@@ -114,6 +117,37 @@ pub(crate) fn describe(explained: &pb::ExplainResponse) -> String {
         lines.push(table(&["member", "identifier", "asked for", "has"], rows.collect()));
     }
     lines.join("\n")
+}
+
+/// What became of the credential that an upstream was asked for.
+fn mint_lines(story: &pb::MintStory) -> Vec<String> {
+    let mut lines = Vec::new();
+    if !story.begun_for.is_empty() {
+        let time = moment(story.begin_time.as_ref());
+        let (mint, source) = (&story.mint, &story.source);
+        lines.push(format!(
+            "mint {mint} by {source} began at {time}, for decision {} of {}",
+            story.begun_for, story.begun_by
+        ));
+    }
+    let time = moment(story.end_time.as_ref());
+    let mut words = match story.outcome.as_str() {
+        "UNDER_WAY" => vec!["the upstream has not answered yet".to_owned()],
+        "MINTED" => {
+            let end = moment(story.credential_expire_time.as_ref());
+            vec![format!("minted at {time}, accepted until {end}")]
+        }
+        reason => vec![format!("failed at {time}: {reason}")],
+    };
+    let more = [
+        ("", &story.detail),
+        ("the upstream's log calls it ", &story.handle),
+        ("the upstream's request ", &story.upstream_request),
+    ];
+    let more = more.into_iter().filter(|(_, text)| !text.is_empty());
+    words.extend(more.map(|(what, text)| format!("{what}{text}")));
+    lines.push(words.join("; "));
+    lines
 }
 
 fn past_outcome(past: &pb::PastDecision) -> String {
@@ -172,6 +206,22 @@ fn resource_lines(resource: &pb::ExaminedResource) -> Vec<String> {
     lines
 }
 
+fn mint_json(story: &pb::MintStory) -> serde_json::Value {
+    json!({
+        "mint": story.mint,
+        "source": story.source,
+        "outcome": story.outcome,
+        "detail": story.detail,
+        "end_time": moment(story.end_time.as_ref()),
+        "handle": story.handle,
+        "credential_expire_time": moment(story.credential_expire_time.as_ref()),
+        "upstream_request": story.upstream_request,
+        "begun_for": story.begun_for,
+        "begun_by": story.begun_by,
+        "begin_time": moment(story.begin_time.as_ref()),
+    })
+}
+
 fn to_json(explained: &pb::ExplainResponse) -> serde_json::Value {
     let past = explained.past.as_ref().map(|past| {
         json!({
@@ -182,6 +232,7 @@ fn to_json(explained: &pb::ExplainResponse) -> serde_json::Value {
             "version": past.version,
             "fields": past.fields,
             "refused_by": past.refused_by,
+            "mint": past.mint.as_ref().map(mint_json),
         })
     });
     let resources = explained.resources.iter().map(|resource| {

@@ -40,7 +40,8 @@ pub struct JournalTailArgs {
     /// Start with the first line since then instead: 2026-01-31T12:00:00Z, or so long ago: 2h.
     #[arg(long, value_name = "TIME", conflicts_with = "last", value_parser = time::since)]
     since: Option<prost_types::Timestamp>,
-    /// Only refusals: of decisions, of requests of operators, of requests over the rate limit.
+    /// Only refusals: of decisions, of requests of operators, of requests over the rate limit, and mints that have
+    /// failed.
     #[arg(long)]
     denied: bool,
     /// Only these events: resolve, intent, opened, closed …
@@ -156,9 +157,12 @@ fn for_people(entry: &pb::JournalLine) -> String {
         words.push(format!("{} by executor:{}", key.join("/"), text("executor")));
     }
     words.extend(
-        ["target", "resource", "method", "decision", "reason", "key", "old", "new", "opening"]
+        ["target", "resource", "method", "decision", "reason", "detail", "source", "handle", "key"]
             .map(text),
     );
+    words.extend(["old", "new", "opening"].map(text));
+    let end = text("credential_expire_time");
+    words.extend((!end.is_empty()).then(|| format!("until {end}")));
     words.extend(["file", "line", "batch", "requests"].iter().filter_map(|name| {
         body.get(name).and_then(Value::as_u64).map(|number| format!("{name} {number}"))
     }));

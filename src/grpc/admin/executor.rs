@@ -218,6 +218,12 @@ fn received(received: Received) -> pb::ReceivedCredential {
         LeaseState::Live => pb::LeaseState::Live,
         LeaseState::Revoked => pb::LeaseState::Revoked,
     };
+    let mint = received.mint.map(|(source, credential)| pb::MintedCredential {
+        mint: credential.mint.to_string(),
+        source: source.name().to_owned(),
+        handle: credential.handle.clone().unwrap_or_default(),
+        credential_expire_time: convert::timestamp(credential.credential_expire_time),
+    });
     let target = Some(received.target).filter(|target| *target != received.resource);
     pb::ReceivedCredential {
         name: received.resource,
@@ -230,5 +236,6 @@ fn received(received: Received) -> pb::ReceivedCredential {
         times: convert::count_i32(received.times),
         expire_time: convert::timestamp(received.expire_time),
         state: state.into(),
+        mints: mint.into_iter().collect(),
     }
 }

@@ -79,6 +79,8 @@ pub struct Refused {
     pub reason: &'static str,
     /// The rule that refused it, if that is not access.
     pub by: &'static str,
+    /// The mint that has failed, if the upstream is not asked again yet.
+    pub mint: Option<Id>,
 }
 
 /// A decision whose line is written.

@@ -48,7 +48,7 @@ impl Resolution {
                 let before = Before { live, earlier, now: self.time, opening: opening.id };
                 before.settle_allowed(&ask, self.watch, allowed)?
             }
-            Err(Refused { reason, by }) => (refused(reason, by), None),
+            Err(refusal) => (refused(refusal), None),
         };
         if granted.is_none() {
             // The fields and the TTL explain no refusal, and can be long.
@@ -66,8 +66,8 @@ impl Resolution {
     }
 }
 
-fn refused(reason: &str, by: &str) -> Outcome {
-    Outcome::Refuse { reason: reason.to_owned(), by: by.to_owned() }
+fn refused(Refused { reason, by, mint }: Refused) -> Outcome {
+    Outcome::Refuse { reason: reason.to_owned(), by: by.to_owned(), mint }
 }
 
 /// The state in which a decision is settled.
@@ -102,7 +102,8 @@ impl Before<'_> {
         let lease = match reused {
             Some(lease) => lease,
             None if !self.has_room(max_leases as usize, ended) => {
-                return Ok((refused("TOO_MANY_LEASES", ""), None));
+                let refusal = Refused { reason: "TOO_MANY_LEASES", by: "", mint: None };
+                return Ok((refused(refusal), None));
             }
             None => Lease {
                 id: random_id().map_err(|_| Unavailable)?,

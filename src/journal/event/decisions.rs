@@ -174,5 +174,8 @@ pub enum Outcome {
         /// The rule that refused it, if that is not access.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         by: String,
+        /// The mint that has failed, if the upstream is not asked again yet.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mint: Option<Id>,
     },
 }

@@ -208,7 +208,7 @@ fn texts<'a>(line: &'a Value, names: &'a [&str]) -> impl Iterator<Item = &'a str
 }
 
 fn is_denial(line: &ReadLine) -> bool {
-    matches!(line.event.as_str(), "admin_refused" | "rate_refused")
+    matches!(line.event.as_str(), "admin_refused" | "mint_failed" | "rate_refused")
         || line.body.get("decision").and_then(Value::as_str) == Some("refuse")
 }
 

@@ -1,7 +1,10 @@
 //! `SystemService.Explain`: the question and its answer.
 
 use crate::access::Examined;
-use crate::broker::{DryRun, Error, ExaminedResource, Explanation, NearMember, PastDecision};
+use crate::broker::{
+    DryRun, Error, ExaminedResource, Explanation, MintBegun, MintEnd, MintStory, NearMember,
+    PastDecision,
+};
 use crate::grpc::request::parse_requests;
 use crate::grpc::{convert, pb};
 use crate::journal::{DecisionName, Outcome};
@@ -66,9 +69,47 @@ pub(crate) fn response(explained: Explanation) -> pb::ExplainResponse {
     }
 }
 
+/// The end of a mint in the reply, if its journal has no end for it.
+const UNDER_WAY: &str = "UNDER_WAY";
+
+fn mint_story(story: MintStory) -> pb::MintStory {
+    let MintStory { mint, source, begun, end } = story;
+    let (end_time, end) = end.unzip();
+    let told = match end {
+        None => pb::MintStory { outcome: UNDER_WAY.to_owned(), ..Default::default() },
+        Some(MintEnd::Made { handle, credential_expire_time, upstream_request }) => pb::MintStory {
+            outcome: "MINTED".to_owned(),
+            handle: handle.unwrap_or_default(),
+            credential_expire_time: convert::timestamp(credential_expire_time),
+            upstream_request: upstream_request.unwrap_or_default(),
+            ..Default::default()
+        },
+        Some(MintEnd::Failed(fault)) => pb::MintStory {
+            outcome: fault.reason,
+            detail: fault.detail,
+            upstream_request: fault.upstream_request.unwrap_or_default(),
+            ..Default::default()
+        },
+    };
+    let begun = begun.map(|MintBegun { time, decision, principal }| {
+        (convert::timestamp(time), decision.to_string(), principal)
+    });
+    let (begin_time, begun_for, begun_by) = begun.unwrap_or_default();
+    pb::MintStory {
+        mint: mint.map(|mint| mint.to_string()).unwrap_or_default(),
+        source: source.map(|source| source.name().to_owned()).unwrap_or_default(),
+        end_time: end_time.and_then(convert::timestamp),
+        begun_for,
+        begun_by,
+        begin_time,
+        ..told
+    }
+}
+
 fn past(past: PastDecision) -> pb::PastDecision {
     let time = convert::timestamp(past.time);
     let decision_id = past.decision_id;
+    let mint = past.mint.map(mint_story);
     match past.outcome {
         Outcome::Allow { by, version, released, .. } => pb::PastDecision {
             decision_id,
@@ -78,12 +119,14 @@ fn past(past: PastDecision) -> pb::PastDecision {
             version: convert::count(version),
             fields: released.iter().map(ToString::to_string).collect(),
             refused_by: String::new(),
+            mint,
         },
-        Outcome::Refuse { reason, by } => pb::PastDecision {
+        Outcome::Refuse { reason, by, .. } => pb::PastDecision {
             decision_id,
             time,
             outcome: reason,
             refused_by: by,
+            mint,
             ..Default::default()
         },
     }

@@ -108,9 +108,11 @@ impl SystemService for AdminService {
 
     async fn explain(&self, request: Request<pb::ExplainRequest>) -> Reply<pb::ExplainResponse> {
         let (call, question) = self.begin(request)?;
-        call.read(0, move |broker, caller, _| {
+        call.read(0, move |broker, caller, is_cancelled| {
             let explained = match question {
-                ExplainQuestion::Decision(name) => broker.explain_decision(caller, name),
+                ExplainQuestion::Decision(name) => {
+                    broker.explain_decision(caller, name, is_cancelled)
+                }
                 ExplainQuestion::DryRun(dry_run) => broker.explain(caller, &dry_run),
             };
             explained.map(explain::response)
