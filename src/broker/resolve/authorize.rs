@@ -12,8 +12,8 @@ use crate::journal::{Live, Upstream};
 use crate::lease::{Edition, Lease};
 use crate::mint::FailureReason;
 use crate::model::{
-    FieldName, Id, IntegrationName, KindName, Opening, Reference, Release, ResourceName, SecretName,
-    SecretRef, WorkflowName,
+    FieldName, Id, IntegrationName, KindName, Opening, Reference, Release, ResourceName,
+    SecretName, SecretRef, WorkflowName,
 };
 
 /// The one field of a secret.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use keyhatch::egress::EgressTable;
 use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::connection_service_client::ConnectionServiceClient;
 use keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient;
@@ -16,6 +17,7 @@ use tonic_types::StatusExt as _;
 use crate::harness::{
     TestBroker, TestStep, bytes, connection_document, open_request, request, resolver,
 };
+use crate::mint::upstream::{Upstream, token};
 
 const ROUNDS: u64 = 20;
 const OPERATIONS: u64 = 5_000;
@@ -23,8 +25,11 @@ const STEPS: usize = 6;
 const MOST_LEASES: usize = 5;
 const DEFAULT_TTL: i64 = 3_600_000;
 const SERVER_MAXIMUM: i64 = 7_200_000;
-/// The maximum of each connection. The second has no maximum.
-const MAXIMA: [Option<i64>; 3] = [Some(1_800_000), None, Some(5_400_000)];
+/// The maximum of each connection. The second has no maximum. The last is minted.
+const MAXIMA: [Option<i64>; 4] = [Some(1_800_000), None, Some(5_400_000), None];
+const MINTED: usize = 3;
+/// How long what is minted lasts, in seconds: longer than the clock moves while the upstream answers.
+const MINTED_LIFE: i64 = 5_000;
 /// The requested lengths, in seconds.
 const TTLS: [Option<i64>; 4] = [None, Some(60), Some(2_000), Some(100_000)];
 const STEP_TTLS: [i64; 3] = [600, 3_600, 21_600];
@@ -53,6 +58,8 @@ struct ModelLease {
     issued: i64,
     until: i64,
     limit: pb::TtlLimit,
+    /// The number of the minted credential, and its end.
+    minted: Option<(usize, i64)>,
 }
 
 struct ModelStep {
@@ -79,6 +86,11 @@ struct World {
     steps: [Option<ModelStep>; STEPS],
     attempts: [i32; STEPS],
     dice: Dice,
+    upstream: Upstream,
+    /// The ends of the minted credentials that were seen.
+    ends: HashMap<usize, i64>,
+    /// What was minted up to here is forgotten: the broker was restarted, or the root changed.
+    forgotten: usize,
 }
 
 impl ModelStep {
@@ -106,13 +118,38 @@ fn least(ends: &[(i64, pb::TtlLimit)]) -> (i64, pb::TtlLimit) {
 }
 
 /// The end of a lease from now, and its reason. A later bound counts only if it is earlier.
-fn terms(now: i64, connection: usize, ttl: Option<i64>, end: i64) -> (i64, pb::TtlLimit) {
+fn terms(
+    now: i64,
+    connection: usize,
+    ttl: Option<i64>,
+    end: i64,
+    minted: Option<(usize, i64)>,
+) -> (i64, pb::TtlLimit) {
     least(&[
         (now + ttl.map_or(DEFAULT_TTL, |ttl| ttl * 1000), pb::TtlLimit::None),
         (now + MAXIMA[connection].unwrap_or(i64::MAX / 2), pb::TtlLimit::Connection),
         (now + SERVER_MAXIMUM, pb::TtlLimit::Server),
         (end, pb::TtlLimit::Step),
+        (minted.map_or(i64::MAX, |(_, end)| end), pb::TtlLimit::Upstream),
     ])
+}
+
+fn name(connection: usize) -> String {
+    let integration = if connection == MINTED { "oauth2" } else { "aws" };
+    format!("{integration}/c{connection}")
+}
+
+fn field(connection: usize) -> &'static str {
+    if connection == MINTED { "access_token" } else { "secret_access_key" }
+}
+
+/// The number of the minted credential in an answer, and its end.
+fn minted_in(answer: &pb::ResolveResponse, connection: usize) -> Option<(usize, i64)> {
+    let end = answer.lease.as_ref().unwrap().credential_expire_time;
+    assert_eq!(end.is_some(), connection == MINTED);
+    let token = std::str::from_utf8(&answer.fields[field(connection)]).unwrap();
+    let number = token.strip_prefix("minted-").and_then(|number| number.parse().ok());
+    Some((number?, millis(end)))
 }
 
 fn millis(time: Option<prost_types::Timestamp>) -> i64 {
@@ -151,12 +188,22 @@ impl World {
             max_lease_seconds: 7_200,
             ..Limits::default()
         };
-        let broker = TestBroker::start_with(limits);
+        let upstream = Upstream::start();
+        upstream.answers(|n| token(n, MINTED_LIFE.unsigned_abs()));
+        let mut broker = TestBroker::start_with(limits);
+        let egress = EgressTable { allow: vec![upstream.url("")], ..EgressTable::default() };
+        broker.config.egress = egress.rules().unwrap_or_else(|error| panic!("{error}"));
+        broker.restart();
         let operator = broker.operator();
+        let url = upstream.url("/token");
         for (number, most) in MAXIMA.iter().enumerate() {
+            let fields: &[_] = match number {
+                MINTED => &[("token_url", &*url), ("client_id", "me"), ("client_secret", "v1")],
+                _ => &[("access_key_id", "A"), ("secret_access_key", "v1")],
+            };
             let connection = pb::Connection {
-                name: format!("connections/aws/c{number}"),
-                fields: bytes(&[("access_key_id", "A"), ("secret_access_key", "v1")]),
+                name: format!("connections/{}", name(number)),
+                fields: bytes(fields),
                 access: resolver(&["workflow:w"]),
                 max_ttl: seconds(most.map(|millis| millis / 1000)),
                 ..Default::default()
@@ -174,6 +221,9 @@ impl World {
             steps: std::array::from_fn(|_| None),
             attempts: [0; STEPS],
             // Small seeds would give similar first numbers.
+            upstream,
+            ends: HashMap::new(),
+            forgotten: 0,
             dice: Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1),
             broker,
         }
@@ -229,7 +279,7 @@ impl World {
         let ttl = self.dice.one_of(&TTLS);
         let asked = pb::ResolveRequest {
             ttl: seconds(ttl),
-            ..request(&format!("aws/c{connection}#secret_access_key"))
+            ..request(&format!("{}#{}", name(connection), field(connection)))
         };
         let outcome = self.as_step(number, |mut client| {
             let asked = asked.clone();
@@ -241,20 +291,30 @@ impl World {
         if !is_allowed {
             return assert_eq!(word(&outcome), "RESOLVE_DENIED");
         }
-        let (until, limit) = terms(now, connection, ttl, step.until);
+        let told = outcome.as_ref().ok().and_then(|answer| minted_in(answer, connection));
+        let (until, limit) = terms(now, connection, ttl, step.until, told);
         let latest = step.latest.get(&(connection, ttl));
         let again =
             latest.map(|name| (name.clone(), step.leases[name].clone())).filter(|(_, lease)| {
                 let is_fresh = now < lease.issued + (lease.until - lease.issued) * 2 / 3;
-                lease.version == version && is_fresh && lease.until <= until
+                // A refusal does not tell which credential there is.
+                let is_on = outcome.is_err() || lease.minted == told;
+                lease.version == version && is_fresh && lease.until <= until && is_on
             });
-        if again.is_none() && step.leases.len() >= MOST_LEASES {
+        let is_full = step.leases.len() >= MOST_LEASES;
+        if is_full && (again.is_none() || (connection == MINTED && outcome.is_err())) {
             return assert_eq!(word(&outcome), "TOO_MANY_LEASES");
         }
         let answer = outcome.unwrap();
-        let lease = answer.lease.unwrap();
         assert_eq!(answer.version, version);
-        assert_eq!(answer.fields["secret_access_key"], format!("v{version}").as_bytes());
+        let lease = answer.lease.unwrap();
+        match told {
+            None => assert_eq!(answer.fields[field(connection)], format!("v{version}").as_bytes()),
+            Some((number, end)) => {
+                assert!(self.forgotten < number && now < end && end <= now + MINTED_LIFE * 1000);
+                assert_eq!(*self.ends.entry(number).or_insert(end), end);
+            }
+        }
         let told = ModelLease {
             connection,
             ttl,
@@ -262,6 +322,7 @@ impl World {
             issued: millis(lease.issue_time),
             until: millis(lease.expire_time),
             limit: lease.ttl_limited_by(),
+            minted: told,
         };
         match again {
             Some((name, expected)) => assert_eq!((lease.name, told), (name, expected)),
@@ -306,6 +367,7 @@ impl World {
             (lease.issued + SERVER_MAXIMUM, pb::TtlLimit::Server),
             (step.until, pb::TtlLimit::Step),
             (lease.issued + most, pb::TtlLimit::Connection),
+            (lease.minted.map_or(i64::MAX, |(_, end)| end), pb::TtlLimit::Upstream),
         ]);
         if until > lease.until {
             (lease.until, lease.limit) = (until, limit);
@@ -316,6 +378,7 @@ impl World {
             (lease.until, lease.limit)
         );
         let end = (lease.issued + most.min(SERVER_MAXIMUM)).min(step.until);
+        let end = lease.minted.map_or(end, |(_, of_credential)| end.min(of_credential));
         assert_eq!(renewed.renewable, lease.until < end);
     }
 
@@ -422,9 +485,12 @@ impl World {
         let connection = self.dice.roll(MAXIMA.len());
         self.connections[connection].version += 1;
         let value = format!("v{}", self.connections[connection].version);
-        let fields = [("secret_access_key", value.as_str())];
-        let document = connection_document(&format!("aws/c{connection}"), &fields, vec![]);
+        let field = if connection == MINTED { "client_secret" } else { "secret_access_key" };
+        let document = connection_document(&name(connection), &[(field, &*value)], vec![]);
         self.broker.apply(vec![document]).unwrap();
+        if connection == MINTED {
+            self.forgotten = self.upstream.calls();
+        }
     }
 
     fn change_access(&mut self) {
@@ -432,7 +498,7 @@ impl World {
         let is_allowed = !self.connections[connection].is_allowed;
         self.connections[connection].is_allowed = is_allowed;
         let access = resolver(&[if is_allowed { "workflow:w" } else { "workflow:other" }]);
-        let document = connection_document(&format!("aws/c{connection}"), &[], access);
+        let document = connection_document(&name(connection), &[], access);
         self.broker.apply(vec![document]).unwrap();
         for step in self.steps.iter_mut().flatten() {
             step.remove_where(|lease| !is_allowed && lease.connection == connection);
@@ -463,6 +529,7 @@ impl World {
     /// A restart loses nothing, and no ended lease comes back.
     fn restart(&mut self) {
         self.broker.restart();
+        self.forgotten = self.upstream.calls();
         let open = self.steps.iter().flatten();
         let (steps, leases) =
             open.fold((0, 0), |(steps, leases), step| (steps + 1, leases + step.leases.len()));

@@ -7,6 +7,7 @@ mod changes;
 mod flows;
 mod processes;
 mod sources;
+mod stories;
 mod token_servers;
 mod trial;
 pub mod upstream;
