@@ -8,7 +8,9 @@ use super::open_step::LiveOpening;
 use super::remembered::Remembered;
 use super::requests::{DoneRequest, RequestNote, RequestTable};
 use super::usage::Usage;
-use crate::journal::event::{Announced, Attempt, Checkpoint, Event, FORMAT, RenewalOutcome};
+use crate::journal::event::{
+    Announced, Attempt, Checkpoint, Event, FORMAT, RenewalOutcome, ResolveLine,
+};
 use crate::lease::{LeaseTable, Terms};
 use crate::model::{Formats, Id, IdMap, Opening, PinnedCertificate, RequestId, StepKey, Timestamp};
 
@@ -158,25 +160,16 @@ impl Live {
             Event::LeaseRevoked { lease, .. } => {
                 self.leases.remove(*lease);
             }
-            Event::MintFailed(line) => self.mints.take_failed(line, &mut self.leases),
-            Event::MintJoined(line) | Event::Minted(line) => {
-                self.mints.take_made(line, &mut self.leases);
+            Event::MintFailed(_) | Event::MintJoined(_) | Event::Minted(_) | Event::Minting(_) => {
+                self.mints.apply(event, &mut self.leases);
             }
-            Event::Minting(line) => self.mints.begin(line),
             Event::Opened(opening) => self.open(opening),
             Event::QuarantineEnded { .. } => self.is_quarantined = false,
             Event::Restored { .. } => {
                 self.close_all();
                 self.is_quarantined = true;
             }
-            Event::Resolve(line) => {
-                if let Some(ended) = line.ended_lease() {
-                    self.leases.remove(ended);
-                }
-                if let Some(lease) = line.new_lease() {
-                    self.leases.insert(lease);
-                }
-            }
+            Event::Resolve(line) => self.take_decision(line),
             Event::Abandoned { batch } => {
                 self.abandoned = *batch;
                 self.announced.retain(|announced| announced.batch != *batch);
@@ -193,6 +186,15 @@ impl Live {
             | Event::Stopped
             | Event::Tested(_)
             | Event::Torn { .. } => {}
+        }
+    }
+
+    fn take_decision(&mut self, line: &ResolveLine) {
+        if let Some(ended) = line.ended_lease() {
+            self.leases.remove(ended);
+        }
+        if let Some(lease) = line.new_lease() {
+            self.leases.insert(lease);
         }
     }
 

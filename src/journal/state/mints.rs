@@ -1,7 +1,7 @@
 //! The mints that are under way: begun, and neither made nor failed.
 
-use crate::journal::event::{MintFailedLine, MintedLine, MintingLine};
-use crate::lease::LeaseTable;
+use crate::journal::event::{Event, MintFailedLine, MintedLine, MintingLine};
+use crate::lease::{Lease, LeaseTable};
 use crate::model::{Id, IdMap};
 
 /// The mints that are under way.
@@ -23,25 +23,31 @@ impl Mints {
         self.0.values()
     }
 
-    pub(super) fn begin(&mut self, line: &MintingLine) {
-        self.0.insert(line.mint, line.clone());
+    /// Applies the line of a mint.
+    pub(super) fn apply(&mut self, event: &Event, leases: &mut LeaseTable) {
+        match event {
+            Event::MintFailed(line) => self.take_failed(line, leases),
+            Event::MintJoined(line) | Event::Minted(line) => self.take_made(line, leases),
+            Event::Minting(line) => drop(self.0.insert(line.mint, MintingLine::clone(line))),
+            _ => {}
+        }
     }
 
     /// Takes in what the upstream has made. Only a lease that awaits it changes: a mint that replaces a credential
     /// before its end leaves the lease on that credential as it is.
-    pub(super) fn take_made(&mut self, line: &MintedLine, leases: &mut LeaseTable) {
+    fn take_made(&mut self, line: &MintedLine, leases: &mut LeaseTable) {
         self.0.remove(&line.credential.mint);
-        if leases.find(line.lease).is_some_and(crate::lease::Lease::is_awaited) {
+        if leases.find(line.lease).is_some_and(Lease::is_awaited) {
             leases.bind(line.lease, &line.credential);
         }
     }
 
     /// Takes in that nothing was made.
-    pub(super) fn take_failed(&mut self, line: &MintFailedLine, leases: &mut LeaseTable) {
+    fn take_failed(&mut self, line: &MintFailedLine, leases: &mut LeaseTable) {
         if let Some(mint) = line.mint {
             self.0.remove(&mint);
         }
-        if leases.find(line.lease).is_some_and(crate::lease::Lease::is_awaited) {
+        if leases.find(line.lease).is_some_and(Lease::is_awaited) {
             leases.remove(line.lease);
         }
     }

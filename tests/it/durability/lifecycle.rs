@@ -17,7 +17,7 @@ use tonic_types::StatusExt as _;
 use crate::harness::{
     TestBroker, TestStep, bytes, connection_document, open_request, request, resolver,
 };
-use crate::mint::upstream::{Upstream, token};
+use crate::mint::upstream::{Scripted, token};
 
 const ROUNDS: u64 = 20;
 const OPERATIONS: u64 = 5_000;
@@ -86,7 +86,7 @@ struct World {
     steps: [Option<ModelStep>; STEPS],
     attempts: [i32; STEPS],
     dice: Dice,
-    upstream: Upstream,
+    upstream: Scripted,
     /// The ends of the minted credentials that were seen.
     ends: HashMap<usize, i64>,
     /// What was minted up to here is forgotten: the broker was restarted, or the root changed.
@@ -188,7 +188,7 @@ impl World {
             max_lease_seconds: 7_200,
             ..Limits::default()
         };
-        let upstream = Upstream::start();
+        let upstream = Scripted::start();
         upstream.answers(|n| token(n, MINTED_LIFE.unsigned_abs()));
         let mut broker = TestBroker::start_with(limits);
         let egress = EgressTable { allow: vec![upstream.url("")], ..EgressTable::default() };
