@@ -21,7 +21,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::access::{Bindings, Role, Scope};
-use crate::integration::{self, Integration};
+use crate::integration::{self, CredentialKind, Integration, find_field};
 use crate::model::{
     CompactMap, ConnectionName, ConnectionRef, ExecutorName, FieldName, GroupName, Id, Identifiers,
     IntegrationName, KindName, Labels, OperatorName, PinnedCertificate, Release, SecretName,
@@ -106,7 +106,7 @@ pub struct ConnectionMetadata {
 pub struct FieldMetadata {
     /// True if the value is write-only. Fixed when the value was written.
     pub sensitive: bool,
-    /// True if the value is a destination of the credential. Fixed when the value was written.
+    /// True if the value is a destination of the credential. Fixed when the value was written: see [`Self::is_destination`].
     pub destination: bool,
     /// The length of the value, in bytes.
     pub bytes: usize,
@@ -126,6 +126,15 @@ pub struct FieldMetadata {
     pub update_time: Timestamp,
     /// The principal that wrote it.
     pub updated_by: String,
+}
+
+impl FieldMetadata {
+    /// True if the value counts as a destination: by the rule when it was written, or by its kind's rule now. A kind may have
+    /// become stricter since.
+    pub fn is_destination(&self, name: &FieldName, kind: Option<&CredentialKind>) -> bool {
+        let rule = || kind.and_then(|kind| find_field(kind, name.as_str()));
+        self.destination || rule().is_some_and(|rule| rule.destination)
+    }
 }
 
 impl ConnectionMetadata {

@@ -49,7 +49,12 @@ impl Differences {
             ResourceName::Connection(name) => {
                 let before = old.connection(name).map(|one| &one.metadata);
                 let after = new.connection(name);
-                after.map(|after| of_connections(before, &after.metadata)).unwrap_or_default()
+                let of = |metadata: &ConnectionMetadata| {
+                    let integration = new.integration(&metadata.integration);
+                    let kind = integration.and_then(|one| one.kind(metadata.kind.as_str()));
+                    of_connections(before, metadata, kind)
+                };
+                after.map(|after| of(&after.metadata)).unwrap_or_default()
             }
             ResourceName::Group(name) => {
                 let after = new.group(name);
@@ -75,12 +80,16 @@ impl Differences {
     }
 }
 
-fn of_connections(old: Option<&ConnectionMetadata>, new: &ConnectionMetadata) -> Differences {
+fn of_connections(
+    old: Option<&ConnectionMetadata>,
+    new: &ConnectionMetadata,
+    rules: Option<&CredentialKind>,
+) -> Differences {
     let kind = of_texts("kind", old.map(|old| &old.kind), Some(&new.kind));
     // Of a new connection that is never minted there is nothing to say.
     let after = Some(&new.release).filter(|_| old.is_some() || new.is_mintable());
     let release = of_texts("release", old.map(|old| &old.release), after);
-    let safety = kind.into_iter().chain(release).chain(of_fields(old, new, true)).collect();
+    let safety = kind.into_iter().chain(release).chain(of_fields(old, new, rules, true)).collect();
     let mut found = Vec::new();
     let (is_disabled, is_default) = match old {
         Some(old) => (old.disabled, old.is_default),
@@ -97,7 +106,7 @@ fn of_connections(old: Option<&ConnectionMetadata>, new: &ConnectionMetadata) ->
     found.extend(of_maps("tags", &before, &tags(&new.tags)));
     let before = old.map(|old| old.labels.clone()).unwrap_or_default();
     found.extend(of_maps("labels", before.as_map(), new.labels.as_map()));
-    found.extend(of_fields(old, new, false));
+    found.extend(of_fields(old, new, rules, false));
     let access = of_access(old.map(|old| &old.access), &new.access);
     Differences { access, safety, others: found, untold: 0 }
 }
@@ -106,6 +115,7 @@ fn of_connections(old: Option<&ConnectionMetadata>, new: &ConnectionMetadata) ->
 fn of_fields(
     old: Option<&ConnectionMetadata>,
     new: &ConnectionMetadata,
+    rules: Option<&CredentialKind>,
     destinations: bool,
 ) -> Vec<Difference> {
     let of_old = |name| old.and_then(|old| old.fields.get(name));
@@ -114,7 +124,8 @@ fn of_fields(
     let differs = names.into_iter().filter_map(|name| {
         let (before, after) = (of_old(name), new.fields.get(name));
         let rule = |field: &FieldMetadata| (field.fingerprint, field.sensitive, field.destination);
-        let is_destination = before.into_iter().chain(after).any(|field| field.destination);
+        let mut either = before.into_iter().chain(after);
+        let is_destination = either.any(|field| field.is_destination(name, rules));
         if is_destination != destinations || before.map(rule) == after.map(rule) {
             return None;
         }

@@ -15,7 +15,7 @@ use super::draft::Draft;
 use super::writer::{Job, PendingChange};
 use crate::access::{Principal, Role};
 use crate::broker::error::Error;
-use crate::catalog::{Catalog, Resource, load};
+use crate::catalog::{Catalog, Connection, Resource, load};
 use crate::journal::RequestTable;
 use crate::model::{
     ConnectionRef, Id, Identifiers, ResourceName, SecretRef, Tags, Timestamp, Value,
@@ -168,6 +168,37 @@ fn a_batch_folds_to_the_catalogue_of_its_draft() {
         .unwrap();
     world.commit(draft);
     assert_eq!(world.catalog.connection_count(), 2);
+}
+
+#[test]
+fn a_field_that_became_a_destination_needs_the_secrets() {
+    let mut world = World::new();
+    let name: ConnectionRef = "oauth2/a".parse().unwrap();
+    let document = |fields: &[(&str, &str)], removed: &[&str]| {
+        let value =
+            |(name, value): &(&str, &str)| ((*name).to_owned(), Value::new((*value).into()));
+        Document::Connection(ConnectionDocument {
+            fields: Patch::Merge(fields.iter().map(value).collect()),
+            removed: removed.iter().map(|name| (*name).to_owned()).collect(),
+            ..ConnectionDocument::new(name.clone())
+        })
+    };
+    let url = ("token_url", "https://auth.example.com/token");
+    let client = [url, ("client_id", "deploy"), ("client_secret", "canary"), ("scopes", "read")];
+    world.apply(&[document(&client, &[])]);
+    // A record of a version in which scopes were no destination.
+    let mut draft = world.draft();
+    let mut old = Connection::clone(draft.catalog().connection(&name).unwrap());
+    let scopes = old.metadata.fields.iter_mut().find(|(name, _)| name.as_str() == "scopes");
+    scopes.unwrap().1.destination = false;
+    draft.put(Resource::Connection(Arc::new(old)));
+    world.commit(draft);
+    for moved in [document(&[], &["scopes"]), document(&[("scopes", "write")], &[])] {
+        let mut draft = world.draft();
+        let refused = draft.attempt(true, |draft| apply_all(draft, &admin(), &[moved]));
+        assert!(matches!(refused.err().unwrap(), Error::SecretsRequired { .. }));
+    }
+    world.apply(&[document(&[("client_secret", "canary")], &["scopes"])]);
 }
 
 #[test]

@@ -96,12 +96,14 @@ impl FieldChanges {
     /// again counts, even if it is equal.
     pub(super) fn check_destinations(
         &self,
+        kind: &CredentialKind,
         old: &Connection,
         resource: &ResourceName,
     ) -> Result<(), Error> {
         let fields = &old.metadata.fields;
-        let was_destination =
-            |name: &FieldName| fields.get(name).is_some_and(|old| old.destination);
+        let was_destination = |name: &FieldName| {
+            fields.get(name).is_some_and(|old| old.is_destination(name, Some(kind)))
+        };
         let changed = self.changed.iter();
         let moved = changed
             .filter(|(name, (field, _))| field.destination || was_destination(name))
@@ -109,7 +111,7 @@ impl FieldChanges {
             .chain(self.removed.iter().filter(|name| was_destination(name)))
             // A sensitive destination counts even if it is equal: the answer would reveal its value.
             .chain(self.given.iter().filter(|name| {
-                fields.get(*name).is_some_and(|old| old.destination && old.sensitive)
+                was_destination(name) && fields.get(*name).is_some_and(|old| old.sensitive)
             }))
             .map(FieldName::as_str);
         let is_loosened =

@@ -129,7 +129,7 @@ pub(crate) fn update(
     let mut metadata = old.metadata.clone();
     metadata.release = document.release.unwrap_or(metadata.release);
     let changes = FieldChanges::find(draft, kind, old, document, metadata.release)?;
-    changes.check_destinations(old, &resource)?;
+    changes.check_destinations(kind, old, &resource)?;
 
     metadata.access = document.access.bindings(&metadata.access)?;
     metadata.tags = match &document.tags {
