@@ -109,8 +109,9 @@ mod tests {
                     assert!(field.pattern().is_ok(), "{}: {}", integration.name, field.name);
                     // A part that can be read would reveal whether a sensitive whole has changed.
                     let whole = field.part_of.as_deref().map(|whole| find_field(kind, whole));
-                    let is_part =
-                        whole.is_none_or(|whole| whole.is_some_and(|rule| !rule.sensitive));
+                    let is_part = whole.is_none_or(|whole| {
+                        whole.is_some_and(|rule| !rule.sensitive || field.sensitive)
+                    });
                     assert!(is_part && !(whole.is_some() && field.required), "{}", field.name);
                     let needed = field.with.as_ref().into_iter().chain(&kind.roots);
                     for needed in needed {
