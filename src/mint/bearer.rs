@@ -104,11 +104,11 @@ pub fn bearer(
         ));
     }
     let lives = parsed.expires_in.map(Seconds::read).transpose()?;
-    let told = lives.map(|lives| clock::end(now.after(lives), None, now, asked)).transpose()?;
+    let end = |lives: Duration| clock::end(now.after(lives), None, now, asked);
     Ok(Bearer {
         token: parsed.access_token.into_owned(),
         token_type: parsed.token_type.into_owned(),
-        expire_time: told.or(asked.map(|asked| now.after(asked))),
+        expire_time: lives.or(asked).map(end).transpose()?,
         upstream_request: request_number(reply, numbers),
     })
 }

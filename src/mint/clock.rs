@@ -9,13 +9,17 @@ use super::failure::Failure;
 /// Clocks that differ by less are taken for equal: `Date` is in whole seconds, and a reply takes time.
 const TOLERANCE: Duration = Duration::from_secs(60);
 
+/// The longest that a credential counts as living, whatever its upstream tells.
+pub const MAX_LIFE: Duration = Duration::from_secs(24 * 3600);
+
 /// The upstream's clock if it differs from ours; `None` if the clocks agree, or the upstream tells no time.
 pub fn differing(theirs: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
     theirs.filter(|theirs| theirs.since(now).max(now.since(*theirs)) > TOLERANCE)
 }
 
 /// The end that an upstream tells, by our clock: if `theirs` shows that the clocks differ, what counts is how long the
-/// credential lives. It is never later than was `asked`, so that no lease is longer than the connection says.
+/// credential lives. It is never later than was `asked`, so that no lease is longer than the connection says, nor than
+/// [`MAX_LIFE`], so that a wrong end does not keep a credential for years.
 ///
 /// # Errors
 /// If the credential has ended already.
@@ -31,7 +35,8 @@ pub fn end(
             "the upstream made a credential that has ended already; compare this machine's clock with the upstream's",
         ));
     }
-    Ok(asked.map_or(told, |asked| told.min(now.after(asked))))
+    let longest = asked.map_or(MAX_LIFE, |asked| asked.min(MAX_LIFE));
+    Ok(told.min(now.after(longest)))
 }
 
 #[cfg(test)]
@@ -40,6 +45,15 @@ mod tests {
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_seconds(seconds)
+    }
+
+    #[test]
+    fn no_credential_counts_as_longer_than_a_day() {
+        let (day, years) = (24 * 3600, 999_999_999);
+        assert_eq!(end(at(1000 + years), None, at(1000), None).unwrap(), at(1000 + day));
+        let asked = Some(Duration::from_secs(2 * 24 * 3600));
+        assert_eq!(end(at(1000 + years), None, at(1000), asked).unwrap(), at(1000 + day));
+        assert_eq!(end(at(1000 + day - 1), None, at(1000), asked).unwrap(), at(999 + day));
     }
 
     #[test]

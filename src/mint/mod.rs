@@ -42,7 +42,7 @@ pub struct Minted {
     /// What a step gets, by the names of the kind's minted fields.
     pub fields: Fields,
     /// Its end by this machine's clock, if the upstream tells it: later than now, and no later than the connection's
-    /// `mint_seconds`.
+    /// `mint_seconds` and 24 hours.
     pub expire_time: Option<Timestamp>,
     /// Its name in the upstream's audit log, which is no secret: an access key ID, a token's hash.
     pub handle: Option<String>,
