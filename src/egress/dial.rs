@@ -30,30 +30,39 @@ impl Dialler {
         Self { rules, resolver }
     }
 
-    /// Connects to a destination.
+    /// The addresses to dial for a destination: its own, or the proxy's. None of them is checked yet.
     ///
     /// # Errors
-    /// If the rules deny it, or it cannot be reached.
-    pub(super) async fn dial(
+    /// If the rules deny its name, or the name has no address.
+    pub(super) async fn look_up(
         &self,
         destination: &Destination,
-        is_private_denied: bool,
-    ) -> Result<TcpStream, EgressError> {
-        let at = &destination.at;
-        self.rules.check_name(destination).map_err(|denial| denied(at, denial))?;
-        if let Some(proxy) = self.rules.proxy_for(destination) {
-            let stream = connect_first(self.addresses(proxy).await?, proxy, |_| Ok(())).await?;
-            return through_proxy(stream, proxy, at).await;
-        }
-        let check = |address| self.check(destination, address, is_private_denied);
-        connect_first(self.addresses(at).await?, at, check).await
-    }
-
-    async fn addresses(&self, at: &HostAndPort) -> Result<Vec<IpAddr>, EgressError> {
+    ) -> Result<Vec<IpAddr>, EgressError> {
+        self.rules.check_name(destination).map_err(|denial| denied(&destination.at, denial))?;
+        let at = self.rules.proxy_for(destination).unwrap_or(&destination.at);
         match &at.host {
             Host::Address(address) => Ok(vec![*address]),
             Host::Name(name) => self.resolver.look_up(name, at).await,
         }
+    }
+
+    /// Connects to a destination at one of the addresses that were looked up for it.
+    ///
+    /// # Errors
+    /// If the rules deny the addresses, or none can be reached.
+    pub(super) async fn dial(
+        &self,
+        destination: &Destination,
+        addresses: Vec<IpAddr>,
+        is_private_denied: bool,
+    ) -> Result<TcpStream, EgressError> {
+        let at = &destination.at;
+        if let Some(proxy) = self.rules.proxy_for(destination) {
+            let stream = connect_first(addresses, proxy, |_| Ok(())).await?;
+            return through_proxy(stream, proxy, at).await;
+        }
+        let check = |address| self.check(destination, address, is_private_denied);
+        connect_first(addresses, at, check).await
     }
 
     /// Decides about an address, with the addresses that this host has now.

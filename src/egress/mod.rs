@@ -36,7 +36,7 @@ use self::dial::Dialler;
 use self::names::Resolver;
 use self::tls::Tls;
 
-/// How long a connection to an upstream may take: look-up, dial and TLS.
+/// How long a connection to an upstream may take once its name is looked up: dial and TLS.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a whole exchange may take.
 pub const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(7);
@@ -63,8 +63,9 @@ impl Egress {
         let message = exchange::message(method, &destination, path, headers, body)?;
         let at = &destination.at;
         let exchange = async {
+            let addresses = self.dialler.look_up(&destination).await?;
             let connecting = async {
-                let stream = self.dialler.dial(&destination, is_private_denied).await?;
+                let stream = self.dialler.dial(&destination, addresses, is_private_denied).await?;
                 match destination.is_plain {
                     true => Ok(tls::Stream::Plain(stream)),
                     false => self.tls.connect(stream, at, ca_certificate.as_deref()).await,

@@ -22,8 +22,10 @@ pub(super) enum Answer {
     NoName,
 }
 
-/// Why there is no answer.
+/// Why there is no address.
 pub(super) enum Failure {
+    /// The servers know none.
+    NoAddress,
     /// Each server that answered says that it cannot.
     Refused,
     /// No server answered.

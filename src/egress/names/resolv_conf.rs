@@ -8,7 +8,7 @@ const MAX_SERVERS: usize = 3;
 const MAX_SEARCH: usize = 6;
 const MAX_NDOTS: usize = 15;
 const MAX_ATTEMPTS: u32 = 5;
-/// The longest that one server is waited for. A connection has two seconds altogether, so that the file's five seconds would
+/// The longest that one server is waited for. A look-up has two seconds altogether, so that the file's five seconds would
 /// never leave a second server any.
 const MAX_WAIT: Duration = Duration::from_millis(500);
 

@@ -218,6 +218,25 @@ async fn domains_are_searched_until_a_name_has_an_address() {
 }
 
 #[tokio::test]
+async fn a_silent_zone_leaves_others_their_places() {
+    let server = NameServer::start(|name, _| match name {
+        "silent.example" => Script::Silent,
+        _ => Script::Says(vec!["192.0.2.1"]),
+    })
+    .await;
+    let (resolver, port) = (server.resolver(), 443);
+    let at = HostAndPort { host: "silent.example".parse().unwrap(), port };
+    let silent = (0..2 * LOOK_UPS).map(|_| resolver.look_up("silent.example", &at));
+    let silent = futures_util::future::select_all(silent.map(Box::pin));
+    tokio::select! {
+        biased;
+        _ = silent => panic!("the other name waits for the silent zone"),
+        found = resolver.look_up("a.example", &at) => assert_eq!(found.unwrap().len(), 1),
+    }
+    assert_eq!(server.asked(), 4, "each name is asked for once, by both families");
+}
+
+#[tokio::test]
 async fn a_server_that_fails_is_passed_over() {
     // Nobody listens at the first address.
     let server = NameServer::start(|_, count| match count {
