@@ -17,6 +17,14 @@ pub(super) struct Awaited {
     was_given_up: bool,
 }
 
+/// The same, without the wait.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Awaits {
+    Nothing,
+    Delivery,
+    Next,
+}
+
 #[derive(Default)]
 enum State {
     /// Nothing.
@@ -41,9 +49,13 @@ impl Awaited {
         self.state = State::Next(Box::pin(ticket.landing()));
     }
 
-    /// True if it awaits nothing.
-    pub(super) fn is_nothing(&self) -> bool {
-        matches!(self.state, State::Nothing)
+    /// Which of them it awaits.
+    pub(super) fn what(&self) -> Awaits {
+        match self.state {
+            State::Nothing => Awaits::Nothing,
+            State::Delivery(..) | State::Landed(..) => Awaits::Delivery,
+            State::Next(_) => Awaits::Next,
+        }
     }
 
     /// True if it awaits the credential of this decision.

@@ -25,8 +25,8 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::authorize::Refusal;
 use super::minted::Answer;
-use super::upstream::Awaited;
-use super::watcher_state::{Delivery, WatcherState};
+use super::upstream::{Awaited, Awaits};
+use super::watcher_state::{Delivery, LONGEST_SLEEP, PATIENCE, WatcherState};
 use super::{Authorization, ResolveRequest, Room, check_form, lines_of};
 use crate::broker::Broker;
 use crate::broker::error::Error;
@@ -34,11 +34,6 @@ use crate::broker::steps::session::StepSession;
 use crate::journal::NotAccepted;
 use crate::model::limits::MAX_WATCHES;
 use crate::model::{Id, Reference, Timestamp};
-
-/// The longest that a Watch sleeps without checking the clock.
-const LONGEST_SLEEP: Duration = Duration::from_secs(30);
-/// How long a Watch that is behind and lacks room or rate waits until it tries again.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 /// One Watch of a step: the end that its stream reads from.
 pub struct Watch {
@@ -213,23 +208,9 @@ impl Watcher {
         let mut state = self.state.lock();
         self.item(broker, &mut state, now, must_look, awaited, room).ok_or_else(|| {
             state.sleeper.get_or_insert_with(|| waker.clone()).clone_from(waker);
-            AsleepFor(self.sleep(&state, awaited, now))
+            let end = self.certificate_end.min(self.session.opening.record().expire_time);
+            AsleepFor(state.sleep(awaited.what(), end, now))
         })
-    }
-
-    /// How long the stream may sleep: until the next moment at which something is due, or its end.
-    fn sleep(&self, state: &WatcherState, awaited: &Awaited, now: Timestamp) -> Duration {
-        let shortest = Duration::from_millis(1);
-        let end = self.certificate_end.min(self.session.opening.record().expire_time);
-        // Nothing is done before there is room, whatever is due.
-        if state.is_behind {
-            return end.since(now).clamp(shortest, PATIENCE);
-        }
-        let due = state.last.as_ref().map(|last| last.due);
-        let refresh = state.retry.or(state.last.as_ref().and_then(|last| last.refresh));
-        let refresh = refresh.filter(|_| awaited.is_nothing());
-        let next = [due, refresh].into_iter().flatten().fold(end, Timestamp::min);
-        next.since(now).clamp(shortest, LONGEST_SLEEP)
     }
 
     /// The item that the stream sends now, if any.
@@ -327,7 +308,7 @@ impl Watcher {
     ) {
         let (grant, Some(last)) = (decided.outcome, &state.last) else { return };
         let grant = match grant {
-            Ok(grant) if awaited.is_nothing() => grant,
+            Ok(grant) if awaited.what() == Awaits::Nothing => grant,
             Err(Refusal::Upstream { wait, .. }) => {
                 state.retry = Some(now.after(wait));
                 return;

@@ -1,12 +1,20 @@
 //! The progress of a Watch: what was delivered, what waits in its mailbox, and when to look again.
 
 use std::task::Waker;
+use std::time::Duration;
 
 use super::request::Resolved;
+use super::upstream::Awaits;
 use crate::broker::error::Error;
 use crate::journal::DecisionId;
 use crate::lease::Edition;
 use crate::model::{Id, ResourceName, Timestamp};
+
+/// The longest that a Watch sleeps without checking the clock.
+pub(super) const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+/// How long a Watch that is behind and lacks room or rate waits until it tries again.
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
+const SHORTEST_SLEEP: Duration = Duration::from_millis(1);
 
 /// One delivery of a Watch.
 pub struct Delivery {
@@ -92,6 +100,24 @@ impl WatcherState {
         self.last.as_ref().is_some_and(|last| now < last.end)
     }
 
+    /// How long the stream may sleep: until the next moment at which something is due, or `end`.
+    pub(super) fn sleep(&self, awaits: Awaits, end: Timestamp, now: Timestamp) -> Duration {
+        // Nothing is done before there is room, whatever is due.
+        if self.is_behind {
+            return end.since(now).clamp(SHORTEST_SLEEP, PATIENCE);
+        }
+        let last = self.last.as_ref().filter(|_| awaits != Awaits::Delivery);
+        let due = last.map(|last| match self.retry {
+            // It is overdue because the upstream fails. The step keeps what it has until the upstream is asked again.
+            Some(_) if last.due <= now => last.end,
+            _ => last.due,
+        });
+        let refresh = self.retry.or(last.and_then(|last| last.refresh));
+        let refresh = refresh.filter(|_| awaits == Awaits::Nothing);
+        let next = [due, refresh].into_iter().flatten().fold(end, Timestamp::min);
+        next.since(now).clamp(SHORTEST_SLEEP, LONGEST_SLEEP)
+    }
+
     pub(super) fn decided(&mut self, resolved: &Resolved) {
         let Resolved { lease, decision, refresh, .. } = resolved;
         let life = lease.expire_time.since(lease.issue_time);
@@ -122,5 +148,53 @@ impl WatcherState {
             _ => 0,
         };
         Delivery { resolved, skipped }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{SecretName, SecretRef, WorkflowName};
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_seconds(seconds)
+    }
+
+    /// A Watch whose delivery is due at 20, and whose lease ends at 30.
+    fn state(retry: Option<i64>) -> WatcherState {
+        let workflow = WorkflowName::parse("w").unwrap();
+        let name = SecretRef { workflow, name: SecretName::parse("s").unwrap() };
+        let last = LastDelivery {
+            name: ResourceName::Secret(name),
+            decision: DecisionId { file: 1, line: 1 },
+            lease: Id::from_bytes([1; 16]),
+            end: at(30),
+            due: at(20),
+            refresh: None,
+        };
+        WatcherState { last: Some(last), retry: retry.map(at), ..WatcherState::default() }
+    }
+
+    fn sleep(state: &WatcherState, awaits: Awaits, now: i64) -> u64 {
+        u64::try_from(state.sleep(awaits, at(1_000), at(now)).as_millis()).unwrap()
+    }
+
+    #[test]
+    fn an_overdue_delivery_waits_for_the_upstream() {
+        assert_eq!(sleep(&state(None), Awaits::Nothing, 15), 5_000);
+        assert_eq!(sleep(&state(None), Awaits::Nothing, 25), 1);
+        // The upstream has failed: it is asked again at 28, or not before the lease ends.
+        assert_eq!(sleep(&state(Some(28)), Awaits::Nothing, 15), 5_000);
+        assert_eq!(sleep(&state(Some(28)), Awaits::Nothing, 25), 3_000);
+        assert_eq!(sleep(&state(Some(300)), Awaits::Nothing, 25), 5_000);
+        // The upstream is being asked.
+        assert_eq!(sleep(&state(None), Awaits::Delivery, 15), 30_000);
+        assert_eq!(sleep(&state(Some(28)), Awaits::Delivery, 25), 30_000);
+    }
+
+    #[test]
+    fn a_watch_without_room_tries_again_each_second() {
+        let state = WatcherState { is_behind: true, ..state(None) };
+        assert_eq!(sleep(&state, Awaits::Nothing, 25), 1_000);
     }
 }
