@@ -344,8 +344,6 @@ impl Broker {
                 upstream: grant.upstream(),
             }
         };
-        // A Watch keeps its lease until the upstream has answered.
-        let watch = watch.map(|before| before.filter(|_| !decided.is_awaited()));
         let refused = |refusal: &Refusal| Refused {
             reason: refusal.reason(),
             by: refusal.by(),

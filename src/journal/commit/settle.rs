@@ -89,11 +89,14 @@ impl Before<'_> {
     ) -> Result<(Outcome, Option<(RecordKey, Lease)>), CommitError> {
         let Allowed { by, record, resource, version, fields, terms, max_leases, upstream } =
             allowed;
-        let ended = watch.flatten();
+        let before = watch.flatten();
         let made = upstream.as_ref().and_then(|upstream| upstream.credential.as_ref());
+        let is_awaited = upstream.is_some() && made.is_none();
+        // A Watch keeps its lease until the upstream has answered.
+        let ended = before.filter(|_| !is_awaited);
         let edition = Edition { resource: record.uid, version, mint: made.map(|one| one.mint) };
         // What an upstream is asked for has a lease of its own.
-        let is_new = watch.is_some() || (upstream.is_some() && made.is_none());
+        let is_new = watch.is_some() || is_awaited;
         // A Watch's lease is for that Watch alone.
         let reused = if is_new { None } else { self.reusable(ask, edition) };
         // The maximum may be lower than it was.
@@ -101,7 +104,7 @@ impl Before<'_> {
         let is_reused = reused.is_some();
         let lease = match reused {
             Some(lease) => lease,
-            None if !self.has_room(max_leases as usize, ended) => {
+            None if !self.has_room(max_leases as usize, before) => {
                 let refusal = Refused { reason: "TOO_MANY_LEASES", by: "", mint: None };
                 return Ok((refused(refusal), None));
             }
@@ -144,15 +147,15 @@ impl Before<'_> {
         })
     }
 
-    /// Whether the opening may hold another lease of `most`, when the lease `ended` has ended.
-    fn has_room(&self, most: usize, ended: Option<Id>) -> bool {
+    /// Whether the opening may hold another lease of `most` in place of the lease `before`.
+    fn has_room(&self, most: usize, before: Option<Id>) -> bool {
         let leases = self.live.leases();
         let held = leases.count_of(self.opening);
         if held + self.earlier.len() < most {
             return true;
         }
         let begun = self.lines().filter(|line| line.begins_lease()).count();
-        let all_ended = self.lines().filter_map(ResolveLine::ended_lease).chain(ended);
+        let all_ended = self.lines().filter_map(ResolveLine::ended_lease).chain(before);
         held + begun - all_ended.filter(|id| leases.find(*id).is_some()).count() < most
     }
 

@@ -2,6 +2,7 @@
 
 use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::step_service_client::StepServiceClient;
+use keyhatch::model::Limits;
 use tonic::{Status, Streaming};
 
 use super::upstream::{status, token};
@@ -185,5 +186,19 @@ fn another_root_keeps_the_credential_until_the_next_is_there() {
     let next = watching.next().ok().unwrap();
     let token = format!("minted-{}", world.upstream.calls());
     assert_eq!((next.version, &*next.fields["access_token"]), (2, token.as_bytes()));
+    assert_eq!(world.broker.close(&step).revoked_leases, 1);
+}
+
+#[test]
+fn a_watch_at_the_lease_limit_gets_another_root() {
+    let world = World::start_with(Limits { step_live_leases: 1, ..Limits::default() });
+    let step = world.broker.open("w", "s");
+    let mut watching = world.watch(&step).ok().unwrap();
+    assert_eq!(watching.token(), "minted-1");
+    for n in 2..4 {
+        world.rotate(&format!("root-{n}"));
+        assert_eq!(watching.token(), format!("minted-{n}"));
+    }
+    assert_eq!(reason(world.broker.resolve(&step, "oauth2/api")), "TOO_MANY_LEASES");
     assert_eq!(world.broker.close(&step).revoked_leases, 1);
 }
