@@ -199,7 +199,7 @@ impl Fold {
                 }
             }
             Event::MintFailed(line) => drop(self.awaited.remove(&line.lease)),
-            Event::MintJoined(line) | Event::Minted(line) => self.receive_minted(time, &line),
+            Event::MintJoined(line) => self.receive_minted(time, &line),
             Event::Resolve(line) => self.receive(time, *line),
             _ => {}
         }
@@ -271,7 +271,7 @@ impl Fold {
         }
     }
 
-    /// The upstream has answered: a lease that awaited the credential is on it from then on.
+    /// A lease that awaited the credential is on it from then on.
     fn receive_minted(&mut self, time: Timestamp, line: &MintedLine) {
         let Some((opening, received)) = self.awaited.remove(&line.lease) else { return };
         let expire_time = received.expire_time.min(line.credential.credential_expire_time);

@@ -1,12 +1,13 @@
 //! Credentials that an upstream makes: from a decision to the root, and from the upstream's answer to the step.
 //!
 //! ```text
-//! resolve ─ minting ─ Permit<Root> ─ upstream ─ minted ─────┬─ Permit<HandOut>
-//! resolve ───────────────────────────────────── mint_joined ┘
+//! resolve ─ minting ─ Permit<Root> ─ upstream ─ minted ─┬─ mint_joined ─ Permit<HandOut>
+//! resolve ──────────────────────────────────────────────┴─ mint_joined ─ Permit<HandOut>
 //! ```
 //!
 //! A decision whose credential is awaited has a lease and no permit. `minting` gives the permit for the root. After
-//! `minted`, each lease that waits gets a permit for what was made, if it is live and nothing has changed.
+//! `minted`, each lease that waits gets a line and a permit for what was made, if it is live and nothing has changed. A
+//! lease without that line has handed nothing out, so it ends when nobody waits any more, or with the daemon.
 
 use std::sync::Arc;
 
@@ -97,8 +98,8 @@ impl Journal {
         Ok((mint, Permit::to_root(record, version, chain.decision_id(position))))
     }
 
-    /// Ends a mint whose credential the upstream has made. If the lease of its decision awaits the credential, the
-    /// lease is on the credential from now on.
+    /// Ends a mint whose credential the upstream has made. The lease of its decision awaits the credential until
+    /// [`Journal::hand_out`], as all others do.
     ///
     /// # Errors
     /// If the mint is not under way, or the line cannot be written. The credential must not be used then.
@@ -140,8 +141,8 @@ impl Journal {
         chain.append(now, &line).map(drop)
     }
 
-    /// Hands a minted credential to a step that has waited for it: makes the permit, and returns the lease. If the lease
-    /// is not on the credential yet, a line is written, and the lease ends with the credential at the latest.
+    /// Hands a minted credential to a step that has waited for it: writes the line, makes the permit, and returns the
+    /// lease, which ends with the credential at the latest.
     ///
     /// # Errors
     /// As [`Journal::commit`]; [`CommitError::LeaseEnded`] if the lease has ended.
@@ -155,25 +156,19 @@ impl Journal {
         let mut chain = self.lock()?;
         chain.live_mut().expire(now);
         chain.live().check_decision(epoch, opening)?;
-        let find = |live: &crate::journal::Live| {
-            let found = live.leases().find(lease);
-            found.filter(|lease| lease.opening == opening.record().id).cloned()
+        let is_its = |found: &&Lease| found.opening == opening.record().id && found.is_awaited();
+        let found = chain.live().leases().find(lease).filter(is_its);
+        let line = MintedLine {
+            credential: Arc::clone(credential),
+            opening: opening.record().id,
+            lease,
+            source,
+            resource,
+            version: found.ok_or(CommitError::LeaseEnded)?.version,
+            upstream_request: None,
         };
-        let found = find(chain.live()).ok_or(CommitError::LeaseEnded)?;
-        if found.is_awaited() {
-            let line = MintedLine {
-                credential: Arc::clone(credential),
-                opening: found.opening,
-                lease,
-                source,
-                resource,
-                version: found.version,
-                upstream_request: None,
-            };
-            chain.append(now, &Event::MintJoined(Box::new(line)))?;
-        }
-        let lease = find(chain.live()).filter(|lease| lease.credential() == Some(credential));
-        let lease = lease.ok_or(CommitError::LeaseEnded)?;
+        chain.append(now, &Event::MintJoined(Box::new(line)))?;
+        let lease = chain.live().leases().find(lease).cloned().ok_or(CommitError::LeaseEnded)?;
         Ok((Permit::to_hand_out(minted_record(credential.mint), lease.version, decision), lease))
     }
 

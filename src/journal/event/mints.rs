@@ -52,7 +52,7 @@ pub struct MintingLine {
     pub version: u64,
 }
 
-/// An upstream has made a credential, or one more lease is on it.
+/// An upstream has made a credential (`minted`), or it is handed out under a lease (`mint_joined`).
 #[derive(Debug, Serialize, Deserialize)]
 pub struct MintedLine {
     /// The credential.
@@ -60,7 +60,8 @@ pub struct MintedLine {
     pub credential: Arc<MintedCredential>,
     /// The opening that holds the lease.
     pub opening: Id,
-    /// The lease. If its credential was awaited, it ends with the credential at the latest.
+    /// The lease: of the decision that the mint began for, or the lease that is on the credential from now on, and ends
+    /// with it at the latest.
     pub lease: Id,
     /// The protocol.
     pub source: Source,

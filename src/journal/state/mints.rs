@@ -1,6 +1,6 @@
 //! The mints that are under way: begun, and neither made nor failed.
 
-use crate::journal::event::{Event, MintFailedLine, MintedLine, MintingLine};
+use crate::journal::event::{Event, MintFailedLine, MintingLine};
 use crate::lease::{Lease, LeaseTable};
 use crate::model::{Id, IdMap};
 
@@ -27,18 +27,11 @@ impl Mints {
     pub(super) fn apply(&mut self, event: &Event, leases: &mut LeaseTable) {
         match event {
             Event::MintFailed(line) => self.take_failed(line, leases),
-            Event::MintJoined(line) | Event::Minted(line) => self.take_made(line, leases),
+            Event::MintJoined(line) => leases.bind(line.lease, &line.credential),
+            // No lease changes before the credential is handed out.
+            Event::Minted(line) => drop(self.0.remove(&line.credential.mint)),
             Event::Minting(line) => drop(self.0.insert(line.mint, MintingLine::clone(line))),
             _ => {}
-        }
-    }
-
-    /// Takes in what the upstream has made. Only a lease that awaits it changes: a mint that replaces a credential
-    /// before its end leaves the lease on that credential as it is.
-    fn take_made(&mut self, line: &MintedLine, leases: &mut LeaseTable) {
-        self.0.remove(&line.credential.mint);
-        if leases.find(line.lease).is_some_and(Lease::is_awaited) {
-            leases.bind(line.lease, &line.credential);
         }
     }
 

@@ -19,6 +19,7 @@ fn meanwhile(happens: impl FnOnce(&World)) -> String {
     let lines = world.broker.journal();
     let live = lines.iter().filter(|line| line["decision"] == "allow").count();
     assert_eq!(live, 1, "nothing else was allowed: {reason}");
+    assert_eq!(world.broker.close(&step).revoked_leases, 0, "{reason}");
     reason
 }
 

@@ -111,11 +111,4 @@ impl World {
     fn count(&self, event: &str) -> usize {
         self.broker.journaled(event).len()
     }
-
-    /// How many lines hand something out.
-    fn granted(&self) -> usize {
-        let lines = self.broker.journal();
-        let names = ["minted", "mint_joined"];
-        lines.iter().filter(|line| names.iter().any(|name| line["event"] == *name)).count()
-    }
 }

@@ -62,6 +62,29 @@ fn a_kill_between_the_lines_leaves_no_lease_and_no_mint() {
 }
 
 #[test]
+fn a_kill_before_the_hand_out_leaves_no_lease() {
+    let directory = temp_dir();
+    let upstream = Scripted::start();
+    let serving = seeded(directory.path(), &upstream);
+    let runtime = Runtime::new().unwrap();
+    let opened = runtime.block_on(serving.open("w", "s")).ok().unwrap();
+    let channel = runtime.block_on(step_channel(opened.directory.as_ref()));
+    runtime.block_on(resolve_on(channel, request("oauth2/api"))).unwrap();
+    serving.kill();
+    // As if the daemon had died one line earlier.
+    let journal = directory.path().join("state/journal/000001.jsonl");
+    let lines = std::fs::read_to_string(&journal).unwrap();
+    let (before, last) = lines.trim_end().rsplit_once('\n').unwrap();
+    assert!(last.contains("\"mint_joined\"") && before.contains("\"minted\""), "{last}");
+    std::fs::write(&journal, format!("{before}\n")).unwrap();
+    let serving = serve(directory.path(), &upstream, &[]);
+    let lines = std::fs::read_to_string(&journal).unwrap();
+    let failed: Vec<_> = lines.lines().filter(|line| line.contains("\"mint_failed\"")).collect();
+    assert!(failed.len() == 1 && failed[0].contains("INTERRUPTED"), "{failed:?}");
+    assert!(serving.terminate());
+}
+
+#[test]
 fn nothing_shows_a_root_or_a_minted_value() {
     let directory = temp_dir();
     let upstream = Scripted::start();
