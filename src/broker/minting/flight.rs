@@ -1,9 +1,11 @@
 //! One flight: a line, the root, the upstream, a line, a sealed credential.
 
 use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures_util::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 
 use super::back_off::fault_of;
@@ -68,14 +70,14 @@ impl FlightParts {
         let ask = ask(order, begun.mint, self.clock.now());
         let start = Instant::now();
         let asked = mint::mint(&self.egress, order.source, &begun.roots, &ask);
-        let made = match stop.run_until_cancelled(asked).await {
+        let made = match stop.run_until_cancelled(without_panic(asked)).await {
             Some(made) => made,
             None => Err(failure(FailureReason::Unavailable, "the broker stopped meanwhile")),
         };
         let failed = made.as_ref().err().map(|failure| failure.reason.as_str());
         self.metrics.end(order.source.name(), failed, start.elapsed());
         let mint = begun.mint;
-        match made.and_then(|made| self.seal(begun, made, &ask)) {
+        match without_panic(async { self.seal(begun, made?, &ask) }).await {
             Ok(made) => self.take(mint, made),
             Err(failure) => self.fail(mint, failure),
         }
@@ -201,6 +203,27 @@ fn kind_of<'a>(catalog: &'a Catalog, grant: &Grant) -> Option<&'a CredentialKind
     catalog.integration(integration)?.kind(kind.as_str())
 }
 
+/// The same, with a failure for a panic, which is a fault of ours: the mint ends, and is not repeated at once.
+async fn without_panic<T>(made: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let made = AssertUnwindSafe(made).catch_unwind().await;
+    made.unwrap_or_else(|_| {
+        tracing::error!("a mint has panicked");
+        Err(failure(FailureReason::Unavailable, "the broker failed meanwhile"))
+    })
+}
+
 fn failure(reason: FailureReason, detail: &str) -> Failure {
     Failure { reason, detail: detail.to_owned(), retry_after: None, upstream_request: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mint_that_panics_has_failed() {
+        let made = without_panic(async { panic!("a fault of ours") });
+        let made: Option<Result<(), _>> = made.now_or_never();
+        assert_eq!(made.unwrap().unwrap_err().reason.as_str(), "UPSTREAM_UNAVAILABLE");
+    }
 }
