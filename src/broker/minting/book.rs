@@ -4,7 +4,7 @@
 //! Missing, or Ready and to be replaced ─ join ─ queued ─ next ─ flying ─ land ─ Ready or Failing
 //! ```
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +22,10 @@ const FLIGHTS_OF_ONE: usize = 16;
 const FLIGHTS: usize = 64;
 /// All flights that wait.
 const QUEUED: usize = 4096;
+/// The flights of one workflow that wait: an eighth of all.
+const QUEUED_OF_ONE: usize = 512;
+/// The orders that a flight keeps. If the first no longer holds, the flight begins with the next.
+const ORDERS: usize = 16;
 /// How long a flight waits, at most.
 pub(super) const QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -54,9 +58,9 @@ pub(crate) enum Offer {
 /// All keys that have something. An order is what a flight needs to start.
 pub(super) struct Book<O> {
     entries: HashMap<MintKey, Entry<O>>,
+    /// Oldest first.
     queue: VecDeque<MintKey>,
-    /// The flights of each connection.
-    flying: IdMap<usize>,
+    flying: HashSet<MintKey>,
 }
 
 struct Entry<O> {
@@ -66,15 +70,15 @@ struct Entry<O> {
 }
 
 struct Flight<O> {
-    /// `None` once it flies.
-    order: Option<O>,
+    /// Of those who wait, oldest first.
+    orders: VecDeque<O>,
     since: Timestamp,
     landing: watch::Sender<Option<Landing>>,
 }
 
 impl<O> Default for Book<O> {
     fn default() -> Self {
-        Self { entries: HashMap::new(), queue: VecDeque::new(), flying: IdMap::default() }
+        Self { entries: HashMap::new(), queue: VecDeque::new(), flying: HashSet::new() }
     }
 }
 
@@ -117,8 +121,11 @@ impl<O> Book<O> {
         order: O,
         now: Timestamp,
     ) -> Result<(Arrival, bool), Option<Arc<Trouble>>> {
-        if let Some(entry) = self.entries.get(key) {
-            if let Some(flight) = &entry.flight {
+        if let Some(entry) = self.entries.get_mut(key) {
+            if let Some(flight) = &mut entry.flight {
+                if flight.orders.len() < ORDERS {
+                    flight.orders.push_back(order);
+                }
                 return Ok((flight.landing.subscribe(), false));
             }
             if let Some(trouble) = entry.trouble(now) {
@@ -126,28 +133,45 @@ impl<O> Book<O> {
             }
         }
         self.give_up_stale(now);
-        if self.queue.len() >= QUEUED {
+        let of_one = self.queue.iter().filter(|queued| queued.workflow == key.workflow);
+        if self.queue.len() >= QUEUED || of_one.count() >= QUEUED_OF_ONE {
             return Err(None);
         }
         let (landing, arrival) = watch::channel(None);
         let entry = self.entries.entry(key.clone()).or_default();
-        entry.flight = Some(Flight { order: Some(order), since: now, landing });
+        entry.flight = Some(Flight { orders: [order].into(), since: now, landing });
         self.queue.push_back(key.clone());
         Ok((arrival, true))
     }
 
-    /// The next flight to start: the first that waits and whose connection has fewer than its share.
-    pub(super) fn next(&mut self, now: Timestamp) -> Option<(MintKey, O)> {
+    /// The next flight to start: of the connection with the fewest flights, then of the workflow with the fewest, then
+    /// the oldest. No connection has more than its share, so upstreams that hang do not take the places of others.
+    pub(super) fn next(&mut self, now: Timestamp) -> Option<MintKey> {
         self.give_up_stale(now);
-        if self.flying.values().sum::<usize>() >= FLIGHTS {
+        if self.queue.is_empty() || self.flying.len() >= FLIGHTS {
             return None;
         }
-        let flying = |key: &MintKey| self.flying.get(&key.connection).copied().unwrap_or_default();
-        let place = self.queue.iter().position(|key| flying(key) < FLIGHTS_OF_ONE)?;
+        let (mut of_connection, mut of_workflow) = (IdMap::<usize>::default(), HashMap::new());
+        for key in &self.flying {
+            *of_connection.entry(key.connection).or_default() += 1;
+            *of_workflow.entry(&key.workflow).or_insert(0_usize) += 1;
+        }
+        let flights = |key: &MintKey| {
+            let of_connection = of_connection.get(&key.connection).copied().unwrap_or_default();
+            let of_workflow = || of_workflow.get(&key.workflow).copied().unwrap_or_default();
+            (of_connection < FLIGHTS_OF_ONE).then(|| (of_connection, of_workflow()))
+        };
+        let waiting = self.queue.iter().enumerate();
+        let waiting = waiting.filter_map(|(place, key)| Some((flights(key)?, place)));
+        let (_, place) = waiting.min()?;
         let key = self.queue.remove(place)?;
-        let order = self.entries.get_mut(&key)?.flight.as_mut()?.order.take()?;
-        *self.flying.entry(key.connection).or_default() += 1;
-        Some((key, order))
+        self.flying.insert(key.clone());
+        Some(key)
+    }
+
+    /// The next order that a flight may begin with, once.
+    pub(super) fn next_order(&mut self, key: &MintKey) -> Option<O> {
+        self.entries.get_mut(key)?.flight.as_mut()?.orders.pop_front()
     }
 
     /// Gives up flights that have waited too long. They are at the front.
@@ -165,12 +189,7 @@ impl<O> Book<O> {
 
     /// Takes in the end of a flight, and reports it to all who wait.
     pub(super) fn land(&mut self, key: &MintKey, outcome: Outcome, now: Timestamp) {
-        if let Some(count) = self.flying.get_mut(&key.connection) {
-            *count -= 1;
-            if *count == 0 {
-                self.flying.remove(&key.connection);
-            }
-        }
+        self.flying.remove(key);
         let Some(entry) = self.entries.get_mut(key) else { return };
         let landing = match outcome {
             Outcome::Minted(credential) => {
@@ -237,143 +256,4 @@ pub(super) enum Outcome {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::broker::minting::key::SharedBy;
-    use crate::catalog::Values;
-    use crate::lease::MintedCredential;
-    use crate::mint::FailureReason;
-    use crate::seal::{RecordKey, RecordKind, Sealed};
-
-    fn at(seconds: i64) -> Timestamp {
-        Timestamp::from_seconds(seconds)
-    }
-
-    fn id(n: u8) -> Id {
-        Id::from_bytes([n; 16])
-    }
-
-    /// The key of opening `n` and a connection.
-    fn key(connection: u8, n: u8) -> MintKey {
-        MintKey { connection: id(connection), version: 1, shared_by: SharedBy::Opening(id(n)) }
-    }
-
-    fn minted(end: i64) -> Outcome {
-        let mint = id(9);
-        let key = RecordKey { kind: RecordKind::MintedValues, uid: mint };
-        // No test opens it.
-        let sealed = Sealed::parse(&[&[1_u8][..], &[0; 200]].concat()).unwrap();
-        let minted =
-            MintedCredential { mint, handle: None, credential_expire_time: at(end) }.into();
-        let values = Values { key, sealed };
-        Outcome::Minted(Arc::new(Credential {
-            minted,
-            values,
-            names: [].into(),
-            refresh: at(end / 2),
-        }))
-    }
-
-    fn failed() -> Outcome {
-        let (reason, detail) = (FailureReason::Unavailable, String::new());
-        Outcome::Failed(
-            id(9),
-            Failure { reason, detail, retry_after: None, upstream_request: None },
-        )
-    }
-
-    fn landing(arrival: &Arrival) -> Option<&'static str> {
-        arrival.borrow().as_ref().map(|landing| match landing {
-            Landing::Minted(_) => "minted",
-            Landing::Failed(_) => "failed",
-            Landing::Corrupt => "corrupt",
-            Landing::GivenUp => "given up",
-        })
-    }
-
-    #[test]
-    fn all_who_ask_for_one_key_join_one_flight() {
-        let mut book = Book::default();
-        let arrivals: Vec<_> =
-            (0..1000).map(|n| book.join(&key(1, 1), n, at(0)).ok().unwrap().0).collect();
-        assert_eq!(book.next(at(0)).map(|(_, order)| order), Some(0));
-        assert!(book.next(at(0)).is_none());
-        book.land(&key(1, 1), minted(100), at(1));
-        assert!(arrivals.iter().all(|arrival| landing(arrival) == Some("minted")));
-        assert!(matches!(book.offer(&key(1, 1), at(99)), Offer::Ready(_)));
-        assert!(matches!(book.offer(&key(1, 1), at(100)), Offer::Missing));
-        assert!(matches!(book.offer(&key(1, 2), at(1)), Offer::Missing));
-    }
-
-    #[test]
-    fn flights_of_one_and_of_all_connections_are_limited() {
-        let mut book = Book::default();
-        let mut arrivals = Vec::new();
-        for connection in 0..8 {
-            for n in 0..20 {
-                arrivals.push(book.join(&key(connection, n), connection, at(0)).ok().unwrap());
-            }
-        }
-        let started: Vec<_> = std::iter::from_fn(|| book.next(at(0))).collect();
-        assert_eq!(started.len(), FLIGHTS);
-        for connection in 0..4 {
-            assert_eq!(started.iter().filter(|(_, order)| *order == connection).count(), 16);
-        }
-        // Each landing starts the next flight, in order and within the share of its connection.
-        book.land(&started[0].0, failed(), at(1));
-        assert_eq!(book.next(at(1)).map(|(_, order)| order), Some(0));
-        book.land(&started[63].0, failed(), at(1));
-        assert_eq!(book.next(at(1)).map(|(_, order)| order), Some(3));
-    }
-
-    #[test]
-    fn a_flight_that_waits_too_long_is_given_up() {
-        let mut book = Book::default();
-        let busy: Vec<_> =
-            (0..16).map(|n| book.join(&key(1, n), (), at(0)).ok().unwrap()).collect();
-        assert_eq!(std::iter::from_fn(|| book.next(at(0))).count(), busy.len());
-        let (waits, _) = book.join(&key(1, 99), (), at(0)).ok().unwrap();
-        assert!(book.next(at(9)).is_none() && landing(&waits).is_none());
-        assert!(book.next(at(10)).is_none());
-        assert_eq!(landing(&waits), Some("given up"));
-        assert!(book.join(&key(1, 99), (), at(10)).is_ok(), "it may ask again");
-    }
-
-    #[test]
-    fn a_failed_refresh_keeps_the_credential() {
-        let mut book = Book::default();
-        let fly = |book: &mut Book<()>, outcome, now| {
-            let (arrival, _) = book.join(&key(1, 1), (), at(now)).ok().unwrap();
-            assert!(book.next(at(now)).is_some());
-            book.land(&key(1, 1), outcome, at(now));
-            landing(&arrival)
-        };
-        assert_eq!(fly(&mut book, minted(100), 0), Some("minted"));
-        assert_eq!(fly(&mut book, failed(), 60), Some("failed"));
-        assert!(matches!(book.offer(&key(1, 1), at(60)), Offer::Ready(_)));
-        assert!(matches!(book.join(&key(1, 1), (), at(60)), Err(Some(_))), "it backs off");
-        assert_eq!(fly(&mut book, failed(), 99), Some("failed"));
-        assert!(matches!(book.offer(&key(1, 1), at(100)), Offer::Failing(_)));
-        assert_eq!(fly(&mut book, minted(900), 102), Some("minted"));
-    }
-
-    #[test]
-    fn a_sweep_leaves_what_is_useful_and_flights() {
-        let mut book = Book::default();
-        for (n, outcome) in [(1, minted(100)), (2, minted(50)), (3, failed()), (4, minted(100))] {
-            assert!(book.join(&key(1, n), (), at(0)).is_ok() && book.next(at(0)).is_some());
-            book.land(&key(1, n), outcome, at(0));
-        }
-        let _flying = book.join(&key(1, 5), (), at(0));
-        let left = |book: &Book<()>| {
-            let mut left: Vec<_> =
-                (1..=5).filter(|n| book.entries.contains_key(&key(1, *n))).collect();
-            left.sort_unstable();
-            left
-        };
-        book.sweep(at(50), |key| key.opening() != Some(id(4)));
-        assert_eq!(left(&book), [1, 3, 5]);
-        book.sweep(at(61), |_| true);
-        assert_eq!(left(&book), [1, 5]);
-    }
-}
+mod tests;

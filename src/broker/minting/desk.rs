@@ -11,12 +11,13 @@ use tokio_util::sync::CancellationToken;
 use super::back_off::Trouble;
 use super::book::{Arrival, Book, Landing, Offer, Outcome};
 use super::flight::{FlightParts, Order};
+use super::in_use::InUse;
 use super::key::MintKey;
 use crate::egress::Egress;
 use crate::integration::Source;
 use crate::journal::Live;
 use crate::metrics::MintLookup;
-use crate::model::{Id, IdSet, Timestamp};
+use crate::model::Timestamp;
 
 /// The minted credentials of a broker. Flights are detached from those who ask: they go on if a caller goes away.
 pub(crate) struct Mints {
@@ -94,27 +95,33 @@ impl Mints {
     /// Starts flights as long as there are places.
     fn start_flights(self: &Arc<Self>, now: Timestamp) {
         loop {
-            let Some((key, order)) = self.book.lock().next(now) else { return };
+            let Some(key) = self.book.lock().next(now) else { return };
             self.flying.send_modify(|count| *count += 1);
-            self.runtime.spawn(Arc::clone(self).fly(key, order));
+            let flight = Landed { mints: Arc::clone(self), key, outcome: Outcome::GivenUp };
+            self.runtime.spawn(flight.end());
         }
     }
 
-    async fn fly(self: Arc<Self>, key: MintKey, order: Order) {
-        let flight = Landed { mints: self, key, outcome: Outcome::GivenUp };
-        flight.end(order).await;
-    }
-
-    /// Forgets credentials that have ended, and those of steps that are closed.
+    /// Forgets credentials that have ended, those of steps that are closed, and those of connections that have changed
+    /// since.
     pub(crate) fn sweep(&self, now: Timestamp) {
-        let openings: IdSet = self.book.lock().keys().filter_map(MintKey::opening).collect();
-        let is_closed = |live: &Live, id: &Id| live.opening(*id).is_none();
-        let closed = self.parts.journal.with_live(|live| {
-            openings.into_iter().filter(|id| is_closed(live, id)).collect::<IdSet>()
-        });
-        let closed = closed.unwrap_or_default();
-        let is_useful = |key: &MintKey| key.opening().is_none_or(|id| !closed.contains(&id));
-        self.book.lock().sweep(now, is_useful);
+        let mut in_use = InUse::of(self.book.lock().keys());
+        if in_use.is_empty() {
+            return;
+        }
+        let take_open = |live: &Live| {
+            let open = live.openings().map(|open| open.record());
+            in_use.take_open(open.map(|open| (open.id, &open.key.workflow)));
+        };
+        if self.parts.journal.with_live(take_open).is_err() {
+            // The journal hangs: nothing is known to be closed.
+            self.book.lock().sweep(now, |_| true);
+            return;
+        }
+        let snapshot = self.parts.snapshots.load();
+        let connections = snapshot.catalog.connections_after(None).map(|one| &one.metadata);
+        in_use.take_versions(connections.map(|one| (one.uid, one.version)));
+        self.book.lock().sweep(now, |key| in_use.has(key));
     }
 
     /// Starts no more flights: those that wait are given up.
@@ -139,8 +146,10 @@ struct Landed {
 }
 
 impl Landed {
-    async fn end(mut self, order: Order) {
-        self.outcome = self.mints.parts.run(&order, &self.mints.stop).await;
+    async fn end(mut self) {
+        let mints = Arc::clone(&self.mints);
+        let orders = std::iter::from_fn(|| mints.book.lock().next_order(&self.key));
+        self.outcome = mints.parts.run(orders, &mints.stop).await;
     }
 }
 

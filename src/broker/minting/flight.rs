@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::back_off::fault_of;
 use super::book::Outcome;
 use super::credential::{Credential, UNTOLD_LIFE, refresh_time};
-use super::key::{MintKey, SharedBy};
+use super::key::MintKey;
 use crate::broker::changes::writer::WriterParts;
 use crate::broker::resolve::authorize::{Grant, Material, authorize_step, is_executors};
 use crate::catalog::{Catalog, Snapshot, Snapshots, Values};
@@ -25,7 +25,7 @@ use crate::seal::{Keyring, RecordKey, RecordKind};
 
 /// What flights work with.
 pub(crate) struct FlightParts {
-    snapshots: Arc<Snapshots>,
+    pub(super) snapshots: Arc<Snapshots>,
     pub(super) journal: Arc<Journal>,
     keyring: Arc<Keyring>,
     pub(super) egress: Egress,
@@ -46,6 +46,14 @@ pub(crate) struct Order {
     pub(crate) lease: Id,
 }
 
+/// Why a flight has no line.
+enum NotBegun {
+    /// The decision no longer holds: its lease has ended, or the step may no longer have the credential.
+    Outdated,
+    /// No decision would begin it.
+    Ended(Outcome),
+}
+
 /// A flight that has its line.
 struct Begun {
     mint: Id,
@@ -61,12 +69,22 @@ impl FlightParts {
         Self { snapshots, journal, keyring, egress, metrics, clock }
     }
 
-    /// Flies. `stop` ends the flight early.
-    pub(super) async fn run(&self, order: &Order, stop: &CancellationToken) -> Outcome {
-        let begun = match self.begin(order) {
-            Ok(begun) => begun,
-            Err(outcome) => return outcome,
+    /// Flies with the first order whose decision still holds. `stop` ends the flight early.
+    pub(super) async fn run(
+        &self,
+        mut orders: impl Iterator<Item = Order>,
+        stop: &CancellationToken,
+    ) -> Outcome {
+        let (order, begun) = loop {
+            let Some(order) = orders.next() else { return Outcome::GivenUp };
+            match self.begin(&order) {
+                Ok(begun) => break (order, begun),
+                Err(NotBegun::Outdated) => {}
+                Err(NotBegun::Ended(outcome)) => return outcome,
+            }
         };
+        drop(orders);
+        let order = &order;
         let ask = ask(order, begun.mint, self.clock.now());
         let start = Instant::now();
         let asked = mint::mint(&self.egress, order.source, &begun.roots, &ask);
@@ -84,11 +102,11 @@ impl FlightParts {
     }
 
     /// Decides again on the newest snapshot, writes the line, and opens the root.
-    fn begin(&self, order: &Order) -> Result<Begun, Outcome> {
+    fn begin(&self, order: &Order) -> Result<Begun, NotBegun> {
         // The loop ends: each turn needs another published change.
         loop {
             let snapshot = self.snapshots.load();
-            let grant = regrant(&snapshot.catalog, order).ok_or(Outcome::GivenUp)?;
+            let grant = regrant(&snapshot.catalog, order).ok_or(NotBegun::Outdated)?;
             let request = MintRequest {
                 epoch: snapshot.head,
                 opening: &order.opening,
@@ -102,7 +120,10 @@ impl FlightParts {
             let (mint, permit) = match self.journal.begin_mint(self.clock.now(), request) {
                 Ok(begun) => begun,
                 Err(CommitError::Stale) => continue,
-                Err(_) => return Err(Outcome::GivenUp),
+                Err(CommitError::LeaseEnded | CommitError::Closed) => {
+                    return Err(NotBegun::Outdated);
+                }
+                Err(_) => return Err(NotBegun::Ended(Outcome::GivenUp)),
             };
             return match permit.open(&grant.values.sealed, &self.keyring) {
                 Ok(roots) => Ok(Begun { mint, roots, snapshot, grant }),
@@ -111,7 +132,7 @@ impl FlightParts {
                     let reason = "RECORD_CORRUPT".to_owned();
                     let fault = MintFault { reason, detail: String::new(), upstream_request: None };
                     self.note(mint, fault);
-                    Err(Outcome::Corrupt)
+                    Err(NotBegun::Ended(Outcome::Corrupt))
                 }
             };
         }
@@ -176,7 +197,7 @@ struct Sealed {
 
 fn ask(order: &Order, mint: Id, now: Timestamp) -> Ask {
     let key = &order.opening.record().key;
-    let is_of_one = matches!(order.key.shared_by, SharedBy::Opening(_));
+    let is_of_one = order.key.opening.is_some();
     Ask {
         mint,
         workflow: key.workflow.clone(),

@@ -13,6 +13,7 @@ mod book;
 mod credential;
 mod desk;
 mod flight;
+mod in_use;
 mod key;
 
 pub(super) use back_off::Trouble;
