@@ -66,7 +66,7 @@ impl StepService for Steps {
     async fn resolve(&self, request: Request<pb::ResolveRequest>) -> Reply<pb::ResolveResponse> {
         let (peer, request) = self.begin(request)?;
         let mut weighed = ReplyBytes::nothing(&peer.quota);
-        let (session, room) = (&peer.tag, &mut weighed);
+        let (session, room, last) = (&peer.tag, &mut weighed, self.broker.last_answer());
         let resolved = loop {
             // A request that is alone on its connection shares no write: a turn would only delay it.
             let answer = match peer.traffic.has_several_requests() {
@@ -75,7 +75,9 @@ impl StepService for Steps {
             };
             let resolved = match answer {
                 Ok(Answer::Resolved(resolved)) => Ok(resolved),
-                Ok(Answer::Minting(waiting)) => self.broker.finish(session, waiting, room).await,
+                Ok(Answer::Minting(waiting)) => {
+                    self.broker.finish(session, waiting.until(last), room).await
+                }
                 Err(error) => Err(error),
             };
             match resolved {
@@ -97,6 +99,7 @@ impl StepService for Steps {
     ) -> Reply<pb::BatchResolveResponse> {
         let (peer, requests) = self.begin(request)?;
         let (count, mut results, mut bytes) = (requests.len(), Vec::new(), 0);
+        let last = self.broker.last_answer();
         let mut asked = requests.into_iter().enumerate().map(|(number, request)| {
             // The call itself has paid for the first request.
             if number > 0 {
@@ -116,11 +119,11 @@ impl StepService for Steps {
                 }
             };
             for one in resolved {
-                // All of them wait at the same time, for the same time.
+                // All of the call wait until the same moment, or an upstream that hangs would cost the whole reply.
                 let one = match one {
                     Ok(Answer::Resolved(resolved)) => Ok(resolved),
                     Ok(Answer::Minting(waiting)) => {
-                        self.broker.finish(&peer.tag, waiting, &mut weighed).await
+                        self.broker.finish(&peer.tag, waiting.until(last), &mut weighed).await
                     }
                     Err(error) => Err(error),
                 };

@@ -104,6 +104,11 @@ impl Waiting {
         (claim, Landed { landing, deadline })
     }
 
+    /// Waits no longer than this.
+    pub fn until(self, deadline: Instant) -> Self {
+        Self { deadline: self.deadline.min(deadline), ..self }
+    }
+
     /// The version of a connection that it waits for.
     pub(super) fn key(&self) -> &MintKey {
         &self.claim.key
@@ -182,7 +187,7 @@ impl Broker {
             Ok(ticket) => {
                 let found = if ticket.is_first { MintLookup::Missed } else { MintLookup::Joined };
                 self.mints.count(source, found);
-                let deadline = Instant::now() + self.patience();
+                let deadline = self.last_answer();
                 Ok(Answer::Minting(Waiting { ticket, deadline, claim }))
             }
             Err(Some(trouble)) => Err(self.upstream_failed(claim, &trouble)),
@@ -193,9 +198,10 @@ impl Broker {
         }
     }
 
-    /// How long a step waits for an upstream: less than its request may last.
-    fn patience(&self) -> Duration {
-        Duration::from_secs(self.limits.step_request_seconds.into()) * 17 / 20
+    /// The last moment at which an upstream's answer is of use to a request that arrives now: the request may last
+    /// longer.
+    pub fn last_answer(&self) -> Instant {
+        Instant::now() + Duration::from_secs(self.limits.step_request_seconds.into()) * 17 / 20
     }
 
     /// Starts to replace a credential that is handed out, or joins who does. `None` if it is not time.
@@ -275,9 +281,7 @@ impl Broker {
         let answer =
             self.resolve_until_current(&opening, &request, watch, decided, now, (room, 0))?;
         Ok(match answer {
-            Answer::Minting(again) => {
-                Answer::Minting(Waiting { deadline: landed.deadline.min(again.deadline), ..again })
-            }
+            Answer::Minting(again) => Answer::Minting(again.until(landed.deadline)),
             resolved => resolved,
         })
     }

@@ -3,13 +3,15 @@
 use std::net::{Ipv4Addr, TcpListener};
 
 use keyhatch::grpc::pb;
+use keyhatch::grpc::pb::batch_resolve_result::Result as OneResult;
+use keyhatch::grpc::pb::step_service_client::StepServiceClient;
 use keyhatch::model::Limits;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use super::upstream::{status, token};
 use super::{ROOT, World};
-use crate::harness::{HttpResponse, bytes, reason, wait_until};
+use crate::harness::{HttpResponse, bytes, reason, request, wait_until};
 
 /// The code, the reason and the seconds after which to retry.
 fn shown(status: &Status) -> (Code, String, Option<u64>) {
@@ -114,6 +116,31 @@ fn a_slow_upstream_is_not_waited_for_longer_than_allowed() {
     wait_until("it is minted", || world.count("minted") == 1);
     assert_eq!(world.token(&step), "minted-1");
     assert_eq!(world.upstream.calls(), 1);
+}
+
+#[test]
+fn upstreams_that_hang_do_not_cost_a_batch_its_reply() {
+    let world = World::start_with(Limits { step_request_seconds: 4, ..Limits::default() });
+    world.create("other", "/other");
+    let value = "x".repeat(65_000);
+    let fields = ["a", "b", "c", "d"].map(|name| (name, value.as_str()));
+    world.broker.create_connection("generic/big", &fields, &["workflow:w"]).unwrap();
+    let step = world.broker.open("w", "s");
+    world.upstream.hold();
+    // The large ones fill what is decided at once, so the last request is decided after the wait for the first.
+    let names = [["oauth2/api"; 5].as_slice(), &["generic/big"; 10], &["oauth2/other"]].concat();
+    let requests = names.into_iter().map(request).collect();
+    let mut client = StepServiceClient::new(step.channel.clone());
+    let reply = world.broker.block_on(client.batch_resolve(pb::BatchResolveRequest { requests }));
+    let results = reply.unwrap().into_inner().results;
+    let reasons = results.into_iter().map(|one| match one.result.unwrap() {
+        OneResult::Response(_) => "given".to_owned(),
+        OneResult::Error(error) => error.reason,
+    });
+    let expected =
+        [["UPSTREAM_UNAVAILABLE"; 5].as_slice(), &["given"; 10], &["UPSTREAM_UNAVAILABLE"]];
+    assert_eq!(reasons.collect::<Vec<_>>(), expected.concat());
+    world.upstream.release();
 }
 
 #[test]
