@@ -6,7 +6,7 @@ use crate::access::Principal;
 use crate::broker::Broker;
 use crate::catalog::{Catalog, ConnectionMetadata};
 use crate::integration::{CredentialKind, Source, handed_out};
-use crate::mint::{self, Ask, Failure};
+use crate::mint::{Ask, Failure};
 use crate::model::{FieldName, Fields, Id, StepName, Timestamp, WorkflowName};
 
 /// The workflow that an upstream sees when a credential is made for a test. The operator's name stands for the step.
@@ -67,7 +67,8 @@ impl Broker {
         let TrialOrder { mint, kind, source, roots, step } = order;
         let workflow = WorkflowName::parse(WORKFLOW).map_err(|_| not_mintable())?;
         let ask = Ask { mint, workflow, run: None, step, now: self.now() };
-        let made = mint::mint(self.mints.egress(), source, &roots, &ask).await.map_err(failed)?;
+        let asked = self.mints.try_out(source, &roots, &ask).await;
+        let made = asked.ok_or_else(overloaded)?.map_err(failed)?;
         let lifetime = made.expire_time.map(|end| end.since(ask.now));
         Ok(TestMint {
             fields: handed_out(&kind, roots, made.fields).into_keys().collect(),
@@ -83,6 +84,12 @@ impl Broker {
 pub(super) fn not_mintable() -> Failed {
     let detail = "the broker mints no credentials of this kind; test it without --mint".to_owned();
     Failed { reason: "NOT_MINTABLE", detail }
+}
+
+/// The failure if too many tests mint, or the broker stops.
+fn overloaded() -> Failed {
+    let detail = "nothing was minted: the broker mints for as many tests as it may, or stops; try again later";
+    Failed { reason: "OVERLOADED", detail: detail.to_owned() }
 }
 
 fn failed(failure: Failure) -> Failed {

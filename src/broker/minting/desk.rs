@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::back_off::Trouble;
@@ -13,11 +13,14 @@ use super::book::{Arrival, Book, Landing, Offer, Outcome};
 use super::flight::{FlightParts, Order};
 use super::in_use::InUse;
 use super::key::MintKey;
-use crate::egress::Egress;
 use crate::integration::Source;
 use crate::journal::Live;
 use crate::metrics::MintLookup;
-use crate::model::Timestamp;
+use crate::mint::{self, Ask, Failure, Minted};
+use crate::model::{Fields, Timestamp};
+
+/// The mints for tests of connections at a time, besides the flights.
+const TRIALS: usize = 4;
 
 /// The minted credentials of a broker. Flights are detached from those who ask: they go on if a caller goes away.
 pub(crate) struct Mints {
@@ -27,8 +30,21 @@ pub(crate) struct Mints {
     /// Ends all flights.
     stop: CancellationToken,
     is_stopping: AtomicBool,
-    /// How many flights are on.
+    /// How many flights and trials are on.
     flying: watch::Sender<usize>,
+    trials: Arc<Semaphore>,
+}
+
+/// Counts a trial as long as it is on.
+struct Trial<'a> {
+    flying: &'a watch::Sender<usize>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Drop for Trial<'_> {
+    fn drop(&mut self) {
+        self.flying.send_modify(|count| *count -= 1);
+    }
 }
 
 /// Tells when a flight has ended.
@@ -57,12 +73,22 @@ impl Mints {
             stop: CancellationToken::new(),
             is_stopping: AtomicBool::new(false),
             flying: watch::Sender::new(0),
+            trials: Arc::new(Semaphore::new(TRIALS)),
         }
     }
 
-    /// The way to the upstreams.
-    pub(crate) fn egress(&self) -> &Egress {
-        &self.parts.egress
+    /// Asks an upstream for a credential that nobody gets. `None` if there is no place, or the broker stops.
+    pub(crate) async fn try_out(
+        &self,
+        source: Source,
+        roots: &Fields,
+        ask: &Ask,
+    ) -> Option<Result<Minted, Failure>> {
+        let place = Arc::clone(&self.trials).try_acquire_owned().ok()?;
+        self.flying.send_modify(|count| *count += 1);
+        let _trial = Trial { flying: &self.flying, _place: place };
+        let asked = mint::mint(&self.parts.egress, source, roots, ask);
+        self.stop.run_until_cancelled(asked).await
     }
 
     /// What there is for a key.
@@ -130,7 +156,7 @@ impl Mints {
         self.book.lock().give_up_queued();
     }
 
-    /// Ends all flights. Each writes its line first.
+    /// Ends all flights and trials. Each flight writes its line first.
     pub(crate) async fn stop(&self) {
         self.drain();
         self.stop.cancel();

@@ -5,6 +5,7 @@ use keyhatch::grpc::pb::connection_service_client::ConnectionServiceClient;
 
 use super::upstream::status;
 use super::{ROOT, World};
+use crate::harness::wait_until;
 
 impl World {
     fn try_mint(&self, reference: &str) -> pb::TestConnectionResponse {
@@ -75,4 +76,22 @@ fn a_test_that_mints_nothing_gives_reason_and_next_step() {
     assert!(
         tested.findings.last().unwrap().description.contains("source_access_key_id is missing")
     );
+}
+
+#[test]
+fn tests_that_mint_have_four_places_and_end_with_the_daemon() {
+    let mut world = World::start();
+    world.upstream.hold();
+    let try_mint = |world: &World| {
+        let mut client = ConnectionServiceClient::new(world.broker.operator());
+        let name = "connections/oauth2/api".to_owned();
+        let request = pb::TestConnectionRequest { name, mint: true };
+        world.broker.spawn(async move { client.test_connection(request).await })
+    };
+    let _pending: Vec<_> = (0..4).map(|_| try_mint(&world)).collect();
+    wait_until("all places are taken", || world.upstream.calls() == 4);
+    assert_eq!(world.try_mint("oauth2/api").mint_failure, "OVERLOADED");
+    assert_eq!(world.upstream.calls(), 4);
+    world.broker.stop();
+    world.upstream.release();
 }
