@@ -120,7 +120,8 @@ fn boto3_lists_buckets_and_follows_to_the_next_session() {
     assert_eq!(list(), first);
     assert_eq!(aws.broker.journaled("minting").len(), 1);
     aws.broker.advance(601);
-    assert_eq!(list(), first);
+    // boto3 may ask more than once for one request, and then meets the next session already.
+    list();
     wait_until("the next session is made", || aws.broker.journaled("minted").len() == 2);
     wait_until("boto3 uses it", || list() != first);
     drop(stdin);
