@@ -202,9 +202,7 @@ impl Loaded {
         unlock: Option<&Unlock>,
         clock: Clock,
     ) -> Result<Self, DaemonError> {
-        // Files that this process makes are for its own user.
-        rustix::process::umask(Mode::RWXG | Mode::RWXO);
-        protect_memory();
+        protect_process();
         let shares = Shares::of_this_process(&config.limits);
         let trust = Trust::of_process(&config.shared_parents);
         let state = StateDirectory::open(&config.state, &trust)?;
@@ -239,10 +237,8 @@ impl Loaded {
             mints: threads.mints.handle().clone(),
             mint_metrics: Arc::clone(&metrics.mints),
         };
-        let (broker, writer) = threads.admin.block_on(Broker::start(parts))?;
-        threads.admin.spawn(writer);
         Ok(Self {
-            broker,
+            broker: start_broker(&threads, parts)?,
             metrics,
             tls,
             keeper,
@@ -300,6 +296,19 @@ impl Loaded {
         tracing::info!(socket = %socket.display(), "serving");
         Ok(Daemon { broker, stop, reload, servers, threads, socket, metrics_address, lock })
     }
+}
+
+/// Starts the broker, and its writer on the threads of the admin door.
+fn start_broker(threads: &Threads, parts: BrokerParts<'_>) -> Result<Broker, DaemonError> {
+    let (broker, writer) = threads.admin.block_on(Broker::start(parts))?;
+    threads.admin.spawn(writer);
+    Ok(broker)
+}
+
+/// Keeps what this process makes for its own user, and its memory out of reach.
+fn protect_process() {
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    protect_memory();
 }
 
 /// Turns off core dumps of this process, and debuggers of the same user. The CLI calls this, too: keys and values pass

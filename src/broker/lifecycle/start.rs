@@ -145,6 +145,15 @@ pub(crate) struct Foundation {
 }
 
 impl Foundation {
+    /// Checks that the store has the change that is expected.
+    fn check_head(&self, expected: Option<u64>) -> Result<(), StartError> {
+        let head = self.parts.snapshots.load().head;
+        match expected.filter(|expected| head < *expected) {
+            Some(expected) => Err(StartError::OlderThanExpected { expected, head }),
+            None => Ok(()),
+        }
+    }
+
     pub(crate) async fn open(
         journal: &Path,
         store: &Path,
@@ -251,14 +260,10 @@ impl Broker {
             parts.clock.clone(),
         )
         .await?;
-        let head = foundation.parts.snapshots.load().head;
-        if let Some(expected) = parts.expect_head.filter(|expected| head < *expected) {
-            return Err(StartError::OlderThanExpected { expected, head });
-        }
+        foundation.check_head(parts.expect_head)?;
         let (writer, queue) = Writer::new(parts.limits.admin_lines());
         let keys = Arc::new(Keys::new(parts.keys, foundation.parts.clone()));
         let flights = FlightParts::new(&foundation.parts, parts.egress, parts.mint_metrics);
-        let mints = Mints::new(flights, parts.mints);
         let WriterParts { snapshots, journal, store, keyring, .. } = foundation.parts.clone();
         let broker = Self {
             keys,
@@ -280,13 +285,12 @@ impl Broker {
             writer,
             start_time: now,
             watchers: Watchers::default(),
-            mints: Arc::new(mints),
+            mints: Arc::new(Mints::new(flights, parts.mints)),
             is_draining: AtomicBool::new(false),
             readiness: watch::Sender::new(true),
             certificate_end: parts.certificate_end,
         };
         broker.restore_openings(&foundation.recovery).await?;
-        broker.journal.interrupt_mints(now)?;
         broker.journal.append(now, &Event::Started { version: VERSION.to_owned() })?;
         broker.journal.interrupt_mints(now)?;
         broker.log_state();

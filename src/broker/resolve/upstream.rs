@@ -33,7 +33,7 @@ enum State {
     /// The credential of a delivery that is decided. If this is dropped, the lease of the delivery ends.
     Delivery(MintKey, Landings<(Claim, Landed)>),
     /// The end of that.
-    Landed(Claim, Landed),
+    Landed(Box<(Claim, Landed)>),
     /// The next credential.
     Next(Landings<Landing>),
 }
@@ -70,7 +70,7 @@ impl Awaited {
     /// The end of the wait for a delivery, once.
     pub(super) fn landed(&mut self) -> Option<(Claim, Landed)> {
         match std::mem::take(&mut self.state) {
-            State::Landed(claim, landed) => Some((claim, landed)),
+            State::Landed(landed) => Some(*landed),
             state => {
                 self.state = state;
                 None
@@ -89,7 +89,7 @@ impl Awaited {
             State::Nothing => return Poll::Pending,
             State::Landed(..) => return Poll::Ready(()),
             State::Delivery(_, landing) => {
-                landing.as_mut().poll(context).map(|(claim, landed)| State::Landed(claim, landed))
+                landing.as_mut().poll(context).map(|landed| State::Landed(Box::new(landed)))
             }
             State::Next(landing) => landing.as_mut().poll(context).map(|landing| {
                 self.was_given_up = matches!(landing, Landing::GivenUp | Landing::Corrupt);

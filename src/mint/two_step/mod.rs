@@ -120,7 +120,7 @@ fn request(roots: Roots<'_>) -> Result<Request, Failure> {
 /// because tokens of the first request are never handed out. They are at most as long as all fields of the connection and
 /// the longest reply together.
 fn second_request(roots: Roots<'_>, token: &str) -> Result<Fields, Failure> {
-    let own: usize = roots.0.iter().map(|(_, value)| value.len()).sum();
+    let own: usize = roots.0.values().map(Value::len).sum();
     let mut room =
         Room { bytes: own.saturating_add(MAX_REPLY_BYTES), fault: SECOND_REQUEST_TOO_LONG };
     let families = ["headers.", "url_parameters."].into_iter();
