@@ -93,7 +93,27 @@ struct World {
     forgotten: usize,
 }
 
+impl ModelLease {
+    fn told(
+        (connection, ttl): (usize, Option<i64>),
+        version: i64,
+        lease: &pb::Lease,
+        minted: Option<(usize, i64)>,
+    ) -> Self {
+        let [issued, until] = [lease.issue_time, lease.expire_time].map(millis);
+        Self { connection, ttl, version, issued, until, limit: lease.ttl_limited_by(), minted }
+    }
+}
+
 impl ModelStep {
+    /// The last lease of an ask, within two thirds of its life.
+    fn fresh(&self, ask: (usize, Option<i64>), now: i64) -> Option<(String, ModelLease)> {
+        let name = self.latest.get(&ask)?;
+        let lease = &self.leases[name];
+        let is_fresh = now < lease.issued + (lease.until - lease.issued) * 2 / 3;
+        is_fresh.then(|| (name.clone(), lease.clone()))
+    }
+
     fn remove(&mut self, name: &str) -> Option<ModelLease> {
         let lease = self.leases.remove(name)?;
         let ask = (lease.connection, lease.ttl);
@@ -172,25 +192,28 @@ fn word<T>(outcome: &Result<T, Status>) -> String {
     }
 }
 
+fn limits() -> Limits {
+    let many = 1_000_000;
+    Limits {
+        step_requests_per_second: many,
+        step_request_burst: many,
+        step_refusals_per_second: many,
+        step_refusal_burst: many,
+        executor_refusal_burst: many,
+        executor_open_burst: many,
+        executor_decision_burst: many,
+        admin_request_burst: many,
+        step_live_leases: u32::try_from(MOST_LEASES).unwrap(),
+        max_lease_seconds: 7_200,
+        ..Limits::default()
+    }
+}
+
 impl World {
     fn new(seed: u64) -> Self {
-        let many = 1_000_000;
-        let limits = Limits {
-            step_requests_per_second: many,
-            step_request_burst: many,
-            step_refusals_per_second: many,
-            step_refusal_burst: many,
-            executor_refusal_burst: many,
-            executor_open_burst: many,
-            executor_decision_burst: many,
-            admin_request_burst: many,
-            step_live_leases: u32::try_from(MOST_LEASES).unwrap(),
-            max_lease_seconds: 7_200,
-            ..Limits::default()
-        };
         let upstream = Scripted::start();
         upstream.answers(|n| token(n, MINTED_LIFE.unsigned_abs()));
-        let mut broker = TestBroker::start_with(limits);
+        let mut broker = TestBroker::start_with(limits());
         let egress = EgressTable { allow: vec![upstream.url("")], ..EgressTable::default() };
         broker.config.egress = egress.rules().unwrap_or_else(|error| panic!("{error}"));
         broker.restart();
@@ -220,10 +243,10 @@ impl World {
             connections: [ModelConnection { version: 1, is_allowed: true }; MAXIMA.len()],
             steps: std::array::from_fn(|_| None),
             attempts: [0; STEPS],
-            // Small seeds would give similar first numbers.
             upstream,
             ends: HashMap::new(),
             forgotten: 0,
+            // Small seeds would give similar first numbers.
             dice: Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1),
             broker,
         }
@@ -277,10 +300,8 @@ impl World {
         let Some(number) = self.open_step() else { return };
         let connection = self.dice.roll(MAXIMA.len());
         let ttl = self.dice.one_of(&TTLS);
-        let asked = pb::ResolveRequest {
-            ttl: seconds(ttl),
-            ..request(&format!("{}#{}", name(connection), field(connection)))
-        };
+        let asked = request(&format!("{}#{}", name(connection), field(connection)));
+        let asked = pb::ResolveRequest { ttl: seconds(ttl), ..asked };
         let outcome = self.as_step(number, |mut client| {
             let asked = asked.clone();
             async move { client.resolve(asked).await }
@@ -293,16 +314,13 @@ impl World {
         }
         let told = outcome.as_ref().ok().and_then(|answer| minted_in(answer, connection));
         let (until, limit) = terms(now, connection, ttl, step.until, told);
-        let latest = step.latest.get(&(connection, ttl));
-        let again =
-            latest.map(|name| (name.clone(), step.leases[name].clone())).filter(|(_, lease)| {
-                let is_fresh = now < lease.issued + (lease.until - lease.issued) * 2 / 3;
-                // A refusal does not tell which credential there is.
-                let is_on = outcome.is_err() || lease.minted == told;
-                lease.version == version && is_fresh && lease.until <= until && is_on
-            });
-        let is_full = step.leases.len() >= MOST_LEASES;
-        if is_full && (again.is_none() || (connection == MINTED && outcome.is_err())) {
+        let again = step.fresh((connection, ttl), now).filter(|(_, lease)| {
+            // A refusal does not tell which credential there is.
+            let is_on = outcome.is_err() || lease.minted == told;
+            lease.version == version && lease.until <= until && is_on
+        });
+        let is_refused = again.is_none() || (connection == MINTED && outcome.is_err());
+        if step.leases.len() >= MOST_LEASES && is_refused {
             return assert_eq!(word(&outcome), "TOO_MANY_LEASES");
         }
         let answer = outcome.unwrap();
@@ -315,15 +333,7 @@ impl World {
                 assert_eq!(*self.ends.entry(number).or_insert(end), end);
             }
         }
-        let told = ModelLease {
-            connection,
-            ttl,
-            version,
-            issued: millis(lease.issue_time),
-            until: millis(lease.expire_time),
-            limit: lease.ttl_limited_by(),
-            minted: told,
-        };
+        let told = ModelLease::told((connection, ttl), version, &lease, told);
         match again {
             Some((name, expected)) => assert_eq!((lease.name, told), (name, expected)),
             None => {

@@ -18,7 +18,11 @@ fn shown(status: &Status) -> (Code, String, Option<u64>) {
     let details = status.get_error_details();
     let retry = details.retry_info().and_then(|info| info.retry_delay);
     let reason = details.error_info().unwrap().reason.clone();
-    (status.code(), reason, retry.map(|delay| delay.as_millis().div_ceil(1000) as u64))
+    (
+        status.code(),
+        reason,
+        retry.map(|delay| u64::try_from(delay.as_millis().div_ceil(1000)).unwrap()),
+    )
 }
 
 /// What a step gets if the upstream answers so, and the mints when it asks twice.
@@ -130,7 +134,7 @@ fn upstreams_that_hang_do_not_cost_a_batch_its_reply() {
     // The large ones fill what is decided at once, so the last request is decided after the wait for the first.
     let names = [["oauth2/api"; 5].as_slice(), &["generic/big"; 10], &["oauth2/other"]].concat();
     let requests = names.into_iter().map(request).collect();
-    let mut client = StepServiceClient::new(step.channel.clone());
+    let mut client = StepServiceClient::new(step.channel);
     let reply = world.broker.block_on(client.batch_resolve(pb::BatchResolveRequest { requests }));
     let results = reply.unwrap().into_inner().results;
     let reasons = results.into_iter().map(|one| match one.result.unwrap() {

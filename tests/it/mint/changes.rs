@@ -111,10 +111,9 @@ fn the_root_of_a_removed_step_is_not_opened() {
         crate::harness::request("oauth2/api"),
     ));
     wait_until("it is decided", || world.count("resolve") == decided + 1);
-    let joins = world.broker.spawn(crate::harness::resolve_on(
-        stays.channel.clone(),
-        crate::harness::request("oauth2/api"),
-    ));
+    let joins = world
+        .broker
+        .spawn(crate::harness::resolve_on(stays.channel, crate::harness::request("oauth2/api")));
     wait_until("the other joins it", || world.count("resolve") == decided + 2);
     assert_eq!(world.upstream.calls(), 16);
     world.broker.close(&gone);

@@ -100,7 +100,7 @@ fn a_batch_waits_for_its_upstreams_together() {
     world.upstream.hold();
     let names = ["oauth2/api", "aws/stored", "oauth2/bad", "oauth2/none", "oauth2/api"];
     let requests = names.iter().map(|name| request(name)).collect();
-    let mut client = StepServiceClient::new(step.channel.clone());
+    let mut client = StepServiceClient::new(step.channel);
     let batch = world
         .broker
         .spawn(async move { client.batch_resolve(pb::BatchResolveRequest { requests }).await });

@@ -117,7 +117,7 @@ fn meanwhile(world: &World, happens: impl FnOnce()) -> Streaming<pb::WatchRespon
     let step = world.broker.open("w", "s");
     world.upstream.hold();
     let watch = pb::WatchRequest { request: Some(request("oauth2/api")) };
-    let mut client = StepServiceClient::new(step.channel.clone());
+    let mut client = StepServiceClient::new(step.channel);
     let pending = world.broker.spawn(async move { client.watch(watch).await });
     wait_until("the upstream is asked", || world.upstream.calls() == 1);
     happens();

@@ -15,8 +15,10 @@ use crate::harness::{
     ServeProcess, TestBroker, bytes, connection_document, reason, temp_dir, text,
 };
 
+type KindFields = &'static [(&'static str, &'static str)];
+
 /// The kinds that have a source, with the fields that each needs to be minted, and their default.
-const KINDS: [(&str, &[(&str, &str)], pb::Release); 7] = [
+const KINDS: [(&str, KindFields, pb::Release); 7] = [
     ("aws/role", &ROLE, Minted),
     ("oauth2/api", &CLIENT, Minted),
     ("http/two", &TWO_STEP, Minted),
