@@ -56,7 +56,7 @@ pub struct CredentialKind {
     /// The rules of its fields.
     #[serde(rename = "field")]
     pub fields: Vec<FieldRule>,
-    /// The fields of a minted credential; see [`super::released`]. A required field is part of every credential.
+    /// The fields of a minted credential; see [`super::released()`]. A required field is part of every credential.
     #[serde(default, rename = "minted", skip_serializing_if = "Vec::is_empty")]
     pub minted: Vec<FieldRule>,
 }
