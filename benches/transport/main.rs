@@ -1,8 +1,8 @@
 //! The cost of the broker beyond its transport. The bench drives each load at the daemon and at a bare server of the
 //! same shape, in turns.
 //!
-//! `cargo bench --bench transport`, or `-- PART…`. README.md in benches explains each row. Without a word the bench also
-//! writes results.json, results.svg and RESULTS.md there.
+//! `cargo bench --bench transport`, or `-- PART…`. README.md in benches explains each row. Without a word, or after
+//! `keep`, the bench also writes results.json, results.svg and RESULTS.md there.
 
 #![expect(
     clippy::disallowed_methods,
@@ -52,13 +52,18 @@ fn main() {
         [word] if word == "record" => runtime.block_on(guard::record(&benches)),
         [] => {
             assert!(instructions::Counter::new().is_some(), "a full run needs valgrind");
-            let run = runtime.block_on(run(&words));
-            picture::draw(&benches.join("results.svg"), &run).unwrap();
-            let runs = run.keep_in(&benches.join("results.json"));
-            tables::write(&benches.join("RESULTS.md"), "BENCH RESULTS", &runs);
+            keep(runtime.block_on(run(&[])), &benches);
         }
+        [word, parts @ ..] if word == "keep" => keep(runtime.block_on(run(parts)), &benches),
         parts => drop(runtime.block_on(run(parts))),
     }
+}
+
+/// Writes a run into the files of results.
+fn keep(run: Run, benches: &Path) {
+    picture::draw(&benches.join("results.svg"), &run).unwrap();
+    let runs = run.keep_in(&benches.join("results.json"));
+    tables::write(&benches.join("RESULTS.md"), "BENCH RESULTS", &runs);
 }
 
 /// Measures these parts, or all.
