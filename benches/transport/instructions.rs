@@ -26,7 +26,9 @@ impl Counter {
     /// The words that run a server under callgrind. It counts nothing until [`Counter::count`].
     pub fn instrument(&self) -> Vec<String> {
         let out = format!("--callgrind-out-file={}", self.out().display());
-        let words = ["valgrind", "--quiet", "--tool=callgrind", "--instr-atstart=no"];
+        // Without turns by the clock, spinning threads of the store keep the others from running.
+        let words =
+            ["valgrind", "--quiet", "--fair-sched=yes", "--tool=callgrind", "--instr-atstart=no"];
         words.into_iter().map(str::to_owned).chain([out]).collect()
     }
 
