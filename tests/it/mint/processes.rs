@@ -1,6 +1,6 @@
 //! Daemons that die or are restored, and places where no value may be.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tokio::runtime::Runtime;
 
@@ -23,6 +23,23 @@ fn seeded(directory: &Path, upstream: &Scripted) -> ServeProcess {
     serving
 }
 
+/// Such a broker, and the directory of an open step.
+fn with_a_step(
+    directory: &Path,
+    upstream: &Scripted,
+    runtime: &Runtime,
+) -> (ServeProcess, PathBuf) {
+    let serving = seeded(directory, upstream);
+    let opened = runtime.block_on(serving.open("w", "s")).ok().unwrap();
+    (serving, opened.directory.into())
+}
+
+/// One mint has failed, because the daemon was stopped.
+fn assert_interrupted(lines: &str) {
+    let failed: Vec<_> = lines.lines().filter(|line| line.contains("\"mint_failed\"")).collect();
+    assert!(failed.len() == 1 && failed[0].contains("INTERRUPTED"), "{failed:?}");
+}
+
 /// Serves a broker that may ask the upstream.
 fn serve(directory: &Path, upstream: &Scripted, options: &[&str]) -> ServeProcess {
     let path = directory.join("config.toml");
@@ -35,10 +52,8 @@ fn serve(directory: &Path, upstream: &Scripted, options: &[&str]) -> ServeProces
 fn a_kill_between_the_lines_leaves_no_lease_and_no_mint() {
     let directory = temp_dir();
     let upstream = Scripted::start();
-    let serving = seeded(directory.path(), &upstream);
     let runtime = Runtime::new().unwrap();
-    let opened = runtime.block_on(serving.open("w", "s")).ok().unwrap();
-    let step = Path::new(&opened.directory).to_owned();
+    let (serving, step) = with_a_step(directory.path(), &upstream, &runtime);
     upstream.hold();
     let channel = runtime.block_on(step_channel(&step));
     let pending = runtime.spawn(resolve_on(channel, request("oauth2/api")));
@@ -49,8 +64,7 @@ fn a_kill_between_the_lines_leaves_no_lease_and_no_mint() {
     upstream.release();
     let lines = std::fs::read_to_string(directory.path().join("state/journal/000001.jsonl"));
     let lines = lines.unwrap();
-    let failed: Vec<_> = lines.lines().filter(|line| line.contains("\"mint_failed\"")).collect();
-    assert!(failed.len() == 1 && failed[0].contains("INTERRUPTED"), "{failed:?}");
+    assert_interrupted(&lines);
     assert!(!lines.contains("\"minted\""));
     // The step is still open, and asks again.
     let channel = runtime.block_on(step_channel(&step));
@@ -65,10 +79,9 @@ fn a_kill_between_the_lines_leaves_no_lease_and_no_mint() {
 fn a_kill_before_the_hand_out_leaves_no_lease() {
     let directory = temp_dir();
     let upstream = Scripted::start();
-    let serving = seeded(directory.path(), &upstream);
     let runtime = Runtime::new().unwrap();
-    let opened = runtime.block_on(serving.open("w", "s")).ok().unwrap();
-    let channel = runtime.block_on(step_channel(opened.directory.as_ref()));
+    let (serving, step) = with_a_step(directory.path(), &upstream, &runtime);
+    let channel = runtime.block_on(step_channel(&step));
     runtime.block_on(resolve_on(channel, request("oauth2/api"))).unwrap();
     serving.kill();
     // As if the daemon had died one line earlier.
@@ -79,8 +92,7 @@ fn a_kill_before_the_hand_out_leaves_no_lease() {
     std::fs::write(&journal, format!("{before}\n")).unwrap();
     let serving = serve(directory.path(), &upstream, &[]);
     let lines = std::fs::read_to_string(&journal).unwrap();
-    let failed: Vec<_> = lines.lines().filter(|line| line.contains("\"mint_failed\"")).collect();
-    assert!(failed.len() == 1 && failed[0].contains("INTERRUPTED"), "{failed:?}");
+    assert_interrupted(&lines);
     assert!(serving.terminate());
 }
 
@@ -88,10 +100,9 @@ fn a_kill_before_the_hand_out_leaves_no_lease() {
 fn nothing_shows_a_root_or_a_minted_value() {
     let directory = temp_dir();
     let upstream = Scripted::start();
-    let serving = seeded(directory.path(), &upstream);
     let runtime = Runtime::new().unwrap();
-    let opened = runtime.block_on(serving.open("w", "s")).ok().unwrap();
-    let channel = runtime.block_on(step_channel(opened.directory.as_ref()));
+    let (serving, step) = with_a_step(directory.path(), &upstream, &runtime);
+    let channel = runtime.block_on(step_channel(&step));
     let resolve = || runtime.block_on(resolve_on(channel.clone(), request("oauth2/api")));
     assert_eq!(resolve().unwrap().fields["access_token"], "minted-1");
     // A reply that echoes the request, as broken servers do.

@@ -1,15 +1,8 @@
 //! Each protocol, from a connection's fields to what a step gets.
 
-use std::io::{BufReader, Read as _, Write as _};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::sync::Arc;
-
-use keyhatch::egress::EgressTable;
-use parking_lot::Mutex;
-
 use super::World;
-use super::upstream::status;
-use crate::harness::{Got, HttpRequest, TestBroker, read_http, reason, respond_http};
+use super::upstream::{Scripted, status};
+use crate::harness::{Got, Internet, TestBroker, reason};
 
 /// What a step gets of a connection, as pairs.
 fn got(world: &World, reference: &str) -> Vec<(String, String)> {
@@ -152,88 +145,42 @@ fn a_two_step_connection_hands_out_its_second_request() {
     assert_eq!(asked(&world), ("/login".into(), format!("{{\"key\": \"{}\"}}", super::ROOT)));
 }
 
-/// Google's hosts behind a proxy, which leads every connection to a server of the test. Returns the proxy's port, the
-/// servers' certificate, and the requests with their hosts.
-fn google() -> (u16, String, Arc<Mutex<Vec<HttpRequest>>>) {
-    let hosts = ["oauth2.googleapis.com", "iamcredentials.googleapis.com"].map(str::to_owned);
-    let made = rcgen::generate_simple_self_signed(hosts).unwrap();
-    let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der());
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key.unwrap());
-    let config = Arc::new(config.unwrap());
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let asked = Arc::new(Mutex::new(Vec::new()));
-    let seen = Arc::clone(&asked);
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let Some(stream) = tunnel(stream) else { continue };
-            let connection = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
-            let mut stream = BufReader::new(rustls::StreamOwned::new(connection, stream));
-            let Some(request) = read_http(&mut stream) else { continue };
-            let body = match request.header("host") {
-                "oauth2.googleapis.com" => {
-                    r#"{"access_token": "own", "token_type": "Bearer", "expires_in": 3599}"#
-                }
-                _ => r#"{"accessToken": "other", "expireTime": "2099-01-01T00:00:00Z"}"#,
-            };
-            seen.lock().push(request);
-            respond_http(stream.get_mut(), &(200, Vec::new(), body.into()));
-        }
-    });
-    (port, made.cert.pem(), asked)
-}
-
-/// Reads a CONNECT, and answers it.
-fn tunnel(mut stream: TcpStream) -> Option<TcpStream> {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).ok()?;
-        head.push(byte[0]);
-    }
-    assert!(head.starts_with(b"CONNECT "));
-    stream.write_all(b"HTTP/1.1 200 Connected\r\n\r\n").ok()?;
-    Some(stream)
-}
-
 #[test]
 fn googles_tokens_are_made_at_its_own_addresses() {
-    let (port, certificate, asked) = google();
+    let google = Scripted::start();
+    google.answers(|n| {
+        let body = match n {
+            1 | 2 => r#"{"access_token": "own", "token_type": "Bearer", "expires_in": 3599}"#,
+            _ => r#"{"accessToken": "other", "expireTime": "2099-01-01T00:00:00Z"}"#,
+        };
+        (200, Vec::new(), body.into())
+    });
+    let [token, credentials] = ["oauth2.googleapis.com", "iamcredentials.googleapis.com"];
+    let internet = Internet::start(&[token, credentials], google.port());
     let mut broker = TestBroker::start();
-    let table = EgressTable {
-        allow: vec!["oauth2.googleapis.com".to_owned(), "iamcredentials.googleapis.com".to_owned()],
-        proxy: Some(format!("http://127.0.0.1:{port}")),
-        ..EgressTable::default()
-    };
-    broker.config.egress = table.rules().unwrap_or_else(|error| panic!("{error}"));
+    broker.config.egress = internet.rules();
     broker.restart();
-    let world = World { broker, upstream: super::Scripted::start() };
+    let world = World { broker, upstream: Scripted::start() };
     let key = include_str!("../../fixtures/mint/key.pem");
     let email = "deploy@example.iam.gserviceaccount.com";
     let file = serde_json::json!({
         "client_email": email, "private_key": key, "token_uri": world.upstream.url("/thief"),
     });
     let file = file.to_string();
-    let fields = [("service_account_key", file.as_str()), ("ca_certificate", &certificate)];
+    let fields = [("service_account_key", file.as_str()), ("ca_certificate", &internet.ca_pem)];
     world.create_minted("gcp/own", &fields);
     assert_eq!(got(&world, "gcp/own"), [("access_token".to_owned(), "own".to_owned())]);
     let other = [
         ("service_account_email", email),
         ("private_key", key),
-        ("ca_certificate", &certificate),
+        ("ca_certificate", &internet.ca_pem),
         ("impersonate", "other@example.iam.gserviceaccount.com"),
         ("mint_seconds", "900"),
     ];
     world.create_minted("gcp/other", &other);
     assert!(has(&got(&world, "gcp/other"), "access_token", "other"));
-    let asked = asked.lock();
+    let asked = google.asked();
     let hosts: Vec<_> = asked.iter().map(|request| request.header("host")).collect();
-    let [token, credentials] = ["oauth2.googleapis.com", "iamcredentials.googleapis.com"];
     assert_eq!(hosts, [token, token, credentials]);
     assert_eq!(asked[2].header("authorization"), "Bearer own");
     assert_eq!(world.upstream.calls(), 0, "the address in a key file is not used");

@@ -22,6 +22,14 @@ impl World {
         Ok(Watching { world: self, stream })
     }
 
+    /// A step whose Watch has delivered the first credential.
+    fn watch_the_first(&self) -> (TestStep, Watching<'_>) {
+        let step = self.broker.open("w", "s");
+        let mut watching = self.watch(&step).ok().unwrap();
+        assert_eq!(watching.token(), "minted-1");
+        (step, watching)
+    }
+
     /// Any change makes each Watch look at the clock.
     fn nudge(&self, n: u64) {
         self.broker.create_aws(&format!("other-{n}"), "x", &[]);
@@ -59,9 +67,7 @@ impl Watching<'_> {
 #[test]
 fn the_next_credential_is_delivered_before_the_last_one_ends() {
     let world = World::start();
-    let step = world.broker.open("w", "s");
-    let mut watching = world.watch(&step).ok().unwrap();
-    assert_eq!(watching.token(), "minted-1");
+    let (step, mut watching) = world.watch_the_first();
     for n in 2..5 {
         world.pass(2401);
         assert_eq!(watching.token(), format!("minted-{n}"));
@@ -74,9 +80,7 @@ fn the_next_credential_is_delivered_before_the_last_one_ends() {
 #[test]
 fn a_failing_upstream_takes_no_credential_away() {
     let world = World::start();
-    let step = world.broker.open("w", "s");
-    let mut watching = world.watch(&step).ok().unwrap();
-    assert_eq!(watching.token(), "minted-1");
+    let (_step, mut watching) = world.watch_the_first();
     world.upstream.answers(|_| status(503, "{}"));
     world.pass(2401);
     wait_until("it has failed", || world.count("mint_failed") == 1);
@@ -92,9 +96,7 @@ fn a_failing_upstream_takes_no_credential_away() {
 #[test]
 fn without_a_next_credential_it_ends_with_the_last() {
     let world = World::start();
-    let step = world.broker.open("w", "s");
-    let mut watching = world.watch(&step).ok().unwrap();
-    assert_eq!(watching.token(), "minted-1");
+    let (_step, mut watching) = world.watch_the_first();
     world.upstream.answers(|_| status(503, "{}"));
     world.pass(2401);
     wait_until("it has failed", || world.count("mint_failed") == 1);
@@ -160,9 +162,7 @@ fn a_connection_made_stored_while_it_waits_is_delivered_once() {
 #[test]
 fn access_removed_while_it_waits_ends_it() {
     let world = World::start();
-    let step = world.broker.open("w", "s");
-    let mut watching = world.watch(&step).ok().unwrap();
-    assert_eq!(watching.token(), "minted-1");
+    let (_step, mut watching) = world.watch_the_first();
     world.upstream.hold();
     world.pass(2401);
     wait_until("the upstream is asked", || world.upstream.calls() == 2);
@@ -175,9 +175,7 @@ fn access_removed_while_it_waits_ends_it() {
 #[test]
 fn another_root_keeps_the_credential_until_the_next_is_there() {
     let world = World::start();
-    let step = world.broker.open("w", "s");
-    let mut watching = world.watch(&step).ok().unwrap();
-    assert_eq!(watching.token(), "minted-1");
+    let (step, mut watching) = world.watch_the_first();
     world.upstream.answers(|_| status(503, "{}"));
     world.rotate("second");
     wait_until("it has failed", || world.count("mint_failed") > 0);
@@ -192,9 +190,7 @@ fn another_root_keeps_the_credential_until_the_next_is_there() {
 #[test]
 fn a_watch_at_the_lease_limit_gets_another_root() {
     let world = World::start_with(Limits { step_live_leases: 1, ..Limits::default() });
-    let step = world.broker.open("w", "s");
-    let mut watching = world.watch(&step).ok().unwrap();
-    assert_eq!(watching.token(), "minted-1");
+    let (step, mut watching) = world.watch_the_first();
     for n in 2..4 {
         world.rotate(&format!("root-{n}"));
         assert_eq!(watching.token(), format!("minted-{n}"));
