@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::newer::NewerRecord;
 use super::record::{
-    Connection, GroupMetadata, OwnIntegration, Registration, Secret, SecretRecord,
+    Connection, GroupMetadata, Kept, OwnIntegration, Registration, Secret, SecretRecord,
 };
 use crate::model::Id;
 use crate::seal::{Keyring, NoRandomness, RecordKey, RecordKind, Sealed};
@@ -32,6 +32,8 @@ pub enum Resource {
     Group(Arc<GroupMetadata>),
     /// An operators' own integration.
     Integration(Arc<OwnIntegration>),
+    /// A record of the broker's own.
+    Kept(Arc<Kept>),
     /// A resource that a newer keyhatch has written.
     Newer(Arc<NewerRecord>),
     /// An operator or executor.
@@ -65,6 +67,9 @@ impl Resource {
                 let json = to_json(own.as_ref())?;
                 (seal(RecordKind::Integration, own.uid, own.revision, json)?, None)
             }
+            Self::Kept(kept) => {
+                return Ok(vec![(kept.values.key, kept.values.sealed.clone())]);
+            }
             Self::Newer(newer) => return Ok(newer.records.clone()),
             Self::Registration(found) => {
                 let json = to_json(found.as_ref())?;
@@ -89,6 +94,7 @@ impl Resource {
             }
             Self::Group(group) => (group.uid, &[RecordKind::Group]),
             Self::Integration(own) => (own.uid, &[RecordKind::Integration]),
+            Self::Kept(kept) => return vec![kept.values.key],
             Self::Newer(newer) => return newer.records.iter().map(|(key, _)| *key).collect(),
             Self::Registration(found) => (found.uid, &[RecordKind::Registration]),
             Self::Secret(secret) => {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::newer::{self, NewerRecord};
-use super::record::{Connection, ConnectionMetadata, Secret, SecretRecord, Values};
+use super::record::{Connection, ConnectionMetadata, Kept, Secret, SecretRecord, Values};
 use super::{Catalog, Group, LoadError, Resource};
 use crate::model::{CompactMap, ConnectionRef, FieldName, Id, IntegrationName, KindName};
 use crate::seal::{Keyring, RecordKey, RecordKind, Sealed};
@@ -93,6 +93,10 @@ impl Loader<'_> {
             RecordKind::Registration => {
                 let Some(registration) = self.open(key, &sealed)? else { return Ok(()) };
                 self.catalog.put(Resource::Registration(Arc::new(registration)));
+            }
+            RecordKind::Ending | RecordKind::RotatedToken => {
+                let kept = Kept { values: Values { key, sealed } };
+                self.catalog.put(Resource::Kept(Arc::new(kept)));
             }
             RecordKind::ConnectionValues | RecordKind::SecretValue => {
                 self.values.insert(key, sealed);

@@ -24,7 +24,7 @@ pub use group::{Group, Misfit, NotAdmitted, NotSelected};
 pub use load::load;
 pub use newer::NewerRecord;
 pub use record::{
-    Connection, ConnectionMetadata, FieldMetadata, GroupMetadata, OwnIntegration, Registered,
+    Connection, ConnectionMetadata, FieldMetadata, GroupMetadata, Kept, OwnIntegration, Registered,
     Registration, Secret, SecretMetadata, Values,
 };
 pub use snapshot::{Snapshot, Snapshots};
@@ -57,6 +57,8 @@ pub struct Catalog {
     /// The groups with members that do not fit at present; empty outside of a change.
     unsettled: BTreeSet<Id>,
     integrations: RedBlackTreeMapSync<IntegrationName, Arc<OwnIntegration>>,
+    /// Records of the broker's own.
+    kept: RedBlackTreeMapSync<RecordKey, Arc<Kept>>,
     secrets: HashTrieMapSync<SecretRef, Arc<Secret>>,
     registrations: RedBlackTreeMapSync<Registered, Arc<Registration>>,
     /// The resources that a newer keyhatch wrote, by full name.
@@ -79,6 +81,7 @@ impl Catalog {
             Resource::Integration(own) => {
                 self.integrations.insert_mut(own.integration.name.clone(), own);
             }
+            Resource::Kept(kept) => self.kept.insert_mut(kept.values.key, kept),
             Resource::Newer(newer) => self.newer.insert_mut(newer.name.clone(), newer),
             Resource::Registration(found) => {
                 self.registrations.insert_mut(found.who.clone(), found);
@@ -103,6 +106,9 @@ impl Catalog {
             }
             Resource::Integration(own) => {
                 self.integrations.remove_mut(&own.integration.name);
+            }
+            Resource::Kept(kept) => {
+                self.kept.remove_mut(&kept.values.key);
             }
             Resource::Newer(newer) => {
                 self.newer.remove_mut(&newer.name);
@@ -183,6 +189,16 @@ impl Catalog {
             self.unsettled.insert(group.uid());
         }
         self.groups.insert_mut(group.uid(), Arc::new(group));
+    }
+
+    /// The record of the broker's own with this key.
+    pub fn kept(&self, key: RecordKey) -> Option<&Arc<Kept>> {
+        self.kept.get(&key)
+    }
+
+    /// All records of the broker's own, by key.
+    pub fn all_kept(&self) -> impl Iterator<Item = &Arc<Kept>> {
+        self.kept.values()
     }
 
     /// The group of this name.

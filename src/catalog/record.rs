@@ -38,6 +38,14 @@ pub struct Values {
     pub sealed: Sealed,
 }
 
+/// A sealed record of the broker's own, which no operator has written: what ends a credential, or a refresh token in place
+/// of a connection's.
+#[derive(Clone)]
+pub struct Kept {
+    /// The values, with the key of their record.
+    pub values: Values,
+}
+
 /// A connection.
 #[derive(Clone)]
 pub struct Connection {

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
+pub use commit::endings::EndingRequest;
 pub use commit::group::CommitGroup;
 pub use commit::mints::{Made, MintRequest, Waiter};
 pub use commit::permit::{HandOut, Permit, PermitError, Root};
@@ -30,9 +31,9 @@ pub use commit::{Allowed, CommitError, Committed, Granted, Refused, Resolution};
 pub use event::NAMES as EVENT_NAMES;
 pub use event::decision_id::{DecisionId, DecisionName};
 pub use event::{
-    ChangeNote, Checkpoint, CloseReason, Event, Intent, MintFailedLine, MintFault, MintedLine,
-    MintingLine, Outcome, RenewalLine, RenewalOutcome, ResolveLine, RotatedKey, Signature,
-    TestLine, Upstream,
+    ChangeNote, Checkpoint, CloseReason, EndedLine, EndingLine, EndingReason, Event, Intent,
+    MintFailedLine, MintFault, MintedLine, MintingLine, Outcome, RenewalLine, RenewalOutcome,
+    ResolveLine, RotatedKey, Signature, TestLine, Upstream,
 };
 pub use read::batch::Stopped;
 pub use read::error::{ReadError, ReplayError};
@@ -44,6 +45,7 @@ pub use read::tail_filter::{PrincipalFilter, TailFilter, TailLine};
 pub use read::verify::{Proof, ProofError, verify};
 pub use state::live::Live;
 pub use state::open_step::{LiveOpening, NotAccepted};
+pub use state::owed::{BegunEnding, Owed, Standing};
 pub use state::requests::{DoneRequest, RequestNote, RequestTable};
 pub use state::usage::Usage;
 pub use state::use_counts::Use;

@@ -77,6 +77,8 @@ impl Bearer {
             expire_time: self.expire_time,
             handle,
             upstream_request: self.upstream_request,
+            ending: None,
+            rotated: None,
         })
     }
 }

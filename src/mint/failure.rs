@@ -15,6 +15,8 @@ pub struct Failure {
     pub retry_after: Option<Duration>,
     /// The upstream's number of the request.
     pub upstream_request: Option<String>,
+    /// True if the upstream may have made the credential nevertheless.
+    pub is_uncertain: bool,
 }
 
 /// The kinds of failures: the API's reasons.
@@ -32,7 +34,8 @@ pub enum FailureReason {
 
 impl Failure {
     pub(super) fn new(reason: FailureReason, detail: impl Into<String>) -> Self {
-        Self { reason, detail: detail.into(), retry_after: None, upstream_request: None }
+        let detail = detail.into();
+        Self { reason, detail, retry_after: None, upstream_request: None, is_uncertain: false }
     }
 
     /// The reply is not of the protocol. `text` says what is wrong with it.

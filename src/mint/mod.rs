@@ -48,6 +48,20 @@ pub struct Minted {
     pub handle: Option<String>,
     /// The upstream's number of the request, if it tells it.
     pub upstream_request: Option<String>,
+    /// What [`end`] needs, if the upstream can end the credential only by the credential's own values. The broker keeps it
+    /// sealed until the credential has ended.
+    pub ending: Option<Fields>,
+    /// The refresh token that replaces the one that was used, which the upstream may refuse from now on.
+    pub rotated: Option<Value>,
+}
+
+/// How a credential has ended.
+pub enum End {
+    /// The upstream accepts it no more, and nothing of it is left.
+    Ended,
+    /// The upstream accepts it no more, but something of it could not be removed. The text says what and why, for operators;
+    /// it contains no value.
+    Disabled(String),
 }
 
 /// For how long a credential is asked for, if its connection says so: the field `mint_seconds`. No credential counts as
@@ -81,9 +95,45 @@ pub async fn mint(
     };
     let late = |_| {
         let text = format!("the upstream did not answer within {} s", EXCHANGE_TIMEOUT.as_secs());
-        Failure::new(FailureReason::Unavailable, text)
+        Failure { is_uncertain: true, ..Failure::new(FailureReason::Unavailable, text) }
     };
     tokio::time::timeout(EXCHANGE_TIMEOUT, made).await.map_err(late)?
+}
+
+/// What [`end`] will need for the credential that is about to be made, if the upstream ends it by its name. `None` if nothing
+/// ends it, or only its own values do. `roots` are all fields of the connection.
+///
+/// # Errors
+/// If the fields make no request.
+pub fn ending_ahead(
+    source: Source,
+    _roots: &Fields,
+    _ask: &Ask,
+) -> Result<Option<Fields>, Failure> {
+    match source {
+        Source::AwsSts
+        | Source::Entra
+        | Source::EntraGraph
+        | Source::Gcp
+        | Source::Oauth2Client
+        | Source::TwoStep => Ok(None),
+    }
+}
+
+/// Ends a credential upstream. `ending` is what the mint or [`ending_ahead`] has given. A credential that is gone already
+/// counts as ended, so this may be repeated. It takes at most [`EXCHANGE_TIMEOUT`].
+///
+/// # Errors
+/// If the upstream cannot be reached, or refuses.
+pub async fn end(_egress: &Egress, source: Source, _ending: &Fields) -> Result<End, Failure> {
+    match source {
+        Source::AwsSts
+        | Source::Entra
+        | Source::EntraGraph
+        | Source::Gcp
+        | Source::Oauth2Client
+        | Source::TwoStep => Err(Failure::invalid("what this protocol makes only expires")),
+    }
 }
 
 /// Fields by these names.

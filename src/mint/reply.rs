@@ -89,6 +89,7 @@ pub fn check_accepted(
         detail: format!("the upstream answered HTTP {status}{code}; {next}"),
         retry_after: retry_after(reply, now),
         upstream_request: request_number(reply, numbers),
+        is_uncertain: false,
     })
 }
 

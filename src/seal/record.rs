@@ -27,6 +27,8 @@ pub enum RecordKind {
     AuthorityKeys = b'a',
     /// A connection's metadata.
     Connection = b'c',
+    /// What ends a credential that an upstream made. The uid is the mint's id.
+    Ending = b'E',
     /// A connection group.
     Group = b'g',
     /// An integration that operators have made.
@@ -39,6 +41,8 @@ pub enum RecordKind {
     MintedValues = b'M',
     /// An operator or executor, with its pinned certificates.
     Registration = b'r',
+    /// The refresh token that an upstream gave in place of a connection's. The uid is the connection's.
+    RotatedToken = b'T',
     /// A secret's metadata.
     Secret = b's',
     /// A secret's value.
@@ -53,9 +57,11 @@ impl RecordKind {
             Self::Connection,
             Self::ConnectionValues,
             Self::Commit,
+            Self::Ending,
             Self::Group,
             Self::Integration,
             Self::Registration,
+            Self::RotatedToken,
             Self::Secret,
             Self::SecretValue,
         ]

@@ -78,6 +78,7 @@ impl<T: Send, F: FnMut(&mut Draft) -> Result<T, Error> + Send> Job for PendingCh
 }
 
 /// The entrance for changes.
+#[derive(Clone)]
 pub(crate) struct Writer {
     jobs: mpsc::Sender<Box<dyn Job>>,
     /// The lines that each caller may have for requests that change nothing.

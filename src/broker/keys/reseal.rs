@@ -18,10 +18,12 @@ use crate::broker::Broker;
 use crate::broker::changes::checks::change_note;
 use crate::broker::changes::draft::Draft;
 use crate::broker::error::Error;
-use crate::catalog::{Catalog, Connection, NewerRecord, Registered, Resource, Secret, Values};
+use crate::catalog::{
+    Catalog, Connection, Kept, NewerRecord, Registered, Resource, Secret, Values,
+};
 use crate::journal::ChangeNote;
 use crate::model::{ConnectionRef, GroupName, Id, IntegrationName, SecretRef};
-use crate::seal::{KeyId, Keyring, ReadValues};
+use crate::seal::{KeyId, Keyring, ReadValues, RecordKey};
 
 /// The most connections, secrets and so on in one batch.
 const MAX_ITEMS: usize = 64;
@@ -39,6 +41,8 @@ const GRACE: Duration = Duration::from_secs(120);
 enum Item {
     Connection(ConnectionRef),
     Group(GroupName),
+    /// A record of the broker's own.
+    Kept(RecordKey),
     /// A resource that a newer version wrote, by its full name.
     Newer(String),
     Integration(IntegrationName),
@@ -140,8 +144,9 @@ impl ResealPass {
         let secrets = catalog.secrets().filter(is_wanted);
         let secrets = secrets.map(|one| Item::Secret(one.metadata.name.clone()));
         let newer = catalog.all_newer().map(|one| Item::Newer(one.name.clone()));
+        let kept = catalog.all_kept().map(|one| Item::Kept(one.values.key));
         let items = groups.chain(integrations).chain(registrations).chain(secrets).chain(newer);
-        let items = items.collect();
+        let items = items.chain(kept).collect();
         Self { newest, everything, items, after: None }
     }
 
@@ -207,6 +212,11 @@ fn resealed(catalog: &Catalog, keyring: &Keyring, item: &Item) -> Result<Option<
         }
         Item::Integration(name) => {
             catalog.own_integration(name).cloned().map(Resource::Integration)
+        }
+        Item::Kept(key) => {
+            let Some(old) = catalog.kept(*key) else { return Ok(None) };
+            let values = reseal(keyring, &old.values)?;
+            values.map(|values| Resource::Kept(Arc::new(Kept { values })))
         }
         Item::Newer(name) => reseal_newer(catalog, keyring, name)?,
         Item::Registration(who) => catalog.registration(who).cloned().map(Resource::Registration),

@@ -24,7 +24,7 @@ use crate::broker::changes::writer::{Writer, WriterParts, WriterTask};
 use crate::broker::error::Error;
 use crate::broker::insight::readers::Readers;
 use crate::broker::keys::Keys;
-use crate::broker::minting::{FlightParts, Mints};
+use crate::broker::minting::{FlightParts, Keeper, Mints};
 use crate::broker::resolve::watch::Watchers;
 use crate::broker::steps::runtime_dir::RuntimeDir;
 use crate::broker::steps::sessions::{Sessions, StepListener};
@@ -37,7 +37,7 @@ use crate::journal::{
 use crate::metrics::MintMetrics;
 use crate::model::limits::MAX_CLOCK_STEP_BACK;
 use crate::model::{Clock, Id, JournalMode, Limits, Timestamp};
-use crate::seal::{KeyStore, KeyStoreError, Keyring};
+use crate::seal::{KeyStore, KeyStoreError, Keyring, RecordKey, RecordKind};
 use crate::store::{Store, StoreError};
 
 /// The records in one batch from the store to the catalogue; each batch wakes a thread.
@@ -263,7 +263,8 @@ impl Broker {
         foundation.check_head(parts.expect_head)?;
         let (writer, queue) = Writer::new(parts.limits.admin_lines());
         let keys = Arc::new(Keys::new(parts.keys, foundation.parts.clone()));
-        let flights = FlightParts::new(&foundation.parts, parts.egress, parts.mint_metrics);
+        let keeper = Keeper::new(writer.clone());
+        let flights = FlightParts::new(&foundation.parts, keeper, parts.egress, parts.mint_metrics);
         let WriterParts { snapshots, journal, store, keyring, .. } = foundation.parts.clone();
         let broker = Self {
             keys,
@@ -292,7 +293,9 @@ impl Broker {
         };
         broker.restore_openings(&foundation.recovery).await?;
         broker.journal.append(now, &Event::Started { version: VERSION.to_owned() })?;
-        broker.journal.interrupt_mints(now)?;
+        let catalog = &broker.snapshot().catalog;
+        let key = |mint| RecordKey { kind: RecordKind::Ending, uid: mint };
+        broker.journal.interrupt_mints(now, |mint| catalog.kept(key(mint)).is_some())?;
         broker.log_state();
         let known = broker.journal.with_live(|live| live.requests().clone())?;
         let task = WriterTask::new(foundation.parts, queue, foundation.last_batch, known);

@@ -71,7 +71,13 @@ mod tests {
 
     fn failure(reason: FailureReason, retry_after: Option<u64>) -> Failure {
         let retry_after = retry_after.map(Duration::from_secs);
-        Failure { reason, detail: String::new(), retry_after, upstream_request: None }
+        Failure {
+            reason,
+            detail: String::new(),
+            retry_after,
+            upstream_request: None,
+            is_uncertain: false,
+        }
     }
 
     fn wait(trouble: &Trouble) -> u64 {

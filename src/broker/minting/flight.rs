@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::back_off::fault_of;
 use super::book::Outcome;
 use super::credential::{Credential, UNTOLD_LIFE, refresh_time};
+use super::keeper::Keeper;
 use super::key::MintKey;
 use crate::broker::changes::writer::WriterParts;
 use crate::broker::resolve::authorize::{Grant, Material, authorize_step, is_executors};
@@ -28,6 +29,7 @@ pub(crate) struct FlightParts {
     pub(super) snapshots: Arc<Snapshots>,
     pub(super) journal: Arc<Journal>,
     keyring: Arc<Keyring>,
+    keeper: Keeper,
     pub(super) egress: Egress,
     pub(super) metrics: Arc<MintMetrics>,
     pub(super) clock: Clock,
@@ -64,9 +66,14 @@ struct Begun {
 }
 
 impl FlightParts {
-    pub(crate) fn new(parts: &WriterParts, egress: Egress, metrics: Arc<MintMetrics>) -> Self {
+    pub(crate) fn new(
+        parts: &WriterParts,
+        keeper: Keeper,
+        egress: Egress,
+        metrics: Arc<MintMetrics>,
+    ) -> Self {
         let WriterParts { snapshots, journal, keyring, clock, .. } = parts.clone();
-        Self { snapshots, journal, keyring, egress, metrics, clock }
+        Self { snapshots, journal, keyring, keeper, egress, metrics, clock }
     }
 
     /// Flies with the first order whose decision still holds. `stop` ends the flight early.
@@ -86,18 +93,85 @@ impl FlightParts {
         drop(orders);
         let order = &order;
         let ask = ask(order, begun.mint, self.clock.now());
+        let is_kept = match self.keep_ahead(order.source, &begun, &ask).await {
+            Ok(is_kept) => is_kept,
+            Err(failure) => return self.fail(begun.mint, failure, false),
+        };
         let start = Instant::now();
         let asked = mint::mint(&self.egress, order.source, &begun.roots, &ask);
         let made = match stop.run_until_cancelled(without_panic(asked)).await {
             Some(made) => made,
-            None => Err(failure(FailureReason::Unavailable, "the broker stopped meanwhile")),
+            None => Err(uncertain("the broker stopped meanwhile")),
         };
         let failed = made.as_ref().err().map(|failure| failure.reason.as_str());
         self.metrics.end(order.source.name(), failed, start.elapsed());
+        match made {
+            Ok(made) => self.land(order, begun, made, &ask, is_kept).await,
+            Err(failure) if is_kept && !failure.is_uncertain => {
+                let mint = begun.mint;
+                self.forget(mint).await;
+                self.fail(mint, failure, false)
+            }
+            Err(failure) => self.fail(begun.mint, failure, is_kept),
+        }
+    }
+
+    /// Takes in what was made. `is_kept` if the store keeps what ends it already.
+    async fn land(
+        &self,
+        order: &Order,
+        begun: Begun,
+        mut made: Minted,
+        ask: &Ask,
+        is_kept: bool,
+    ) -> Outcome {
         let mint = begun.mint;
-        match without_panic(async { self.seal(begun, made?, &ask) }).await {
-            Ok(made) => self.take(mint, made),
-            Err(failure) => self.fail(mint, failure),
+        let is_owed = match made.ending.take() {
+            None => is_kept,
+            Some(ending) => match self.keep(&begun, &ending).await {
+                Ok(()) => true,
+                Err(failure) => {
+                    // What nobody could end later is ended now, and not handed out.
+                    if let Err(failure) = mint::end(&self.egress, order.source, &ending).await {
+                        tracing::warn!(mint.id = %mint, reason = failure.reason.as_str(), "a credential that cannot be kept was not ended: it expires by itself");
+                    }
+                    return self.fail(mint, failure, false);
+                }
+            },
+        };
+        match without_panic(async { self.seal(begun, made, ask) }).await {
+            Ok(sealed) => self.take(mint, sealed, is_owed),
+            Err(failure) => self.fail(mint, failure, is_owed),
+        }
+    }
+
+    /// Keeps what ends the credential that is about to be made, if its name ends it. Returns whether there is such.
+    async fn keep_ahead(&self, source: Source, begun: &Begun, ask: &Ask) -> Result<bool, Failure> {
+        let Some(ending) = mint::ending_ahead(source, &begun.roots, ask)? else {
+            return Ok(false);
+        };
+        self.keep(begun, &ending).await.map(|()| true)
+    }
+
+    /// Keeps what ends a credential, sealed in the store. The lines before are on disk then, too.
+    async fn keep(&self, begun: &Begun, ending: &Fields) -> Result<(), Failure> {
+        let key = RecordKey { kind: RecordKind::Ending, uid: begun.mint };
+        let sealed = self.keyring.seal_values(key, begun.grant.version, ending);
+        let sealed =
+            sealed.map_err(|error| failure(FailureReason::Unavailable, &error.to_string()))?;
+        let (resource, values) = (begun.grant.name.to_text(), Values { key, sealed });
+        let kept = self.keeper.keep("ending.keep", resource, values).await;
+        kept.map_err(|error| {
+            let detail = format!("what would end the credential cannot be kept: {error}");
+            failure(FailureReason::Unavailable, &detail)
+        })
+    }
+
+    /// Forgets what would have ended a credential that was not made. If the store fails, a later start forgets it.
+    async fn forget(&self, mint: Id) {
+        let key = RecordKey { kind: RecordKind::Ending, uid: mint };
+        if let Err(error) = self.keeper.forget("ending.forget", vec![key]).await {
+            tracing::warn!(mint.id = %mint, %error, "a record that is of no use stays");
         }
     }
 
@@ -131,7 +205,7 @@ impl FlightParts {
                     tracing::error!(resource.name = %grant.name, %error, "a stored credential cannot be opened");
                     let reason = "RECORD_CORRUPT".to_owned();
                     let fault = MintFault { reason, detail: String::new(), upstream_request: None };
-                    self.note(mint, fault);
+                    self.note(mint, fault, false);
                     Err(NotBegun::Ended(Outcome::Corrupt))
                 }
             };
@@ -161,27 +235,28 @@ impl FlightParts {
                 handle: made.handle,
                 credential_expire_time: end,
                 upstream_request: made.upstream_request,
+                is_owed: false,
             },
         })
     }
 
     /// Writes the line of a credential. Without the line, the credential is not used.
-    fn take(&self, mint: Id, sealed: Sealed) -> Outcome {
+    fn take(&self, mint: Id, sealed: Sealed, is_owed: bool) -> Outcome {
         let Sealed { values, names, refresh, made } = sealed;
-        match self.journal.minted(self.clock.now(), mint, made) {
+        match self.journal.minted(self.clock.now(), mint, Made { is_owed, ..made }) {
             Ok(minted) => Outcome::Minted(Arc::new(Credential { minted, values, names, refresh })),
             Err(_) => Outcome::GivenUp,
         }
     }
 
-    fn fail(&self, mint: Id, failure: Failure) -> Outcome {
-        self.note(mint, fault_of(&failure));
+    fn fail(&self, mint: Id, failure: Failure, is_owed: bool) -> Outcome {
+        self.note(mint, fault_of(&failure), is_owed);
         Outcome::Failed(mint, failure)
     }
 
     /// Writes the line of a mint that has made nothing. The start of the next daemon writes a line that is missing.
-    fn note(&self, mint: Id, fault: MintFault) {
-        if let Err(error) = self.journal.mint_failed(self.clock.now(), mint, fault) {
+    fn note(&self, mint: Id, fault: MintFault, is_owed: bool) {
+        if let Err(error) = self.journal.mint_failed(self.clock.now(), mint, fault, is_owed) {
             tracing::warn!(%error, "the end of a mint has no line");
         }
     }
@@ -229,12 +304,23 @@ async fn without_panic<T>(made: impl Future<Output = Result<T, Failure>>) -> Res
     let made = AssertUnwindSafe(made).catch_unwind().await;
     made.unwrap_or_else(|_| {
         tracing::error!("a mint has panicked");
-        Err(failure(FailureReason::Unavailable, "the broker failed meanwhile"))
+        Err(uncertain("the broker failed meanwhile"))
     })
 }
 
+/// A failure after which nobody knows whether the upstream has made the credential.
+fn uncertain(detail: &str) -> Failure {
+    Failure { is_uncertain: true, ..failure(FailureReason::Unavailable, detail) }
+}
+
 fn failure(reason: FailureReason, detail: &str) -> Failure {
-    Failure { reason, detail: detail.to_owned(), retry_after: None, upstream_request: None }
+    Failure {
+        reason,
+        detail: detail.to_owned(),
+        retry_after: None,
+        upstream_request: None,
+        is_uncertain: false,
+    }
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ mod credential;
 mod desk;
 mod flight;
 mod in_use;
+mod keeper;
 mod key;
 
 pub(super) use back_off::Trouble;
@@ -21,4 +22,5 @@ pub(super) use book::{Landing, Offer};
 pub(super) use credential::Credential;
 pub(super) use desk::{Mints, Ticket};
 pub(super) use flight::{FlightParts, Order};
+pub(super) use keeper::{Keeper, mint_name};
 pub(super) use key::MintKey;

@@ -48,6 +48,8 @@ pub struct Made {
     pub credential_expire_time: Timestamp,
     /// The upstream's number of the request, if it told the number.
     pub upstream_request: Option<String>,
+    /// True if the upstream can end the credential, and the store keeps what that needs.
+    pub is_owed: bool,
 }
 
 /// A lease that waits for what a mint makes.
@@ -109,7 +111,7 @@ impl Journal {
         mint: Id,
         made: Made,
     ) -> Result<Arc<MintedCredential>, Unavailable> {
-        let Made { handle, credential_expire_time, upstream_request } = made;
+        let Made { handle, credential_expire_time, upstream_request, is_owed } = made;
         let credential = Arc::new(MintedCredential { mint, handle, credential_expire_time });
         let mut chain = self.lock()?;
         let begun = chain.live().mints().find(mint).ok_or(Unavailable)?;
@@ -121,12 +123,14 @@ impl Journal {
             resource: begun.resource.clone(),
             version: begun.version,
             upstream_request,
+            owed: is_owed,
         };
         chain.append(now, &Event::Minted(Box::new(line)))?;
         Ok(credential)
     }
 
-    /// Ends a mint that has made nothing. If the lease of its decision awaits the credential, the lease ends.
+    /// Ends a mint that has made nothing. If the lease of its decision awaits the credential, the lease ends. `is_owed` if
+    /// the upstream may have made it nevertheless, and the store keeps what ends it.
     ///
     /// # Errors
     /// If the mint is not under way, or the line cannot be written.
@@ -135,9 +139,10 @@ impl Journal {
         now: Timestamp,
         mint: Id,
         fault: MintFault,
+        is_owed: bool,
     ) -> Result<(), Unavailable> {
         let mut chain = self.lock()?;
-        let line = failed(chain.live().mints().find(mint).ok_or(Unavailable)?, fault);
+        let line = failed(chain.live().mints().find(mint).ok_or(Unavailable)?, fault, is_owed);
         chain.append(now, &line).map(drop)
     }
 
@@ -156,6 +161,9 @@ impl Journal {
         let mut chain = self.lock()?;
         chain.live_mut().expire(now);
         chain.live().check_decision(epoch, opening)?;
+        if chain.live().mints().owed().is_ending(credential.mint) {
+            return Err(CommitError::LeaseEnded);
+        }
         let is_its = |found: &&Lease| found.opening == opening.record().id && found.is_awaited();
         let found = chain.live().leases().find(lease).filter(is_its);
         let line = MintedLine {
@@ -166,6 +174,7 @@ impl Journal {
             resource,
             version: found.ok_or(CommitError::LeaseEnded)?.version,
             upstream_request: None,
+            owed: false,
         };
         chain.append(now, &Event::MintJoined(Box::new(line)))?;
         let lease = chain.live().leases().find(lease).cloned().ok_or(CommitError::LeaseEnded)?;
@@ -187,19 +196,25 @@ impl Journal {
         let mut chain = self.lock()?;
         let found = chain.live().leases().find(lease).filter(|lease| lease.is_awaited());
         let Some(opening) = found.map(|lease| lease.opening) else { return Ok(()) };
-        let line = MintFailedLine { mint, opening, lease, resource, fault };
+        let line = MintFailedLine { mint, opening, lease, resource, fault, owed: false };
         chain.append(now, &Event::MintFailed(Box::new(line))).map(drop)
     }
 
     /// At start: ends the mints that were under way when the daemon stopped, and the leases that awaited a credential.
+    /// `is_kept` tells whether the store keeps what ends the credential of a mint: it is owed an ending then.
     ///
     /// # Errors
     /// If the lines cannot be written.
-    pub fn interrupt_mints(&self, now: Timestamp) -> Result<(), Unavailable> {
+    pub fn interrupt_mints(
+        &self,
+        now: Timestamp,
+        is_kept: impl Fn(Id) -> bool,
+    ) -> Result<(), Unavailable> {
         let mut chain = self.lock()?;
         let live = chain.live();
-        let mut lines: Vec<Event> =
-            live.mints().iter().map(|begun| failed(begun, MintFault::interrupted())).collect();
+        let interrupted =
+            |begun: &MintingLine| failed(begun, MintFault::interrupted(), is_kept(begun.mint));
+        let mut lines: Vec<Event> = live.mints().iter().map(interrupted).collect();
         let is_ended = |lease: &Lease| live.mints().iter().any(|begun| begun.lease == lease.id);
         let awaited = live.leases().iter().filter(|lease| lease.is_awaited() && !is_ended(lease));
         lines.extend(awaited.map(|lease| {
@@ -211,6 +226,7 @@ impl Journal {
                 lease,
                 resource,
                 fault,
+                owed: false,
             }))
         }));
         chain.append_all(now, &lines).map(drop)
@@ -218,12 +234,13 @@ impl Journal {
 }
 
 /// The line of a mint that has made nothing.
-fn failed(begun: &MintingLine, fault: MintFault) -> Event {
+fn failed(begun: &MintingLine, fault: MintFault, owed: bool) -> Event {
     Event::MintFailed(Box::new(MintFailedLine {
         mint: Some(begun.mint),
         opening: begun.opening,
         lease: begun.lease,
         resource: begun.resource.clone(),
         fault,
+        owed,
     }))
 }

@@ -42,6 +42,12 @@ impl Resolution {
         earlier: &[Event],
     ) -> Result<(ResolveLine, Option<(RecordKey, Lease)>), CommitError> {
         live.check_decision(self.epoch, &self.opening)?;
+        if let Ok(Allowed { upstream: Some(Upstream { credential: Some(made), .. }), .. }) =
+            &self.outcome
+            && live.mints().owed().is_ending(made.mint)
+        {
+            return Err(CommitError::Stale);
+        }
         let (opening, mut ask) = (self.opening.record(), Arc::new(self.ask));
         let (outcome, granted) = match self.outcome {
             Ok(allowed) => {

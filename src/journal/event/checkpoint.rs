@@ -4,6 +4,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::mints::MintingLine;
+use crate::journal::state::owed::Owed;
 use crate::journal::state::requests::{RequestNote, of_registrations};
 use crate::lease::Lease;
 use crate::model::{Formats, Id, Opening, StepKey, base64_bytes, hex_bytes};
@@ -71,6 +72,9 @@ pub struct Checkpoint {
     /// The mints that are under way.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mints: Vec<MintingLine>,
+    /// The credentials that are owed an ending.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub owed: Vec<Owed>,
     /// Whether the broker was restored and is not confirmed yet.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub quarantined: bool,

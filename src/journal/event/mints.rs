@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::decision_id::DecisionId;
 use crate::integration::Source;
 use crate::lease::{MintState, MintedCredential};
-use crate::model::{Id, WorkflowPath};
+use crate::model::{Id, Timestamp, WorkflowPath};
 
 /// How the credential of an allowed decision is made, if an upstream makes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,6 +72,10 @@ pub struct MintedLine {
     /// The upstream's number of the request, if it told the number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upstream_request: Option<String>,
+    /// True if the broker owes the credential an ending: the upstream can end it, and the store keeps what that needs. Only
+    /// a `minted` line says so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub owed: bool,
 }
 
 /// A lease gets no credential. If its credential was awaited, it ends.
@@ -89,6 +93,61 @@ pub struct MintFailedLine {
     /// Why.
     #[serde(flatten)]
     pub fault: MintFault,
+    /// True if the upstream may have made a credential nevertheless, and the broker owes it an ending.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub owed: bool,
+}
+
+/// A credential is about to be ended upstream: what ends it is about to be opened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EndingLine {
+    /// The mint that made it.
+    pub mint: Id,
+    /// The opening that it was made for.
+    pub opening: Id,
+    /// The full name of the connection.
+    pub resource: String,
+    /// Why it ends.
+    pub reason: EndingReason,
+}
+
+/// An upstream has ended a credential (`ended_upstream`), the credential is left to expire (`left_to_expire`), or it can no
+/// longer be used but something of it stays (`left_disabled`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EndedLine {
+    /// The mint that made it.
+    pub mint: Id,
+    /// The opening that it was made for.
+    pub opening: Id,
+    /// The full name of the connection.
+    pub resource: String,
+    /// Its name in the upstream's audit log, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handle: Option<String>,
+    /// When the upstream no longer accepts it, if it is left to expire.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential_expire_time: Option<Timestamp>,
+    /// Why it was left, for operators.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+}
+
+/// Why a credential is ended upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndingReason {
+    /// Its connection has changed: another root, or disabled.
+    ConnectionChanged,
+    /// Its connection was deleted.
+    ConnectionDeleted,
+    /// The upstream's answer was not journaled: it may or may not have made the credential.
+    Interrupted,
+    /// No lease is on it any more: the leases expired, or were revoked with access or by hand.
+    LeaseEnded,
+    /// Its step was closed.
+    StepClosed,
 }
 
 /// Why a lease gets no credential. It contains no secret.

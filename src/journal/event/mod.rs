@@ -15,7 +15,10 @@ use serde_json::Value;
 pub use changes::{ChangeNote, Intent};
 pub use checkpoint::{Announced, Attempt, Checkpoint, FORMAT, Signature};
 pub use decisions::{Outcome, RenewalLine, RenewalOutcome, ResolveLine, TestLine};
-pub use mints::{MintFailedLine, MintFault, MintedLine, MintingLine, Upstream};
+pub use mints::{
+    EndedLine, EndingLine, EndingReason, MintFailedLine, MintFault, MintedLine, MintingLine,
+    Upstream,
+};
 
 use super::state::requests::{RequestNote, of_registrations};
 use crate::model::{Formats, Id, Opening, PinnedCertificate, Timestamp};
@@ -23,8 +26,8 @@ use crate::seal::KeyId;
 
 /// The names of all events, as the rule that a wrong name breaks.
 pub const NAMES: &str = "one of abandoned, admin_refused, backed_up, certificate_renewed, checkpoint, compared, \
-    clock_set_back, closed, continued, formats, head, intent, key_rotated, lease_renewal, lease_revoked, \
-    mint_failed, mint_joined, minted, minting, opened, quarantine_ended, rate_refused, resolve, restored, rotated, signed, started, stopped, \
+    clock_set_back, closed, continued, ended_upstream, ending, formats, head, intent, key_rotated, lease_renewal, \
+    lease_revoked, left_disabled, left_to_expire, mint_failed, mint_joined, minted, minting, opened, quarantine_ended, rate_refused, resolve, restored, rotated, signed, started, stopped, \
     tested, torn";
 
 /// The contents of one line.
@@ -87,6 +90,10 @@ pub enum Event {
         /// Its last line.
         line: u64,
     },
+    /// A credential was ended upstream.
+    EndedUpstream(Box<EndedLine>),
+    /// A credential is about to be ended upstream.
+    Ending(Box<EndingLine>),
     /// The formats that are written from now on.
     Formats(Formats),
     /// A batch is in the store and in force.
@@ -120,6 +127,10 @@ pub enum Event {
         /// The lease.
         lease: Id,
     },
+    /// A credential can no longer be used, but something of it stays upstream.
+    LeftDisabled(Box<EndedLine>),
+    /// A credential is not ended upstream: it expires by itself.
+    LeftToExpire(Box<EndedLine>),
     /// A lease gets no credential from the upstream.
     MintFailed(Box<MintFailedLine>),
     /// A lease is on a credential that was made for another lease.
@@ -193,7 +204,11 @@ impl Event {
     pub(super) fn from_json(name: &str, json: &str) -> serde_json::Result<Self> {
         match name {
             "checkpoint" => without_frame(json).map(Self::Checkpoint),
+            "ended_upstream" => without_frame(json).map(Self::EndedUpstream),
+            "ending" => without_frame(json).map(Self::Ending),
             "formats" => without_frame(json).map(Self::Formats),
+            "left_disabled" => without_frame(json).map(Self::LeftDisabled),
+            "left_to_expire" => without_frame(json).map(Self::LeftToExpire),
             "minting" => without_frame(json).map(Self::Minting),
             "opened" => without_frame(json).map(Self::Opened),
             // Most lines are one of these. serde copies an event whose name it finds in the middle.
@@ -235,6 +250,7 @@ impl Event {
             | Self::ClockSetBack
             | Self::Closed { .. }
             | Self::Continued { .. }
+            | Self::Ending(_)
             | Self::Formats(_)
             | Self::Head { .. }
             | Self::Intent(_)
@@ -248,7 +264,10 @@ impl Event {
             | Self::BackedUp { .. }
             | Self::CertificateRenewed { .. }
             | Self::Compared { .. }
+            | Self::EndedUpstream(_)
             | Self::LeaseRenewal(_)
+            | Self::LeftDisabled(_)
+            | Self::LeftToExpire(_)
             | Self::MintFailed(_)
             | Self::MintJoined(_)
             | Self::Minted(_)
@@ -269,8 +288,12 @@ impl Event {
         match self {
             Self::Intent(intent) => intent.changes.iter().all(ChangeNote::takes_away),
             Self::QuarantineEnded { .. } => false,
-            // They complete a mint that was begun.
-            Self::MintFailed(_) | Self::Minted(_) => true,
+            // They complete a mint or an ending that was begun.
+            Self::EndedUpstream(_)
+            | Self::LeftDisabled(_)
+            | Self::LeftToExpire(_)
+            | Self::MintFailed(_)
+            | Self::Minted(_) => true,
             // A daemon that starts on a full disk can close steps and take access away.
             Self::Rotated { .. } | Self::Signed(_) | Self::Started { .. } => true,
             event => event.is_always_synced(),

@@ -72,7 +72,7 @@ impl Live {
         &self.leases
     }
 
-    /// The mints that are under way.
+    /// The mints that are under way, and the credentials that are owed an ending.
     pub(crate) fn mints(&self) -> &Mints {
         &self.mints
     }
@@ -160,8 +160,15 @@ impl Live {
             Event::LeaseRevoked { lease, .. } => {
                 self.leases.remove(*lease);
             }
-            Event::MintFailed(_) | Event::MintJoined(_) | Event::Minted(_) | Event::Minting(_) => {
-                self.mints.apply(event, &mut self.leases);
+            Event::EndedUpstream(_)
+            | Event::Ending(_)
+            | Event::LeftDisabled(_)
+            | Event::LeftToExpire(_)
+            | Event::MintFailed(_)
+            | Event::MintJoined(_)
+            | Event::Minted(_)
+            | Event::Minting(_) => {
+                self.mints.apply(event, time, &mut self.leases);
             }
             Event::Opened(opening) => self.open(opening),
             Event::QuarantineEnded { .. } => self.is_quarantined = false,
@@ -233,7 +240,7 @@ impl Live {
             abandoned: checkpoint.abandoned,
             announced: checkpoint.announced.iter().cloned().collect(),
             is_quarantined: checkpoint.quarantined,
-            mints: Mints::start_from(&checkpoint.mints),
+            mints: Mints::start_from(&checkpoint.mints, &checkpoint.owed),
             ..Self::default()
         };
         for Attempt { key, number } in &checkpoint.attempts {
@@ -273,6 +280,7 @@ impl Live {
             attempts: attempts.collect(),
             unwritten: unwritten.map(|opening| opening.record().id).collect(),
             mints: self.mints.iter().cloned().collect(),
+            owed: self.mints.owed().iter().cloned().collect(),
             quarantined: self.is_quarantined,
         }
     }

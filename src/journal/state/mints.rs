@@ -1,44 +1,65 @@
-//! The mints that are under way: begun, and neither made nor failed.
+//! The mints that are under way, begun and neither made nor failed; and the credentials that are owed an ending.
 
-use crate::journal::event::{Event, MintFailedLine, MintingLine};
+use super::owed::{Owed, OwedEndings};
+use crate::journal::event::{Event, MintFailedLine, MintedLine, MintingLine};
 use crate::lease::{Lease, LeaseTable};
-use crate::model::{Id, IdMap};
+use crate::model::{Id, IdMap, Timestamp};
 
-/// The mints that are under way.
+/// The mints that are under way, and the credentials that are owed an ending.
 #[derive(Debug, Default)]
-pub(crate) struct Mints(IdMap<MintingLine>);
+pub(crate) struct Mints {
+    under_way: IdMap<MintingLine>,
+    owed: OwedEndings,
+}
 
 impl Mints {
-    pub(super) fn start_from(mints: &[MintingLine]) -> Self {
-        Self(mints.iter().map(|line| (line.mint, line.clone())).collect())
+    pub(super) fn start_from(mints: &[MintingLine], owed: &[Owed]) -> Self {
+        let under_way = mints.iter().map(|line| (line.mint, line.clone())).collect();
+        Self { under_way, owed: OwedEndings::start_from(owed) }
+    }
+
+    /// The credentials that are owed an ending.
+    pub(crate) fn owed(&self) -> &OwedEndings {
+        &self.owed
     }
 
     /// The mint of this id, if it is under way.
     pub(crate) fn find(&self, mint: Id) -> Option<&MintingLine> {
-        self.0.get(&mint)
+        self.under_way.get(&mint)
     }
 
     /// All mints that are under way, in no order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &MintingLine> {
-        self.0.values()
+        self.under_way.values()
     }
 
-    /// Applies the line of a mint.
-    pub(super) fn apply(&mut self, event: &Event, leases: &mut LeaseTable) {
+    /// Applies the line of a mint or of an ending.
+    pub(super) fn apply(&mut self, event: &Event, time: Timestamp, leases: &mut LeaseTable) {
         match event {
             Event::MintFailed(line) => self.take_failed(line, leases),
             Event::MintJoined(line) => leases.bind(line.lease, &line.credential),
             // No lease changes before the credential is handed out.
-            Event::Minted(line) => drop(self.0.remove(&line.credential.mint)),
-            Event::Minting(line) => drop(self.0.insert(line.mint, MintingLine::clone(line))),
-            _ => {}
+            Event::Minted(line) => self.take_minted(line),
+            Event::Minting(line) => {
+                self.under_way.insert(line.mint, MintingLine::clone(line));
+            }
+            _ => self.owed.apply(event, time),
         }
     }
 
-    /// Takes in that nothing was made.
+    /// Takes in that a credential was made.
+    fn take_minted(&mut self, line: &MintedLine) {
+        let begun = self.under_way.remove(&line.credential.mint);
+        if let Some(begun) = begun.filter(|_| line.owed) {
+            self.owed.owe(begun, Some(line.credential.clone()));
+        }
+    }
+
+    /// Takes in that nothing was made, as far as is known.
     fn take_failed(&mut self, line: &MintFailedLine, leases: &mut LeaseTable) {
-        if let Some(mint) = line.mint {
-            self.0.remove(&mint);
+        let begun = line.mint.and_then(|mint| self.under_way.remove(&mint));
+        if let Some(begun) = begun.filter(|_| line.owed) {
+            self.owed.owe(begun, None);
         }
         if leases.find(line.lease).is_some_and(Lease::is_awaited) {
             leases.remove(line.lease);

@@ -36,6 +36,10 @@ impl Usage {
             }
             Event::Closed { opening, .. } => *opening,
             Event::MintFailed(line) => line.opening,
+            Event::EndedUpstream(line) | Event::LeftDisabled(line) | Event::LeftToExpire(line) => {
+                line.opening
+            }
+            Event::Ending(line) => line.opening,
             Event::MintJoined(line) | Event::Minted(line) => line.opening,
             Event::Minting(line) => line.opening,
             Event::LeaseRenewal(line) if matches!(line.outcome, RenewalOutcome::Allow { .. }) => {

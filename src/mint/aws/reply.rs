@@ -70,6 +70,8 @@ pub fn minted(reply: &Reply, roots: Roots<'_>, now: Timestamp) -> Result<Minted,
         handle: Some(id),
         upstream_request: request_number(reply, &NUMBERS)
             .or_else(|| number("AssumeRoleResponse/ResponseMetadata/RequestId")),
+        ending: None,
+        rotated: None,
     })
 }
 

@@ -201,6 +201,8 @@ fn impersonated(reply: &Reply, now: Timestamp, asked: Duration) -> Result<Minted
         expire_time: Some(clock::end(parsed.expire_time, reply.date, now, Some(asked))?),
         handle: handle_of(&parsed.access_token),
         upstream_request: None,
+        ending: None,
+        rotated: None,
     })
 }
 

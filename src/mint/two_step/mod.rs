@@ -52,6 +52,8 @@ pub async fn mint(egress: &Egress, roots: Roots<'_>, ask: &Ask) -> Result<Minted
         expire_time: asked.map(|asked| end(ask.now, asked)).transpose()?,
         handle: handle_of(&token),
         upstream_request: None,
+        ending: None,
+        rotated: None,
     })
 }
 

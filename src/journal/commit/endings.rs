@@ -1,0 +1,102 @@
+//! The end of a credential upstream.
+//!
+//! ```text
+//! owed ─ ending ─ Permit<Root> ─ upstream ─ ended_upstream | left_to_expire | left_disabled
+//! ```
+//!
+//! From `ending` on, nobody gets the credential any more. The ending goes on after a restart, and asks the upstream as often
+//! as is needed: each time with a new permit for what the store keeps, under the same line.
+
+use super::CommitError;
+use crate::journal::commit::permit::{Permit, Root};
+use crate::journal::event::{EndedLine, EndingLine, Event};
+use crate::journal::{Journal, Owed, Position, Standing, Unavailable};
+use crate::model::{Id, Timestamp};
+use crate::seal::{RecordKey, RecordKind};
+
+/// An ending that is due.
+pub struct EndingRequest {
+    /// The snapshot that says how the connection stands.
+    pub epoch: u64,
+    /// The mint.
+    pub mint: Id,
+    /// How the connection stands.
+    pub standing: Standing,
+}
+
+impl Journal {
+    /// Begins the ending of a credential: writes its line. Returns the line's place; `None` if the credential is in use
+    /// again, or its ending has begun.
+    ///
+    /// # Errors
+    /// If the decision is not on the newest snapshot, the broker was restored and is not confirmed yet, or the line cannot
+    /// be written.
+    pub fn begin_ending(
+        &self,
+        now: Timestamp,
+        request: &EndingRequest,
+    ) -> Result<Option<Position>, CommitError> {
+        let EndingRequest { epoch, mint, standing } = *request;
+        let mut chain = self.lock()?;
+        chain.live_mut().expire(now);
+        let live = chain.live();
+        live.check_epoch(epoch)?;
+        let due = live.mints().owed().find(mint);
+        let due = due.and_then(|owed| Some((owed, owed.due(live, standing)?)));
+        let Some((owed, reason)) = due else { return Ok(None) };
+        let line = EndingLine {
+            mint,
+            opening: owed.minting.opening,
+            resource: owed.minting.resource.clone(),
+            reason,
+        };
+        Ok(Some(chain.append(now, &Event::Ending(Box::new(line)))?))
+    }
+
+    /// The permit for what the store keeps to end a credential, whose ending has begun. `None` if it has not, or is over.
+    ///
+    /// # Errors
+    /// If the broker was restored and is not confirmed yet, or the journal takes no lines.
+    pub fn permit_ending(&self, mint: Id) -> Result<Option<Permit<Root>>, CommitError> {
+        let chain = self.lock()?;
+        let live = chain.live();
+        if live.is_quarantined() {
+            return Err(CommitError::Quarantined);
+        }
+        let begun = live.mints().owed().find(mint).filter(|owed| owed.begun.is_some());
+        Ok(begun.map(|owed| {
+            let record = RecordKey { kind: RecordKind::Ending, uid: mint };
+            Permit::to_root(record, owed.minting.version, owed.minting.decision)
+        }))
+    }
+
+    /// Writes how an ending is over, or that something of the credential stays. `event` makes the line. Does nothing if the
+    /// ending has not begun, or is over.
+    ///
+    /// # Errors
+    /// If the line cannot be written. The ending is then repeated.
+    pub fn end(
+        &self,
+        now: Timestamp,
+        mint: Id,
+        event: impl FnOnce(Box<EndedLine>) -> Event,
+    ) -> Result<Option<Position>, Unavailable> {
+        let mut chain = self.lock()?;
+        let owed = chain.live().mints().owed().find(mint);
+        let Some(owed) = owed.filter(|owed| owed.begun.is_some()) else { return Ok(None) };
+        let line = Box::new(ended(owed));
+        chain.append(now, &event(line)).map(Some)
+    }
+}
+
+/// The line of the end of a credential, without why it was left.
+fn ended(owed: &Owed) -> EndedLine {
+    EndedLine {
+        mint: owed.mint(),
+        opening: owed.minting.opening,
+        resource: owed.minting.resource.clone(),
+        handle: owed.credential.as_ref().and_then(|made| made.handle.clone()),
+        credential_expire_time: None,
+        detail: String::new(),
+    }
+}
