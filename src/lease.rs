@@ -128,6 +128,9 @@ pub struct MintedCredential {
     pub handle: Option<String>,
     /// When the upstream no longer accepts it.
     pub credential_expire_time: Timestamp,
+    /// True if one opening has it for itself, and nothing can end it: it outlives the opening, until it expires.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub outlives: bool,
 }
 
 /// How far the credential of a lease is made, if an upstream makes it.
@@ -230,6 +233,19 @@ impl Lease {
     /// When the credential ends upstream, if an upstream has made it.
     pub fn credential_expire_time(&self) -> Option<Timestamp> {
         self.credential().map(|credential| credential.credential_expire_time)
+    }
+
+    /// Whether the holder uses this credential of the same connection, or gets it when it asks again: the lease is on it, on
+    /// one that it replaces, or awaits one.
+    pub fn may_move_to(&self, credential: &MintedCredential) -> bool {
+        match &self.mint {
+            None => false,
+            Some(MintState::Awaited) => true,
+            Some(MintState::Minted(own)) => {
+                own.mint == credential.mint
+                    || own.credential_expire_time < credential.credential_expire_time
+            }
+        }
     }
 
     /// The terms of this lease on a credential: it ends with the credential at the latest.
@@ -582,7 +598,12 @@ mod tests {
         };
         assert!(reusable(&table, None).is_none() && reusable(&table, Some(mint(7))).is_none());
         let credential_expire_time = at(900);
-        let made = MintedCredential { mint: mint(7), handle: None, credential_expire_time };
+        let made = MintedCredential {
+            mint: mint(7),
+            handle: None,
+            credential_expire_time,
+            outlives: false,
+        };
         table.bind(stored.id, &Arc::new(made));
         assert!(reusable(&table, None).is_none() && reusable(&table, Some(mint(8))).is_none());
         let bound = reusable(&table, Some(mint(7))).unwrap();

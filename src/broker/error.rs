@@ -229,6 +229,13 @@ pub enum Error {
     /// The request id belongs to another request.
     #[error("another request was made under the id {0}; an id is used for one request only")]
     RequestIdReused(RequestId),
+    /// A restored broker owes endings, and nobody has said what has become of the original.
+    #[error(
+        "upstreams made {0} credentials before the backup that are still to be ended. If the original broker is gone, this \
+         one ends them: keyhatch restore --confirm --original-gone. If the original goes on and its steps use them, this one \
+         leaves them alone: keyhatch restore --confirm --copy"
+    )]
+    RestoreUndecided(usize),
     /// The role is missing or unknown.
     #[error("the role must be viewer, operator or administrator")]
     RoleInvalid,

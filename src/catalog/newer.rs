@@ -33,7 +33,9 @@ pub(super) fn name(kind: RecordKind, json: &str) -> Option<String> {
         RecordKind::AuthorityKeys
         | RecordKind::Commit
         | RecordKind::ConnectionValues
+        | RecordKind::Ending
         | RecordKind::MintedValues
+        | RecordKind::RotatedToken
         | RecordKind::SecretValue => return None,
     })
 }

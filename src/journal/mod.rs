@@ -27,13 +27,14 @@ pub use commit::endings::EndingRequest;
 pub use commit::group::CommitGroup;
 pub use commit::mints::{Made, MintRequest, Waiter};
 pub use commit::permit::{HandOut, Permit, PermitError, Root};
+pub use commit::quarantine::QuarantineEnd;
 pub use commit::{Allowed, CommitError, Committed, Granted, Refused, Resolution};
 pub use event::NAMES as EVENT_NAMES;
 pub use event::decision_id::{DecisionId, DecisionName};
 pub use event::{
     ChangeNote, Checkpoint, CloseReason, EndedLine, EndingLine, EndingReason, Event, Intent,
     MintFailedLine, MintFault, MintedLine, MintingLine, Outcome, RenewalLine, RenewalOutcome,
-    ResolveLine, RotatedKey, Signature, TestLine, Upstream,
+    ResolveLine, RestoredAs, RotatedKey, Signature, TestLine, Upstream,
 };
 pub use read::batch::Stopped;
 pub use read::error::{ReadError, ReplayError};
@@ -58,6 +59,7 @@ use crate::identity::Authority;
 use crate::model::limits::JOURNAL_DEADLINE;
 use crate::model::{Id, Opening, Timestamp};
 use crate::seal::Keyring;
+use commit::endings::left_to_expire;
 use write::chain::Chain;
 use write::sync::{SyncThread, Synced};
 use write::watchdog::Pulse;
@@ -217,7 +219,7 @@ impl Journal {
     }
 
     /// Closes an opening and revokes its leases. Returns the revoked leases; `None` if the opening is not open.
-    /// `before` may write lines while it is still open.
+    /// `before` may write lines while it is still open. A credential that outlives the opening gets a line before.
     ///
     /// # Errors
     /// If the line cannot be written. The step stays open then.
@@ -234,10 +236,13 @@ impl Journal {
         }
         before(&mut |event| chain.append(now, event).is_ok());
         chain.live_mut().expire(now);
-        let revoked = chain.live().leases().of_opening(opening);
-        let event = Event::Closed { opening, reason, revoked: revoked.clone() };
-        let position = chain.append(now, &event)?;
-        Ok(Some((position, revoked)))
+        let live = chain.live();
+        let revoked = live.leases().of_opening(opening);
+        let mut events: Vec<Event> =
+            live.opening(opening).map(|open| left_to_expire(live, open)).unwrap_or_default();
+        events.push(Event::Closed { opening, reason, revoked: revoked.clone() });
+        chain.append_all(now, &events)?;
+        Ok(Some((chain.last(), revoked)))
     }
 
     /// Reads what is open and leased, while nothing can change.
@@ -286,3 +291,6 @@ impl Journal {
         self.sync.has_failed() || self.lock_unless_hanging().is_ok_and(|chain| chain.is_over())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,7 +15,7 @@ use super::draft::Draft;
 use super::writer::{Job, PendingChange};
 use crate::access::{Principal, Role};
 use crate::broker::error::Error;
-use crate::catalog::{Catalog, Connection, Resource, load};
+use crate::catalog::{Catalog, Connection, Kept, Resource, Values, load};
 use crate::journal::RequestTable;
 use crate::model::{
     ConnectionRef, Id, Identifiers, ResourceName, SecretRef, Tags, Timestamp, Value,
@@ -106,7 +106,11 @@ fn described(catalog: &Catalog) -> Vec<String> {
         let name = ResourceName::Secret(one.metadata.name.clone());
         format!("{name} {} {value}", one.metadata.version)
     });
-    connections.chain(groups).chain(secrets).collect()
+    let kept = catalog.all_kept().map(|one| {
+        let Values { key, sealed } = &one.values;
+        format!("{key:?} {}", hex::encode(sealed.as_bytes()))
+    });
+    connections.chain(groups).chain(secrets).chain(kept).collect()
 }
 
 fn connection(name: &str, token: &str, tags: &[&str]) -> Document {
@@ -168,6 +172,22 @@ fn a_batch_folds_to_the_catalogue_of_its_draft() {
         .unwrap();
     world.commit(draft);
     assert_eq!(world.catalog.connection_count(), 2);
+}
+
+#[test]
+fn what_the_broker_keeps_for_itself_is_folded_and_loaded_too() {
+    let mut world = World::new();
+    let key = RecordKey { kind: RecordKind::Ending, uid: Id::from_bytes([9; Id::BYTES]) };
+    let sealed = world.keyring.seal(key, 3, b"").unwrap();
+    let kept = Arc::new(Kept { values: Values { key, sealed } });
+    let mut draft = world.draft();
+    draft.put(Resource::Kept(Arc::clone(&kept)));
+    world.commit(draft);
+    assert!(world.catalog.kept(key).is_some());
+    let mut draft = world.draft();
+    draft.remove(Resource::Kept(kept));
+    world.commit(draft);
+    assert_eq!(world.catalog.all_kept().count() + world.records.len(), 0);
 }
 
 #[test]

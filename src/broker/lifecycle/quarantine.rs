@@ -4,21 +4,27 @@ use crate::access::{Principal, Role};
 use crate::broker::Broker;
 use crate::broker::error::Error;
 use crate::broker::registry::operators::require_role;
-use crate::journal::{Event, Live};
+use crate::journal::{QuarantineEnd, RestoredAs};
 
 impl Broker {
-    /// Ends the quarantine. Returns whether there was one.
+    /// Ends the quarantine. Returns whether there was one. The credentials that are owed an ending are ended from then on, or
+    /// forgotten if this broker is a copy; their records are then removed as those that nothing needs.
     ///
     /// # Errors
     /// See `SystemService.EndQuarantine`.
-    pub async fn end_quarantine(&self, caller: &Principal) -> Result<bool, Error> {
+    pub async fn end_quarantine(
+        &self,
+        caller: &Principal,
+        restored_as: Option<RestoredAs>,
+    ) -> Result<bool, Error> {
         require_role(caller, Role::Administrator)?;
-        if !self.journal.with_live(Live::is_quarantined)? {
-            return Ok(false);
+        match self.journal.end_quarantine(self.now(), caller.to_string(), restored_as)? {
+            QuarantineEnd::Ended(position) => {
+                self.journal.synced(position).await?;
+                Ok(true)
+            }
+            QuarantineEnd::None => Ok(false),
+            QuarantineEnd::Undecided(owed) => Err(Error::RestoreUndecided(owed)),
         }
-        let event = Event::QuarantineEnded { principal: caller.to_string() };
-        let (position, _) = self.journal.append(self.now(), &event)?;
-        self.journal.synced(position).await?;
-        Ok(true)
     }
 }

@@ -129,8 +129,9 @@ impl Mints {
     }
 
     /// Forgets credentials that have ended, those of steps that are closed, and those of connections that have changed
-    /// since.
+    /// since. Writes the lines of flights that could not be written.
     pub(crate) fn sweep(&self, now: Timestamp) {
+        self.parts.ends.write_rest(&self.parts.journal, now);
         let mut in_use = InUse::of(self.book.lock().keys());
         if in_use.is_empty() {
             return;

@@ -13,6 +13,7 @@ use super::book::Outcome;
 use super::credential::{Credential, UNTOLD_LIFE, refresh_time};
 use super::keeper::Keeper;
 use super::key::MintKey;
+use super::mint_ends::{MintEnd, MintEnds};
 use crate::broker::changes::writer::WriterParts;
 use crate::broker::resolve::authorize::{Grant, Material, authorize_step, is_executors};
 use crate::catalog::{Catalog, Snapshot, Snapshots, Values};
@@ -33,6 +34,7 @@ pub(crate) struct FlightParts {
     pub(super) egress: Egress,
     pub(super) metrics: Arc<MintMetrics>,
     pub(super) clock: Clock,
+    pub(super) ends: MintEnds,
 }
 
 /// The decision of a live opening, for which a flight begins.
@@ -73,7 +75,8 @@ impl FlightParts {
         metrics: Arc<MintMetrics>,
     ) -> Self {
         let WriterParts { snapshots, journal, keyring, clock, .. } = parts.clone();
-        Self { snapshots, journal, keyring, keeper, egress, metrics, clock }
+        let ends = MintEnds::default();
+        Self { snapshots, journal, keyring, keeper, egress, metrics, clock, ends }
     }
 
     /// Flies with the first order whose decision still holds. `stop` ends the flight early.
@@ -128,20 +131,30 @@ impl FlightParts {
         let mint = begun.mint;
         let is_owed = match made.ending.take() {
             None => is_kept,
-            Some(ending) => match self.keep(&begun, &ending).await {
-                Ok(()) => true,
-                Err(failure) => {
-                    // What nobody could end later is ended now, and not handed out.
-                    if let Err(failure) = mint::end(&self.egress, order.source, &ending).await {
-                        tracing::warn!(mint.id = %mint, reason = failure.reason.as_str(), "a credential that cannot be kept was not ended: it expires by itself");
-                    }
+            Some(ending) => {
+                let ending = Arc::new(ending);
+                if let Err(failure) = self.keep(&begun, Arc::clone(&ending)).await {
+                    self.end_unkept(order.source, mint, &ending).await;
                     return self.fail(mint, failure, false);
                 }
-            },
+                true
+            }
         };
+        let is_own = order.key.opening.is_some();
         match without_panic(async { self.seal(begun, made, ask) }).await {
-            Ok(sealed) => self.take(mint, sealed, is_owed),
+            Ok(sealed) => {
+                let made = Made { is_owed, is_own, ..sealed.made };
+                self.take(mint, Sealed { made, ..sealed })
+            }
             Err(failure) => self.fail(mint, failure, is_owed),
+        }
+    }
+
+    /// Ends a credential at once that nobody could end later. It is not handed out.
+    async fn end_unkept(&self, source: Source, mint: Id, ending: &Fields) {
+        if let Err(failure) = mint::end(&self.egress, source, ending).await {
+            let reason = failure.reason.as_str();
+            tracing::warn!(mint.id = %mint, reason, "a credential that cannot be kept was not ended: it expires by itself");
         }
     }
 
@@ -150,17 +163,15 @@ impl FlightParts {
         let Some(ending) = mint::ending_ahead(source, &begun.roots, ask)? else {
             return Ok(false);
         };
-        self.keep(begun, &ending).await.map(|()| true)
+        self.keep(begun, Arc::new(ending)).await.map(|()| true)
     }
 
     /// Keeps what ends a credential, sealed in the store. The lines before are on disk then, too.
-    async fn keep(&self, begun: &Begun, ending: &Fields) -> Result<(), Failure> {
-        let key = RecordKey { kind: RecordKind::Ending, uid: begun.mint };
-        let sealed = self.keyring.seal_values(key, begun.grant.version, ending);
-        let sealed =
-            sealed.map_err(|error| failure(FailureReason::Unavailable, &error.to_string()))?;
-        let (resource, values) = (begun.grant.name.to_text(), Values { key, sealed });
-        let kept = self.keeper.keep("ending.keep", resource, values).await;
+    async fn keep(&self, begun: &Begun, ending: Arc<Fields>) -> Result<(), Failure> {
+        let Begun { mint, grant, .. } = begun;
+        let key = RecordKey { kind: RecordKind::Ending, uid: *mint };
+        let (resource, record) = (grant.name.to_text(), (key, grant.version));
+        let kept = self.keeper.keep("ending.keep", resource, record, ending).await;
         kept.map_err(|error| {
             let detail = format!("what would end the credential cannot be kept: {error}");
             failure(FailureReason::Unavailable, &detail)
@@ -236,16 +247,23 @@ impl FlightParts {
                 credential_expire_time: end,
                 upstream_request: made.upstream_request,
                 is_owed: false,
+                is_own: false,
             },
         })
     }
 
-    /// Writes the line of a credential. Without the line, the credential is not used.
-    fn take(&self, mint: Id, sealed: Sealed, is_owed: bool) -> Outcome {
+    /// Writes the line of a credential. Without the line, the credential is not used, and ended if it is owed that.
+    fn take(&self, mint: Id, sealed: Sealed) -> Outcome {
         let Sealed { values, names, refresh, made } = sealed;
-        match self.journal.minted(self.clock.now(), mint, Made { is_owed, ..made }) {
+        let is_owed = made.is_owed;
+        match self.journal.minted(self.clock.now(), mint, made) {
             Ok(minted) => Outcome::Minted(Arc::new(Credential { minted, values, names, refresh })),
-            Err(_) => Outcome::GivenUp,
+            Err(_) => {
+                let reason = "JOURNAL_UNAVAILABLE".to_owned();
+                let fault = MintFault { reason, detail: String::new(), upstream_request: None };
+                self.note(mint, fault, is_owed);
+                Outcome::GivenUp
+            }
         }
     }
 
@@ -254,11 +272,10 @@ impl FlightParts {
         Outcome::Failed(mint, failure)
     }
 
-    /// Writes the line of a mint that has made nothing. The start of the next daemon writes a line that is missing.
+    /// Writes the line of a mint that has made nothing. A line that cannot be written is written later, by this daemon or at
+    /// the start of the next.
     fn note(&self, mint: Id, fault: MintFault, is_owed: bool) {
-        if let Err(error) = self.journal.mint_failed(self.clock.now(), mint, fault, is_owed) {
-            tracing::warn!(%error, "the end of a mint has no line");
-        }
+        self.ends.write(MintEnd { mint, fault, is_owed }, &self.journal, self.clock.now());
     }
 }
 

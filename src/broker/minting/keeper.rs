@@ -6,7 +6,7 @@ use crate::broker::changes::checks::change_note;
 use crate::broker::changes::writer::Writer;
 use crate::broker::error::Error;
 use crate::catalog::{Kept, Resource, Values};
-use crate::model::Id;
+use crate::model::{Fields, Id};
 use crate::seal::RecordKey;
 
 /// The principal of these changes in the journal.
@@ -21,7 +21,8 @@ impl Keeper {
         Self(writer)
     }
 
-    /// Keeps sealed values of a connection, and waits until they are on disk. `action` is the journal's name for it.
+    /// Keeps fields of a connection, sealed, and waits until they are on disk, with all lines of the journal before.
+    /// `action` is the journal's name for it, `resource` the connection's full name.
     ///
     /// # Errors
     /// If they cannot be written.
@@ -29,18 +30,14 @@ impl Keeper {
         &self,
         action: &'static str,
         resource: String,
-        values: Values,
+        (key, version): (RecordKey, u64),
+        fields: Arc<Fields>,
     ) -> Result<(), Error> {
         let submitted = self.0.submit(move |draft| {
-            let Values { key, sealed } = &values;
-            draft.note_for_none(change_note(
-                BY,
-                action,
-                resource.clone(),
-                key.uid,
-                sealed.version(),
-            ));
-            draft.put(Resource::Kept(Arc::new(Kept { values: values.clone() })));
+            // Sealed here: no record comes under a DEK that was replaced while it waited for the writer.
+            let sealed = draft.keyring.seal_values(key, version, &fields)?;
+            draft.note_for_none(change_note(BY, action, &resource, key.uid, version));
+            draft.put(Resource::Kept(Arc::new(Kept { values: Values { key, sealed } })));
             Ok(())
         });
         submitted.await
@@ -71,6 +68,6 @@ impl Keeper {
 }
 
 /// The name of a mint in lines of changes.
-pub(crate) fn mint_name(mint: Id) -> String {
+fn mint_name(mint: Id) -> String {
     format!("mints/{mint}")
 }

@@ -16,11 +16,12 @@ mod flight;
 mod in_use;
 mod keeper;
 mod key;
+mod mint_ends;
 
 pub(super) use back_off::Trouble;
 pub(super) use book::{Landing, Offer};
 pub(super) use credential::Credential;
 pub(super) use desk::{Mints, Ticket};
 pub(super) use flight::{FlightParts, Order};
-pub(super) use keeper::{Keeper, mint_name};
+pub(super) use keeper::Keeper;
 pub(super) use key::MintKey;

@@ -38,6 +38,12 @@ pub struct RestoreCommand {
     /// Confirm that the running broker was restored from the right backup: it resolves credentials again.
     #[arg(long, conflicts_with = "file")]
     confirm: bool,
+    /// With --confirm: the original broker is gone, and this one ends the credentials that upstreams made for it.
+    #[arg(long, requires = "confirm", conflicts_with = "copy")]
+    original_gone: bool,
+    /// With --confirm: the original broker goes on. Its credentials are its own, and this one leaves them alone.
+    #[arg(long, requires = "confirm")]
+    copy: bool,
     #[command(flatten)]
     broker: BrokerArgs,
 }
@@ -129,7 +135,7 @@ impl RestoreCommand {
     pub(crate) fn run(self, common: &Common) -> Result<(), Failure> {
         match self.file {
             Some(file) => restore_from(common, file, self.broker),
-            None => block_on(confirm(common)),
+            None => block_on(confirm(common, restored_as(self.original_gone, self.copy))),
         }
     }
 }
@@ -170,15 +176,25 @@ fn restore_from(common: &Common, archive: PathBuf, args: BrokerArgs) -> Result<(
     let given = serve_flags(has_runtime, &options.runtime, broker.kek.as_ref());
     say(&format!(
         "the operator admin and the local executor have new keys. Every step is closed, and nothing is resolved until \
-         you have checked the broker and confirm it:\n  keyhatch serve --state {state}{given}\n  keyhatch restore --confirm --state {state}"
+         you have checked the broker and confirm it, with --original-gone or --copy:\n  keyhatch serve --state {state}{given}\n  \
+         keyhatch restore --confirm --original-gone --state {state}"
     ));
     Ok(())
 }
 
-async fn confirm(common: &Common) -> Result<(), Failure> {
+fn restored_as(original_gone: bool, copy: bool) -> pb::RestoredAs {
+    match (original_gone, copy) {
+        (true, _) => pb::RestoredAs::OriginalGone,
+        (false, true) => pb::RestoredAs::Copy,
+        (false, false) => pb::RestoredAs::Unspecified,
+    }
+}
+
+async fn confirm(common: &Common, restored_as: pb::RestoredAs) -> Result<(), Failure> {
     let channel = common.operator().await?;
     let mut client = SystemServiceClient::new(channel);
-    let ended = client.end_quarantine(pb::EndQuarantineRequest {}).await?.into_inner().ended;
+    let request = pb::EndQuarantineRequest { restored_as: restored_as.into() };
+    let ended = client.end_quarantine(request).await?.into_inner().ended;
     let text = match ended {
         true => "confirmed: credentials are resolved again",
         false => "it is not in quarantine",

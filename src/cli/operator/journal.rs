@@ -160,7 +160,7 @@ fn for_people(entry: &pb::JournalLine) -> String {
         ["target", "resource", "method", "decision", "reason", "detail", "source", "handle", "key"]
             .map(text),
     );
-    words.extend(["old", "new", "opening"].map(text));
+    words.extend(["old", "new", "opening", "restored_as"].map(text));
     let end = text("credential_expire_time");
     words.extend((!end.is_empty()).then(|| format!("until {end}")));
     words.extend(["file", "line", "batch", "requests"].iter().filter_map(|name| {

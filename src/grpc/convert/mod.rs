@@ -11,6 +11,7 @@ use super::pb;
 use crate::access::{Bindings, Pattern, Relation};
 use crate::broker::{Error, Resolved};
 use crate::integration::{Finding, Severity};
+use crate::journal::RestoredAs;
 use crate::lease::{Lease, TtlLimit};
 use crate::model::{
     Invalid, KindName, Labels, Release, RequestId, ResourceName, RunAs, Tags, Timestamp, Value,
@@ -50,6 +51,18 @@ pub(super) fn release(given: i32) -> Result<Option<Release>, Error> {
         Ok(pb::Release::Stored) => Ok(Some(Release::Stored)),
         Ok(pb::Release::Unspecified) => Ok(None),
         Err(_) => Err(Invalid::new("release", &given.to_string(), "minted or stored").into()),
+    }
+}
+
+pub(super) fn restored_as(given: i32) -> Result<Option<RestoredAs>, Error> {
+    match pb::RestoredAs::try_from(given) {
+        Ok(pb::RestoredAs::Copy) => Ok(Some(RestoredAs::Copy)),
+        Ok(pb::RestoredAs::OriginalGone) => Ok(Some(RestoredAs::OriginalGone)),
+        Ok(pb::RestoredAs::Unspecified) => Ok(None),
+        Err(_) => {
+            let (given, rule) = (given.to_string(), "a copy, or the original is gone");
+            Err(Invalid::new("restored_as", &given, rule).into())
+        }
     }
 }
 

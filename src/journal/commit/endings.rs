@@ -6,12 +6,24 @@
 //!
 //! From `ending` on, nobody gets the credential any more. The ending goes on after a restart, and asks the upstream as often
 //! as is needed: each time with a new permit for what the store keeps, under the same line.
+//!
+//! | a crash after | leaves | so the next start |
+//! |---|---|---|
+//! | `minting` | a mint under way, and nothing that ends it: nothing was asked, or nobody can end what was made | writes `mint_failed` |
+//! | the store keeps what ends it | a mint under way that may have made it | writes `mint_failed`, owed; its ending is due |
+//! | `minted` | a credential that is owed an ending; no lease is on it | begins its ending, which is due |
+//! | `ending` | an ending that has begun | asks the upstream, once more perhaps |
+//! | `ended_upstream` | a record that nothing needs ([`Journal::unneeded`]) | removes it |
+//!
+//! A record is removed by a batch, whose sync covers the line before. So no power cut leaves an ending without its record.
+
+use std::sync::Arc;
 
 use super::CommitError;
 use crate::journal::commit::permit::{Permit, Root};
 use crate::journal::event::{EndedLine, EndingLine, Event};
-use crate::journal::{Journal, Owed, Position, Standing, Unavailable};
-use crate::model::{Id, Timestamp};
+use crate::journal::{Journal, Live, LiveOpening, Owed, Position, Standing, Unavailable};
+use crate::model::{Id, IdSet, Timestamp};
 use crate::seal::{RecordKey, RecordKind};
 
 /// An ending that is due.
@@ -47,6 +59,7 @@ impl Journal {
         let line = EndingLine {
             mint,
             opening: owed.minting.opening,
+            principal: Arc::clone(&owed.minting.principal),
             resource: owed.minting.resource.clone(),
             reason,
         };
@@ -87,6 +100,37 @@ impl Journal {
         let line = Box::new(ended(owed));
         chain.append(now, &event(line)).map(Some)
     }
+
+    /// Of these mints, for each of which the store keeps what ends its credential, those that are neither under way nor owed
+    /// an ending: nothing needs their records. The caller takes the mints from a snapshot first: a mint has its line before
+    /// its record.
+    ///
+    /// # Errors
+    /// If the journal hangs.
+    pub fn unneeded(&self, kept: impl Iterator<Item = Id>) -> Result<Vec<Id>, Unavailable> {
+        self.with_live(|live| kept.filter(|mint| live.mints().line(*mint).is_none()).collect())
+    }
+}
+
+/// The lines of credentials that an opening has for itself and that outlive it, from its leases.
+pub(in crate::journal) fn left_to_expire(live: &Live, opening: &LiveOpening) -> Vec<Event> {
+    let id = opening.record().id;
+    let leases = live.leases().of_opening(id).into_iter();
+    let mut told = IdSet::default();
+    let lines = leases.filter_map(|lease| {
+        let lease = live.leases().find(lease)?;
+        let made = lease.credential().filter(|made| made.outlives && told.insert(made.mint))?;
+        Some(Event::LeftToExpire(Box::new(EndedLine {
+            mint: made.mint,
+            opening: id,
+            principal: opening.principal(),
+            resource: lease.ask.target.to_text(),
+            handle: made.handle.clone(),
+            credential_expire_time: Some(made.credential_expire_time),
+            detail: String::new(),
+        })))
+    });
+    lines.collect()
 }
 
 /// The line of the end of a credential, without why it was left.
@@ -94,6 +138,7 @@ fn ended(owed: &Owed) -> EndedLine {
     EndedLine {
         mint: owed.mint(),
         opening: owed.minting.opening,
+        principal: Arc::clone(&owed.minting.principal),
         resource: owed.minting.resource.clone(),
         handle: owed.credential.as_ref().and_then(|made| made.handle.clone()),
         credential_expire_time: None,

@@ -50,6 +50,8 @@ pub struct Made {
     pub upstream_request: Option<String>,
     /// True if the upstream can end the credential, and the store keeps what that needs.
     pub is_owed: bool,
+    /// True if one opening has it for itself.
+    pub is_own: bool,
 }
 
 /// A lease that waits for what a mint makes.
@@ -90,6 +92,7 @@ impl Journal {
             decision,
             opening: opening.record().id,
             principal: opening.principal(),
+            executor: opening.record().key.executor.clone(),
             lease,
             source,
             resource,
@@ -111,8 +114,10 @@ impl Journal {
         mint: Id,
         made: Made,
     ) -> Result<Arc<MintedCredential>, Unavailable> {
-        let Made { handle, credential_expire_time, upstream_request, is_owed } = made;
-        let credential = Arc::new(MintedCredential { mint, handle, credential_expire_time });
+        let Made { handle, credential_expire_time, upstream_request, is_owed, is_own } = made;
+        let outlives = is_own && !is_owed;
+        let made = MintedCredential { mint, handle, credential_expire_time, outlives };
+        let credential = Arc::new(made);
         let mut chain = self.lock()?;
         let begun = chain.live().mints().find(mint).ok_or(Unavailable)?;
         let line = MintedLine {
@@ -130,10 +135,11 @@ impl Journal {
     }
 
     /// Ends a mint that has made nothing. If the lease of its decision awaits the credential, the lease ends. `is_owed` if
-    /// the upstream may have made it nevertheless, and the store keeps what ends it.
+    /// the upstream may have made it nevertheless, and the store keeps what ends it. Does nothing if the mint is not under
+    /// way.
     ///
     /// # Errors
-    /// If the mint is not under way, or the line cannot be written.
+    /// If the line cannot be written. The mint then stays under way.
     pub fn mint_failed(
         &self,
         now: Timestamp,
@@ -142,7 +148,8 @@ impl Journal {
         is_owed: bool,
     ) -> Result<(), Unavailable> {
         let mut chain = self.lock()?;
-        let line = failed(chain.live().mints().find(mint).ok_or(Unavailable)?, fault, is_owed);
+        let Some(begun) = chain.live().mints().find(mint) else { return Ok(()) };
+        let line = failed(begun, fault, is_owed);
         chain.append(now, &line).map(drop)
     }
 
@@ -194,8 +201,11 @@ impl Journal {
         fault: MintFault,
     ) -> Result<(), Unavailable> {
         let mut chain = self.lock()?;
-        let found = chain.live().leases().find(lease).filter(|lease| lease.is_awaited());
+        let live = chain.live();
+        let found = live.leases().find(lease).filter(|lease| lease.is_awaited());
         let Some(opening) = found.map(|lease| lease.opening) else { return Ok(()) };
+        // Only its flight knows whether a mint is owed an ending. Without the flight's line, the mint is still under way.
+        let mint = mint.filter(|mint| live.mints().find(*mint).is_none());
         let line = MintFailedLine { mint, opening, lease, resource, fault, owed: false };
         chain.append(now, &Event::MintFailed(Box::new(line))).map(drop)
     }

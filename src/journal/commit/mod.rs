@@ -7,6 +7,7 @@ pub(super) mod endings;
 pub(super) mod group;
 pub(super) mod mints;
 pub(super) mod permit;
+pub(super) mod quarantine;
 mod settle;
 
 use std::sync::Arc;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::decision_id::DecisionId;
 use crate::integration::Source;
 use crate::lease::{MintState, MintedCredential};
-use crate::model::{Id, Timestamp, WorkflowPath};
+use crate::model::{ExecutorName, Id, Timestamp, WorkflowPath};
 
 /// How the credential of an allowed decision is made, if an upstream makes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +40,8 @@ pub struct MintingLine {
     /// The step, with its workflow and run.
     #[serde(with = "super::step_path")]
     pub principal: Arc<WorkflowPath>,
+    /// The executor that opened it. With the step it names the run, whose lines go on after the opening is closed.
+    pub executor: ExecutorName,
     /// The lease of the decision.
     pub lease: Id,
     /// The protocol.
@@ -104,8 +106,11 @@ pub struct MintFailedLine {
 pub struct EndingLine {
     /// The mint that made it.
     pub mint: Id,
-    /// The opening that it was made for.
+    /// The opening that it was made for, which may be closed.
     pub opening: Id,
+    /// The step of that opening, with its workflow and run.
+    #[serde(with = "super::step_path")]
+    pub principal: Arc<WorkflowPath>,
     /// The full name of the connection.
     pub resource: String,
     /// Why it ends.
@@ -119,9 +124,12 @@ pub struct EndingLine {
 pub struct EndedLine {
     /// The mint that made it.
     pub mint: Id,
-    /// The opening that it was made for.
+    /// The opening that it was made for, which may be closed.
     pub opening: Id,
-    /// The full name of the connection.
+    /// The step of that opening, with its workflow and run.
+    #[serde(with = "super::step_path")]
+    pub principal: Arc<WorkflowPath>,
+    /// The full name of the connection, or the target of a lease on it.
     pub resource: String,
     /// Its name in the upstream's audit log, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]

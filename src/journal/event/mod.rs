@@ -145,6 +145,9 @@ pub enum Event {
     QuarantineEnded {
         /// The administrator.
         principal: String,
+        /// What has become of the original, if the administrator has said so.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        restored_as: Option<RestoredAs>,
     },
     /// Requests that were refused without a line each. Those of a step over its rate were refused without a decision.
     RateRefused {
@@ -323,6 +326,16 @@ pub enum CloseReason {
     OpenFailed,
     /// The broker was restored from a backup.
     Restored,
+}
+
+/// What a restored broker is, which decides who ends the credentials that upstreams made before the backup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RestoredAs {
+    /// A copy: the original goes on and ends them. This broker forgets them.
+    Copy,
+    /// The successor of an original that is gone. This broker ends them.
+    OriginalGone,
 }
 
 /// Which kind of key was replaced.

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::mints::Mints;
 use super::usage::Usage;
 use super::use_counts::{ByWorkflow, FileIndex, RunKey, Use};
 use crate::journal::event::Event;
@@ -21,6 +22,7 @@ use crate::journal::files::file_name;
 use crate::journal::read::audience::Audience;
 use crate::journal::read::error::ReplayError;
 use crate::journal::write::line::Parts;
+use crate::lease::LeaseTable;
 use crate::model::{Id, WorkflowName};
 use crate::seal::Keyring;
 use crate::sys::files::replace_file;
@@ -128,7 +130,8 @@ fn rebuild(
 ) -> Result<FileIndex, ReplayError> {
     let path = directory.join(file_name(file));
     let mut reader = BufReader::new(File::open(&path)?);
-    let (mut usage, mut line, mut offset, mut place) = (Usage::default(), Vec::new(), 0, 0);
+    let (mut usage, mut mints, mut leases) = <(Usage, Mints, LeaseTable)>::default();
+    let (mut line, mut offset, mut place) = (Vec::new(), 0, 0);
     loop {
         line.clear();
         place += 1;
@@ -140,9 +143,11 @@ fn rebuild(
             let body = parts.parse_without_changes();
             let body = body.map_err(|_| ReplayError::Newer { path: path.clone(), line: place })?;
             if let Event::Checkpoint(checkpoint) = &body.event {
-                usage.start_from(&checkpoint.openings);
+                usage.start_from(checkpoint);
+                mints = Mints::start_from(checkpoint);
             }
-            usage.take(&body.event, body.time, offset);
+            usage.take(&body.event, body.time, offset, &mints);
+            mints.apply(&body.event, body.time, &mut leases);
         }
         offset += read as u64;
         audience.read_and_check(read as u64)?;

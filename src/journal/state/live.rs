@@ -9,7 +9,7 @@ use super::remembered::Remembered;
 use super::requests::{DoneRequest, RequestNote, RequestTable};
 use super::usage::Usage;
 use crate::journal::event::{
-    Announced, Attempt, Checkpoint, Event, FORMAT, RenewalOutcome, ResolveLine,
+    Announced, Attempt, Checkpoint, Event, FORMAT, RenewalOutcome, ResolveLine, RestoredAs,
 };
 use crate::lease::{LeaseTable, Terms};
 use crate::model::{Formats, Id, IdMap, Opening, PinnedCertificate, RequestId, StepKey, Timestamp};
@@ -141,7 +141,7 @@ impl Live {
 
     /// Applies a line. Lines have the same effect at start and while running.
     pub(crate) fn apply(&mut self, event: &Event, time: Timestamp, offset: u64) {
-        self.usage.take(event, time, offset);
+        self.usage.take(event, time, offset, &self.mints);
         match event {
             Event::CertificateRenewed { opening, certificate } => {
                 self.renew(*opening, certificate);
@@ -171,7 +171,12 @@ impl Live {
                 self.mints.apply(event, time, &mut self.leases);
             }
             Event::Opened(opening) => self.open(opening),
-            Event::QuarantineEnded { .. } => self.is_quarantined = false,
+            Event::QuarantineEnded { restored_as, .. } => {
+                self.is_quarantined = false;
+                if *restored_as == Some(RestoredAs::Copy) {
+                    self.mints.forget_owed();
+                }
+            }
             Event::Restored { .. } => {
                 self.close_all();
                 self.is_quarantined = true;
@@ -231,7 +236,7 @@ impl Live {
 
     fn start_from(&mut self, checkpoint: &Checkpoint) {
         let mut usage = std::mem::take(&mut self.usage);
-        usage.start_from(&checkpoint.openings);
+        usage.start_from(checkpoint);
         *self = Self {
             usage,
             formats: checkpoint.formats,
@@ -240,7 +245,7 @@ impl Live {
             abandoned: checkpoint.abandoned,
             announced: checkpoint.announced.iter().cloned().collect(),
             is_quarantined: checkpoint.quarantined,
-            mints: Mints::start_from(&checkpoint.mints, &checkpoint.owed),
+            mints: Mints::start_from(checkpoint),
             ..Self::default()
         };
         for Attempt { key, number } in &checkpoint.attempts {

@@ -1,7 +1,7 @@
 //! The mints that are under way, begun and neither made nor failed; and the credentials that are owed an ending.
 
-use super::owed::{Owed, OwedEndings};
-use crate::journal::event::{Event, MintFailedLine, MintedLine, MintingLine};
+use super::owed::OwedEndings;
+use crate::journal::event::{Checkpoint, Event, MintFailedLine, MintedLine, MintingLine};
 use crate::lease::{Lease, LeaseTable};
 use crate::model::{Id, IdMap, Timestamp};
 
@@ -13,9 +13,9 @@ pub(crate) struct Mints {
 }
 
 impl Mints {
-    pub(super) fn start_from(mints: &[MintingLine], owed: &[Owed]) -> Self {
-        let under_way = mints.iter().map(|line| (line.mint, line.clone())).collect();
-        Self { under_way, owed: OwedEndings::start_from(owed) }
+    pub(super) fn start_from(checkpoint: &Checkpoint) -> Self {
+        let under_way = checkpoint.mints.iter().map(|line| (line.mint, line.clone())).collect();
+        Self { under_way, owed: OwedEndings::start_from(&checkpoint.owed) }
     }
 
     /// The credentials that are owed an ending.
@@ -26,6 +26,16 @@ impl Mints {
     /// The mint of this id, if it is under way.
     pub(crate) fn find(&self, mint: Id) -> Option<&MintingLine> {
         self.under_way.get(&mint)
+    }
+
+    /// How a mint began that is under way or owed an ending.
+    pub(crate) fn line(&self, mint: Id) -> Option<&MintingLine> {
+        self.find(mint).or_else(|| self.owed.find(mint).map(|owed| &owed.minting))
+    }
+
+    /// Forgets what is owed: another broker ends it.
+    pub(super) fn forget_owed(&mut self) {
+        self.owed = OwedEndings::default();
     }
 
     /// All mints that are under way, in no order.

@@ -70,18 +70,16 @@ impl Owed {
         if self.begun.is_some() {
             return None;
         }
-        let opening = self.minting.opening;
-        let uses = |lease: &Lease| {
-            let on_it = lease.credential().is_some_and(|made| made.mint == self.mint());
-            let awaits_it = lease.is_awaited() && lease.version == self.minting.version;
-            lease.opening == opening && (on_it || awaits_it)
+        let Some(credential) = &self.credential else { return Some(EndingReason::Interrupted) };
+        let MintingLine { opening, uid, version, .. } = self.minting;
+        let may_use = |lease: &Lease| {
+            lease.opening == opening && lease.version == version && lease.may_move_to(credential)
         };
         match standing {
-            _ if self.credential.is_none() => Some(EndingReason::Interrupted),
             _ if live.opening(opening).is_none() => Some(EndingReason::StepClosed),
             Standing::Changed => Some(EndingReason::ConnectionChanged),
             Standing::Deleted => Some(EndingReason::ConnectionDeleted),
-            Standing::Same if live.leases().of_resource(self.minting.uid).any(uses) => None,
+            Standing::Same if live.leases().of_resource(uid).any(may_use) => None,
             Standing::Same => Some(EndingReason::LeaseEnded),
         }
     }

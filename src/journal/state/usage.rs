@@ -5,10 +5,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::mints::Mints;
 use super::use_counts::{ByWorkflow, FileIndex, RunKey, Use};
-use crate::journal::event::{Event, Outcome, RenewalOutcome, ResolveLine};
+use crate::journal::event::{Checkpoint, Event, Outcome, RenewalOutcome, ResolveLine};
 use crate::lease::LeaseTarget;
-use crate::model::{GroupName, Id, IdMap, Opening, RunName, Timestamp, WorkflowName};
+use crate::model::{GroupName, Id, IdMap, RunName, Timestamp, WorkflowName};
 
 /// How often each workflow has used a resource, and when last.
 type Users = BTreeMap<WorkflowName, Use>;
@@ -27,36 +28,41 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Takes in a line at `offset` of the current file.
-    pub(crate) fn take(&mut self, event: &Event, time: Timestamp, offset: u64) {
-        let opening = match event {
+    /// Takes in a line at `offset` of the current file. `mints` are those before the line: the lines of a mint and of an
+    /// ending belong to the run that the mint was begun for, also after its step is closed.
+    pub(crate) fn take(&mut self, event: &Event, time: Timestamp, offset: u64, mints: &Mints) {
+        let (opening, mint) = match event {
             Event::Opened(opening) => {
                 self.open.insert(opening.id, RunKey::of(opening));
-                opening.id
+                (opening.id, None)
             }
-            Event::Closed { opening, .. } => *opening,
-            Event::MintFailed(line) => line.opening,
+            Event::Closed { opening, .. } => (*opening, None),
+            Event::MintFailed(line) => (line.opening, line.mint),
             Event::EndedUpstream(line) | Event::LeftDisabled(line) | Event::LeftToExpire(line) => {
-                line.opening
+                (line.opening, Some(line.mint))
             }
-            Event::Ending(line) => line.opening,
-            Event::MintJoined(line) | Event::Minted(line) => line.opening,
-            Event::Minting(line) => line.opening,
+            Event::Ending(line) => (line.opening, Some(line.mint)),
+            Event::Minted(line) => (line.opening, Some(line.credential.mint)),
+            Event::MintJoined(line) => (line.opening, None),
+            Event::Minting(line) => (line.opening, None),
             Event::LeaseRenewal(line) if matches!(line.outcome, RenewalOutcome::Allow { .. }) => {
-                line.opening
+                (line.opening, None)
             }
             Event::Resolve(line) => {
                 let Outcome::Allow { uid, .. } = &line.outcome else { return };
                 self.count(line, *uid, time);
-                line.opening
+                (line.opening, None)
             }
             Event::ClockSetBack | Event::Restored { .. } => return self.take_all_closed(offset),
             // The lines above are copies; the file before has counted them.
             Event::Continued { .. } => return self.current = FileIndex::default(),
             _ => return,
         };
-        let Some(run) = self.open.get(&opening) else { return };
-        self.current.add_place(run, offset);
+        let begun_for = || RunKey::of_mint(mints.line(mint?)?);
+        match self.open.get(&opening) {
+            Some(run) => self.current.add_place(run, offset),
+            None => begun_for().iter().for_each(|run| self.current.add_place(run, offset)),
+        }
         if matches!(event, Event::Closed { .. }) {
             self.open.remove(&opening);
         }
@@ -73,8 +79,9 @@ impl Usage {
     }
 
     /// Takes in the openings of a checkpoint.
-    pub(super) fn start_from(&mut self, openings: &[Opening]) {
-        self.open = openings.iter().map(|opening| (opening.id, RunKey::of(opening))).collect();
+    pub(super) fn start_from(&mut self, checkpoint: &Checkpoint) {
+        let openings = checkpoint.openings.iter();
+        self.open = openings.map(|opening| (opening.id, RunKey::of(opening))).collect();
     }
 
     /// Takes the current file's index out.

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{ExecutorName, Id, Opening, RunName, Timestamp, WorkflowName};
+use crate::journal::event::MintingLine;
+use crate::model::{ExecutorName, Id, Opening, RunName, Timestamp, WorkflowName, WorkflowPath};
 
 const MILLIS_A_DAY: i64 = 24 * 3600 * 1000;
 
@@ -27,6 +28,13 @@ impl RunKey {
             workflow: key.workflow.clone(),
             executor: key.executor.clone(),
         }
+    }
+
+    /// The run that a mint was begun for.
+    pub(super) fn of_mint(line: &MintingLine) -> Option<Self> {
+        let WorkflowPath { workflow, run, .. } = &*line.principal;
+        let (run, workflow) = (run.clone()?, workflow.clone());
+        Some(Self { run, workflow, executor: line.executor.clone() })
     }
 }
 

@@ -1,5 +1,6 @@
 //! The program as a process of its own.
 
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -167,6 +168,15 @@ impl ServeProcess {
 
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.directory.join("log")).unwrap()
+    }
+
+    /// The address of its metrics listener, from the log.
+    pub fn metrics_address(&self) -> SocketAddr {
+        // The doors open a moment earlier than the listener.
+        wait_until("the address is taken", || self.log().contains("metrics are served at"));
+        let log = self.log();
+        let line = log.lines().rfind(|line| line.contains("metrics are served at")).unwrap();
+        line.split("address=").nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap()
     }
 
     pub fn pid(&self) -> rustix::process::Pid {

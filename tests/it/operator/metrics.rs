@@ -42,13 +42,9 @@ impl World {
         Self { serving, directory }
     }
 
-    /// The address of the listener, from the log.
+    /// The address of the listener.
     fn address(&self) -> SocketAddr {
-        // The doors open a moment earlier than the listener.
-        wait_until("the address is taken", || self.serving.log().contains("metrics are served at"));
-        let log = self.serving.log();
-        let line = log.lines().find(|line| line.contains("metrics are served at")).unwrap();
-        line.split("address=").nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap()
+        self.serving.metrics_address()
     }
 
     fn run(&self, arguments: &[&str], env: &[(&str, &str)]) -> String {

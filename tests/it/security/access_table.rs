@@ -518,7 +518,9 @@ async fn system(channel: Channel, method: &str) -> Result<(), Status> {
             }
             Err(status) => Err(status),
         },
-        "EndQuarantine" => client.end_quarantine(pb::EndQuarantineRequest {}).await.map(drop),
+        "EndQuarantine" => {
+            client.end_quarantine(pb::EndQuarantineRequest::default()).await.map(drop)
+        }
         "RenewCertificate" => {
             // A refusal for the key shows that the call was allowed.
             let (_, csr) = new_request().unwrap();

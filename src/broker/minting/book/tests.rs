@@ -34,7 +34,9 @@ fn minted(end: i64) -> Outcome {
     let key = RecordKey { kind: RecordKind::MintedValues, uid: mint };
     // No test opens it.
     let sealed = Sealed::parse(&[&[1_u8][..], &[0; 200]].concat()).unwrap();
-    let minted = MintedCredential { mint, handle: None, credential_expire_time: at(end) }.into();
+    let credential_expire_time = at(end);
+    let minted =
+        MintedCredential { mint, handle: None, credential_expire_time, outlives: false }.into();
     let values = Values { key, sealed };
     Outcome::Minted(Arc::new(Credential { minted, values, names: [].into(), refresh: at(end / 2) }))
 }

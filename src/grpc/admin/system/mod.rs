@@ -15,6 +15,7 @@ use crate::broker::{Error, ListedDek, ListedKeys};
 use crate::grpc::pb::system_service_server::SystemService;
 use crate::grpc::request::parse_requests;
 use crate::grpc::{Reply, convert, pb};
+use crate::journal::RestoredAs;
 use crate::model::limits::MAX_PAGE_BYTES;
 use crate::model::{Timestamp, WorkflowName};
 use backup::BackupStream;
@@ -23,7 +24,7 @@ use tail::TailStream;
 
 parse_requests! {
     BackupRequest -> () = |_| Ok(());
-    EndQuarantineRequest -> () = |_| Ok(());
+    EndQuarantineRequest -> Option<RestoredAs> = |one| convert::restored_as(one.restored_as);
     GetStatusRequest -> () = |_| Ok(());
     ListKeysRequest -> () = |_| Ok(());
     RenewCertificateRequest -> Vec<u8> = |one| Ok(one.csr);
@@ -85,9 +86,9 @@ impl SystemService for AdminService {
         &self,
         request: Request<pb::EndQuarantineRequest>,
     ) -> Reply<pb::EndQuarantineResponse> {
-        let (call, ()) = self.begin(request)?;
+        let (call, restored_as) = self.begin(request)?;
         call.answer(async {
-            let ended = call.broker.end_quarantine(&call.caller).await?;
+            let ended = call.broker.end_quarantine(&call.caller, restored_as).await?;
             Ok(pb::EndQuarantineResponse { ended })
         })
         .await

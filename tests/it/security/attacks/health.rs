@@ -62,7 +62,7 @@ impl World {
         runtime.block_on(create_aws(operator.clone()));
         let opened = runtime.block_on(serving.open("deploy", "build")).unwrap();
         let step = runtime.block_on(step_channel(Path::new(&opened.directory)));
-        let metrics = address_in(&serving.log());
+        let metrics = serving.metrics_address();
         Self { serving: Some(serving), metrics, operator, step, opened, runtime }
     }
 
@@ -108,12 +108,6 @@ impl World {
 }
 
 /// The address of the metrics listener, from the log.
-fn address_in(log: &str) -> SocketAddr {
-    let (_, rest) = log.rsplit_once("127.0.0.1:").unwrap();
-    let port: String = rest.chars().take_while(char::is_ascii_digit).collect();
-    SocketAddr::from(([127, 0, 0, 1], port.parse().unwrap()))
-}
-
 fn scratch() -> tempfile::TempDir {
     temp_dir()
 }
