@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::egress::{EgressTable, InvalidRule, Rules};
+use crate::identity::IssuerUrl;
 use crate::model::{JournalMode, Limits};
 use crate::sys::{DirectoryError, Trust, group_id, input};
 
@@ -22,6 +23,16 @@ pub enum ConfigError {
         path: PathBuf,
         /// The entry and its fault.
         fault: InvalidRule,
+    },
+    /// The URL of the issuer has another form.
+    #[error(
+        "the table issuer of the configuration file {}: url = {url:?}: {}", .path.display(), IssuerUrl::FORM
+    )]
+    IssuerUrl {
+        /// The file.
+        path: PathBuf,
+        /// The URL.
+        url: String,
     },
     /// A limit is zero.
     #[error("the configuration file {}: {limit} must be at least 1", .path.display())]
@@ -81,6 +92,14 @@ pub struct KekTable {
     pub passphrase_file: Option<PathBuf>,
 }
 
+/// The table `issuer` of the file: the broker as an issuer of tokens that name a step.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+struct IssuerTable {
+    /// The issuer's URL, below which its documents are hosted.
+    url: Option<String>,
+}
+
 /// The configuration file.
 #[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -93,6 +112,7 @@ struct ConfigFile {
     metrics: Option<String>,
     kek: Option<KekTable>,
     egress: EgressTable,
+    issuer: IssuerTable,
     limits: Limits,
 }
 
@@ -138,6 +158,8 @@ pub struct Config {
     pub kek: Option<KekTable>,
     /// Where the daemon may connect to.
     pub egress: Rules,
+    /// The URL of the issuer of tokens that name a step; `None` if the broker is no issuer.
+    pub issuer: Option<IssuerUrl>,
     /// The limits.
     pub limits: Limits,
 }
@@ -155,6 +177,7 @@ impl Config {
             expect_head: None,
             kek: None,
             egress: Rules::default(),
+            issuer: None,
             limits: Limits::default(),
         }
     }
@@ -175,10 +198,13 @@ impl Config {
         if let (Some(kek), Some(path)) = (&file.kek, &given.file) {
             check_kek(kek, path, &state, fault)?;
         }
-        let egress = file
-            .egress
-            .rules()
-            .map_err(|fault| ConfigError::Egress { path: given.file.unwrap_or_default(), fault })?;
+        let path = given.file.unwrap_or_default();
+        let issuer = file.issuer.url.map(|url| match IssuerUrl::parse(&url) {
+            Some(url) => Ok(url),
+            None => Err(ConfigError::IssuerUrl { path: path.clone(), url }),
+        });
+        let issuer = issuer.transpose()?;
+        let egress = file.egress.rules().map_err(|fault| ConfigError::Egress { path, fault })?;
         Ok(Self {
             state,
             runtime: given.runtime.or(file.runtime).unwrap_or_else(default_runtime),
@@ -189,6 +215,7 @@ impl Config {
             expect_head: given.expect_head,
             kek: file.kek,
             egress,
+            issuer,
             limits: file.limits,
         })
     }
@@ -215,7 +242,7 @@ fn check_kek(
     fault.map_or(Ok(()), |message| Err(kek_error(message)))
 }
 
-/// Every key of the file; keys of the tables `kek` and `egress` as `kek.file`.
+/// Every key of the file; keys of the tables `kek`, `egress` and `issuer` as `kek.file`.
 pub fn file_keys() -> Vec<String> {
     let keys = |value: serde_json::Result<serde_json::Value>| {
         let value = value.unwrap_or_default();
@@ -225,6 +252,7 @@ pub fn file_keys() -> Vec<String> {
     let tables = [
         ("kek", keys(serde_json::to_value(KekTable::default()))),
         ("egress", keys(serde_json::to_value(EgressTable::default()))),
+        ("issuer", keys(serde_json::to_value(IssuerTable::default()))),
     ];
     let mut all = keys(serde_json::to_value(ConfigFile::default()));
     all.retain(|key| tables.iter().all(|(table, _)| key != table));
@@ -252,6 +280,11 @@ pub fn meaning(key: &str) -> Option<(&'static str, &'static str)> {
             "http://HOST:PORT",
             "the proxy through which the hosts of egress.allow are reached; all others are dialled directly, because \
              a proxy resolves names by itself",
+        )),
+        "issuer.url" => Some((
+            "https://HOST/PATH",
+            "the broker is an issuer of tokens that name a step (OpenID Connect). keyhatch issuer write prints its \
+             documents, which are hosted below this URL, by any web server",
         )),
         _ => None,
     }

@@ -384,6 +384,9 @@ fn of_upstream(name: &ResourceName, reason: FailureReason) -> String {
             format!("this broker may not connect to the upstream of {name}")
         }
         FailureReason::Invalid => format!("the upstream of {name} gives no valid answer"),
+        FailureReason::NoIssuer => format!(
+            "{name} needs a token of this broker, which is no issuer yet; an operator reads: keyhatch issuer show"
+        ),
         FailureReason::Refused => {
             format!("the upstream of {name} refuses to make a credential from what is stored")
         }

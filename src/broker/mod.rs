@@ -38,6 +38,7 @@ pub use insight::readers::ReaderTurn;
 pub use insight::suggest::{Advice, Suggestion, Suggestions};
 pub use insight::tail::{Tail, TailRequest};
 pub use integrations::ListedIntegration;
+pub use keys::issuer::PublishedIssuer;
 pub use keys::{ListedDek, ListedKeys, RotatedKek};
 pub use lifecycle::backup::{
     BACKUP_FORMAT, Backup, Hashed, MANIFEST, Manifest, ManifestEntry, STORE_RECORDS, read_record,
@@ -63,7 +64,7 @@ pub use steps::sessions::StepListener;
 use tokio::sync::Semaphore;
 
 use crate::catalog::{Snapshot, Snapshots};
-use crate::identity::Authority;
+use crate::identity::{Authority, Issuer};
 use crate::journal::Journal;
 use crate::model::{Clock, JournalMode, Limits, RequestMac, SpiffeId, Timestamp};
 use crate::seal::Keyring;
@@ -85,6 +86,7 @@ pub struct Broker {
     store: Arc<Store>,
     keyring: Arc<Keyring>,
     authority: Arc<Authority>,
+    issuer: Arc<Issuer>,
     clock: Clock,
     limits: Limits,
     journal_mode: JournalMode,
@@ -120,6 +122,11 @@ impl Broker {
     /// The CA.
     pub fn authority(&self) -> &Authority {
         &self.authority
+    }
+
+    /// The issuer of tokens that name a step.
+    pub fn issuer(&self) -> &Issuer {
+        &self.issuer
     }
 
     /// The keyed MAC of a request: its method and its whole message.

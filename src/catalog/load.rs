@@ -101,7 +101,10 @@ impl Loader<'_> {
             RecordKind::ConnectionValues | RecordKind::SecretValue => {
                 self.values.insert(key, sealed);
             }
-            RecordKind::AuthorityKeys | RecordKind::Commit | RecordKind::MintedValues => {}
+            RecordKind::AuthorityKeys
+            | RecordKind::Commit
+            | RecordKind::IssuerKeys
+            | RecordKind::MintedValues => {}
         }
         Ok(())
     }

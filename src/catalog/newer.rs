@@ -34,6 +34,7 @@ pub(super) fn name(kind: RecordKind, json: &str) -> Option<String> {
         | RecordKind::Commit
         | RecordKind::ConnectionValues
         | RecordKind::Ending
+        | RecordKind::IssuerKeys
         | RecordKind::MintedValues
         | RecordKind::RotatedToken
         | RecordKind::SecretValue => return None,

@@ -21,7 +21,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::access::{Bindings, Role, Scope};
-use crate::integration::{self, CredentialKind, Integration, find_field};
+use crate::integration::{self, CredentialKind, Integration, Source, find_field};
 use crate::model::{
     CompactMap, ConnectionName, ConnectionRef, ExecutorName, FieldName, GroupName, Id, Identifiers,
     IntegrationName, KindName, Labels, OperatorName, PinnedCertificate, Release, SecretName,
@@ -159,7 +159,14 @@ impl ConnectionMetadata {
         kind.is_some_and(|kind| integration::can_mint(kind, |rule| self.has(&rule.name)))
     }
 
-    fn has(&self, field: &str) -> bool {
+    /// How its credentials are made; `None` if the broker mints nothing of its kind.
+    pub fn source(&self) -> Option<Source> {
+        let kind = integration::find(&self.integration)?.kind(self.kind.as_str())?;
+        integration::source_of(kind, |rule| self.has(&rule.name))
+    }
+
+    /// True if it has a field of this name of ours.
+    pub fn has(&self, field: &str) -> bool {
         self.fields.keys().any(|name| name.as_str() == field)
     }
 

@@ -96,6 +96,8 @@ enum Command {
     Inject(step::inject::Inject),
     /// Answer git, docker, kubectl or an AWS profile in its own protocol, as a step
     Helper(step::helper::Helper),
+    /// Print a token that names this step to others, signed by the broker, as a step
+    Token(step::token::Token),
     /// Show who this step is to the broker
     Whoami,
     /// Open, close and run steps, as an executor
@@ -141,6 +143,9 @@ enum Command {
     /// List and rotate the keys that seal the store, as an administrator
     #[command(subcommand, alias = "keys")]
     Key(admin::key::KeyCommand),
+    /// Publish the keys that sign the tokens of steps, and rotate them
+    #[command(subcommand)]
+    Issuer(admin::issuer::IssuerCommand),
     /// Add, list and remove operators, as an administrator
     #[command(subcommand, alias = "operators")]
     Operator(admin::registry::OperatorCommand),
@@ -210,6 +215,7 @@ fn dispatch(common: &Common, command: Command) -> Result<u8, Failure> {
         Command::Helper(helper) => block_on(helper.run(common)),
         Command::Step(step) => block_on(step.run(common)),
         Command::Key(key) => key.run(common).map(|()| 0),
+        Command::Issuer(issuer) => block_on(issuer.run(common)).map(|()| 0),
         Command::Healthcheck => block_on(daemon::healthcheck::run(common)).map(|()| 0),
         Command::Doctor(doctor) => block_on(doctor.run(common)).map(|()| 0),
         Command::Config(configuration) => configuration.run(common).map(|()| 0),
@@ -218,6 +224,7 @@ fn dispatch(common: &Common, command: Command) -> Result<u8, Failure> {
         Command::Man(manual) => manual.run().map(|()| 0),
         Command::Status => block_on(daemon::status::run(common)).map(|()| 0),
         Command::Get(get) => block_on(get.run(common)).map(|()| 0),
+        Command::Token(token) => block_on(token.run(common)).map(|()| 0),
         Command::Whoami => block_on(step::get::whoami(common)).map(|()| 0),
         Command::Connection(connection) => block_on(connection.run(common)).map(|()| 0),
         Command::Group(group) => block_on(group.run(common)).map(|()| 0),

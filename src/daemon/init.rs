@@ -98,6 +98,7 @@ fn fill(
         Authority::create(options.trust_domain.clone(), serials, now).map_err(StateError::from)?;
     let authority = Arc::new(authority);
     state.write_authority(&authority, &keyring)?;
+    state.make_issuer_keys(&keyring, now)?;
     state.write("ca.crt", 0o444, authority.root_pem().as_bytes())?;
     state.make_directory("broker")?;
     issue_daemon(state, &authority, &options.name, now)?;

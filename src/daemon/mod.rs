@@ -51,8 +51,9 @@ use crate::broker::{
 use crate::config::Config;
 use crate::egress::Egress;
 use crate::grpc;
-use crate::identity::{Authority, REFUSALS, TlsError};
+use crate::identity::{Authority, Issuer, REFUSALS, TlsError};
 use crate::metrics::Metrics;
+use crate::mint::Upstreams;
 use crate::model::limits::DRAIN_DEADLINE;
 use crate::model::{Clock, Invalid, Limits};
 use crate::seal::{NoRandomness, Unlock, release_free_memory};
@@ -210,6 +211,9 @@ impl Loaded {
         let lock = state.lock()?;
         let keyring = state.unlock(unlock)?.keyring().map_err(StateError::from)?;
         let authority = Arc::new(state.authority(&keyring)?);
+        let issuer_keys = state.issuer_keys(&keyring, clock.now())?;
+        let domain = authority.domain().clone();
+        let issuer = Arc::new(Issuer::new(config.issuer.clone(), domain, issuer_keys));
         let runtime = RuntimeDir::open(&config.runtime, &trust)?;
         let socket = runtime.admin_socket();
         let listener = runtime.bind_admin(config.admin_group)?;
@@ -233,7 +237,7 @@ impl Loaded {
             sealed_files: state.backed_up(),
             runtime,
             listeners: step_sockets,
-            egress: Egress::new(config.egress.clone()),
+            upstreams: Upstreams { egress: Egress::new(config.egress.clone()), issuer },
             mints: threads.mints.handle().clone(),
             mint_metrics: Arc::clone(&metrics.mints),
         };

@@ -6,22 +6,25 @@
 //! STATE/keyring.json       the DEKs, wrapped, and a note of the KEK's source
 //! STATE/kek                the KEK, unless it comes from elsewhere
 //! STATE/authority.sealed   the CA
+//! STATE/issuer.sealed      the keys that sign tokens of steps
 //! STATE/broker/            the daemon's certificate and key
 //! STATE/journal/  STATE/store/
 //! STATE/operators/admin/  STATE/executors/local/   identities that work on this host
 //! ```
 
 use std::ffi::CString;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
-use crate::identity::{Authority, AuthorityError};
+use crate::identity::{Authority, AuthorityError, IssuerError, IssuerKeys};
 use crate::journal::written_formats;
-use crate::model::{Formats, Id, TrustDomain};
+use crate::model::{Formats, Timestamp, TrustDomain};
 use crate::seal::{
-    KeyStore, KeyStoreError, Keyring, NoRandomness, RecordKey, RecordKind, Sealed, Unlock, Unlocked,
+    KeyStore, KeyStoreError, Keyring, NoRandomness, RecordKey, Sealed, Unlock, Unlocked,
 };
 use crate::sys::{Directory, DirectoryError, Lock, Trust};
 
@@ -31,12 +34,10 @@ pub(super) const FORMAT: u32 = Formats::CURRENT.state;
 const OLDER_FORMAT: u32 = 2;
 
 /// The files of a backup, beside journal and store.
-pub(super) const BACKED_UP: [&str; 4] =
-    ["state.json", "keyring.json", "authority.sealed", "ca.crt"];
+pub(super) const BACKED_UP: [&str; 5] = ["state.json", "keyring.json", AUTHORITY, ISSUER, "ca.crt"];
 
-/// The name of the CA's sealed record.
-const AUTHORITY: RecordKey =
-    RecordKey { kind: RecordKind::AuthorityKeys, uid: Id::from_bytes([0; Id::BYTES]) };
+const AUTHORITY: &str = "authority.sealed";
+const ISSUER: &str = "issuer.sealed";
 
 /// Why a state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +48,9 @@ pub enum StateError {
     /// A file is not as it was written.
     #[error("{} is damaged; restore the state directory from a backup", .0.display())]
     Damaged(PathBuf),
+    /// The issuer's keys.
+    #[error(transparent)]
+    Issuer(#[from] IssuerError),
     /// The directory is not safe to work in.
     #[error("the state directory cannot be used: {0}")]
     Directory(#[from] DirectoryError),
@@ -230,7 +234,9 @@ impl StateDirectory {
     /// The files of the keys. Nothing is read yet.
     pub fn keys(&self, unlock: Option<&Unlock>) -> KeyStore {
         let source = unlock.and_then(|unlock| unlock.source.clone());
-        KeyStore::new(Arc::clone(&self.0), source, vec![(AUTHORITY, self.join("authority.sealed"))])
+        let files = [(RecordKey::AUTHORITY, AUTHORITY), (RecordKey::ISSUER, ISSUER)];
+        let files = files.map(|(key, name)| (key, self.join(name)));
+        KeyStore::new(Arc::clone(&self.0), source, files.into())
     }
 
     /// Gets the KEK and the keyring, and takes over a directory of 0.1.0. The caller holds the lock.
@@ -263,12 +269,20 @@ impl StateDirectory {
     /// # Errors
     /// If the file cannot be read or fails authentication.
     pub fn authority(&self, keyring: &Keyring) -> Result<Authority, StateError> {
-        let path = self.join("authority.sealed");
+        Ok(Authority::from_bytes(&self.open_sealed(AUTHORITY, RecordKey::AUTHORITY, keyring)?)?)
+    }
+
+    fn open_sealed(
+        &self,
+        name: &str,
+        key: RecordKey,
+        keyring: &Keyring,
+    ) -> Result<Zeroizing<Vec<u8>>, StateError> {
+        let path = self.join(name);
         let damaged = || StateError::Damaged(path.clone());
-        let bytes = self.0.read("authority.sealed").map_err(|source| io(&path, source))?;
+        let bytes = self.0.read(name).map_err(|source| io(&path, source))?;
         let sealed = Sealed::parse(&bytes).map_err(|_| damaged())?;
-        let keys = keyring.open_metadata(AUTHORITY, &sealed).map_err(|_| damaged())?;
-        Ok(Authority::from_bytes(&keys)?)
+        keyring.open_metadata(key, &sealed).map_err(|_| damaged())
     }
 
     pub(super) fn write_authority(
@@ -276,8 +290,37 @@ impl StateDirectory {
         authority: &Authority,
         keyring: &Keyring,
     ) -> Result<(), StateError> {
-        let sealed = keyring.seal(AUTHORITY, 1, &authority.to_bytes()?)?;
-        self.write("authority.sealed", 0o600, sealed.as_bytes())
+        let sealed = keyring.seal(RecordKey::AUTHORITY, 1, &authority.to_bytes()?)?;
+        self.write(AUTHORITY, 0o600, sealed.as_bytes())
+    }
+
+    /// Opens the issuer's keys. Versions before 0.2.0 made none: then there are new ones.
+    ///
+    /// # Errors
+    /// If the file cannot be read or written, or fails authentication.
+    pub(super) fn issuer_keys(
+        &self,
+        keyring: &Keyring,
+        now: Timestamp,
+    ) -> Result<IssuerKeys, StateError> {
+        match self.open_sealed(ISSUER, RecordKey::ISSUER, keyring) {
+            Ok(keys) => Ok(IssuerKeys::from_bytes(&keys)?),
+            Err(StateError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+                self.make_issuer_keys(keyring, now)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) fn make_issuer_keys(
+        &self,
+        keyring: &Keyring,
+        now: Timestamp,
+    ) -> Result<IssuerKeys, StateError> {
+        let keys = IssuerKeys::create(now)?;
+        let sealed = keyring.seal(RecordKey::ISSUER, 1, &keys.to_bytes()?)?;
+        self.write(ISSUER, 0o600, sealed.as_bytes())?;
+        Ok(keys)
     }
 
     /// Reads a file as text.

@@ -5,11 +5,13 @@
 //! - A certificate is an X509-SVID with narrower rules, see [`certificate::svid`].
 //! - TLS 1.3 only, always with a client certificate. There is no resumption and no early data, because rustls does not
 //!   call the verifier for a resumed session.
+//! - [`Issuer`] signs the tokens that name a step to others.
 //! - [`Acceptor`] is the accept loop of one socket, so the socket is a part of the identity.
 
 mod accept;
 pub mod certificate;
 mod client;
+mod issuer;
 mod tls;
 
 pub use accept::acceptor::{Acceptor, Handshakes, ListenerConfig};
@@ -32,4 +34,8 @@ pub use certificate::root::RootKey;
 pub use certificate::svid::{Svid, SvidError};
 pub use certificate::validity::{CertificateRole, Validity, check_issued};
 pub use client::{ClientIdentity, ConnectError, TlsClientStream, connect, connect_heard};
+pub use issuer::{
+    DISCOVERY, Issuer, IssuerDocuments, IssuerError, IssuerKeys, IssuerUrl, KEY_SET, KeyUse,
+    PublishedKey,
+};
 pub use tls::{ServerTls, ServerTlsConfig, TlsError};

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::checked::{Checked, CheckedField, PresentFields, Problem};
+use super::claims::read_claims;
 use super::misplaced::misplaced;
 use super::pem::with_last_newline;
-use super::schema::{CredentialKind, FieldRule, Integration, find_field};
+use super::schema::{CredentialKind, FieldRule, Integration, ValueForm, find_field};
 use super::whole::check_whole;
 use crate::model::limits::MAX_VALUE_BYTES;
 use crate::model::{FieldName, KindName, Release, Value};
@@ -41,7 +42,9 @@ pub fn infer_kind<'a>(
     let knows_all =
         |kind: &&CredentialKind| fields.iter().all(|name| find_field(kind, name).is_some());
     let is_whole = |kind: &&CredentialKind| {
-        kind.fields.iter().all(|rule| !rule.required || fields.iter().any(|name| rule.covers(name)))
+        let has = |name: &str| fields.contains(name);
+        let mut needed = kind.fields.iter().filter(|rule| rule.is_required(has));
+        needed.all(|rule| fields.iter().any(|name| rule.covers(name)))
     };
     let knowing: Vec<&CredentialKind> = integration.kinds.iter().filter(knows_all).collect();
     let whole: Vec<&CredentialKind> = knowing.iter().copied().filter(is_whole).collect();
@@ -117,7 +120,8 @@ pub fn check(
         }
     }
     if present.is_none() {
-        for rule in kind.fields.iter().filter(|rule| rule.required) {
+        // What another field may stand in for is checked together with that.
+        for rule in kind.fields.iter().filter(|rule| rule.required && rule.unless.is_none()) {
             if !checked.keys().any(|name| rule.covers(name.as_str())) {
                 let text = format!("missing: {}", rule.description);
                 problems.push(Problem::new(&rule.name, text));
@@ -159,6 +163,10 @@ fn check_value(rule: &FieldRule, given: &str, name: &FieldName, value: &Value) -
     if rule.generated {
         let text = "the broker makes this value itself; leave it out";
         return Some(Problem::new(given, text));
+    }
+    if rule.form == Some(ValueForm::Claims) {
+        let text = std::str::from_utf8(value.expose()).unwrap_or_default();
+        return read_claims(text).err().map(|fault| Problem::new(given, fault));
     }
     // A value for a header, an address or a name must not begin a new line.
     let is_line = if rule.family().is_some() { rule.template } else { rule.pattern.is_some() };

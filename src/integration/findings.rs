@@ -172,8 +172,7 @@ fn odd(bytes: &[u8], form: Option<ValueForm>) -> Option<&'static str> {
     if bytes.is_empty() {
         return Some("the value is empty");
     }
-    let is_block =
-        matches!(form, Some(ValueForm::Certificate | ValueForm::PrivateKey | ValueForm::Json));
+    let is_block = !matches!(form, None | Some(ValueForm::Url));
     let is_several = is_several_lines(bytes);
     if !is_block && bytes.iter().any(|byte| b"\r\n".contains(byte)) && !is_several {
         return Some("the value ends in a newline, as echo adds one; write it again without");
@@ -216,7 +215,8 @@ fn shape(value: &Value, form: ValueForm) -> Option<&'static str> {
             let text = "the value is not an absolute URL, such as https://api.example.com/v1";
             (!is_url).then_some(text)
         }
-        ValueForm::Certificate | ValueForm::PrivateKey => None,
+        // Claims are checked when they are written.
+        ValueForm::Certificate | ValueForm::Claims | ValueForm::PrivateKey => None,
     }
 }
 

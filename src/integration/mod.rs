@@ -2,6 +2,7 @@
 
 mod check;
 mod checked;
+mod claims;
 mod expiry;
 mod findings;
 mod misplaced;
@@ -19,19 +20,20 @@ use std::sync::LazyLock;
 
 pub use check::{check, infer_kind, value_problem};
 pub use checked::{Checked, CheckedField, PresentField, PresentFields, Problem};
+pub use claims::read_claims;
 pub use expiry::token_end;
 pub use findings::{Finding, Severity, doubts, findings, text_findings};
 pub use own::check_own;
 pub use pem::{needs_newline, with_last_newline};
 pub use released::{
-    can_mint, default_release, find_released_field, handed_out, released, released_names,
+    can_mint, default_release, find_released_field, handed_out, released, released_names, source_of,
 };
 pub use schema::{CredentialKind, FieldRule, Integration, ValueForm, find_field};
 pub use source::Source;
 
 use crate::model::IntegrationName;
 
-const FILES: [&str; 44] = [
+const FILES: [&str; 45] = [
     include_str!("data/4me.toml"),
     include_str!("data/anthropic.toml"),
     include_str!("data/asana.toml"),
@@ -61,6 +63,7 @@ const FILES: [&str; 44] = [
     include_str!("data/notion.toml"),
     include_str!("data/oauth2.toml"),
     include_str!("data/oci.toml"),
+    include_str!("data/oidc.toml"),
     include_str!("data/okta.toml"),
     include_str!("data/openai.toml"),
     include_str!("data/opsgenie.toml"),
@@ -113,7 +116,9 @@ mod tests {
                         whole.is_some_and(|rule| !rule.sensitive || field.sensitive)
                     });
                     assert!(is_part && !(whole.is_some() && field.required), "{}", field.name);
-                    let needed = field.with.as_ref().into_iter().chain(&kind.roots);
+                    let needed = field.with.iter().chain(&field.unless).chain(&kind.roots);
+                    let stand_in = kind.web_identity.iter().map(|one| &one.field);
+                    let needed = needed.chain(stand_in);
                     for needed in needed {
                         assert!(find_field(kind, needed).is_some(), "{}: {needed}", kind.name);
                     }

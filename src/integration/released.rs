@@ -3,7 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use super::schema::{CredentialKind, FieldRule, best};
+use super::schema::{CredentialKind, FieldRule, best, find_field};
+use super::source::Source;
 use crate::model::{FieldName, Fields, Release};
 
 /// The rules of the fields that a step may ask for. While a connection is minted, these are the fields of the minted
@@ -52,14 +53,27 @@ pub fn handed_out(kind: &CredentialKind, stored: Fields, made: Fields) -> Fields
     fields
 }
 
+/// How the credentials of a connection are made that has these fields; `None` if its kind is never minted.
+pub fn source_of(kind: &CredentialKind, has: impl Fn(&FieldRule) -> bool) -> Option<Source> {
+    let stand_in = kind.web_identity.as_ref().filter(|one| has_field(kind, &one.field, has));
+    stand_in.map(|one| one.source).or(kind.source)
+}
+
+fn has_field(kind: &CredentialKind, name: &str, has: impl Fn(&FieldRule) -> bool) -> bool {
+    find_field(kind, name).is_some_and(has)
+}
+
 /// True if the broker can mint credentials from the fields that a connection has.
 pub fn can_mint(kind: &CredentialKind, has: impl Fn(&FieldRule) -> bool) -> bool {
     kind.source.is_some() && missing_roots(kind, has).next().is_none()
 }
 
 /// What a new connection releases if nobody says: its kind's default, or its stored fields if nothing can be minted from
-/// the fields that it has.
+/// the fields that it has. Without a stored root there is nothing but the minted credential.
 pub fn default_release(kind: &CredentialKind, has: impl Fn(&FieldRule) -> bool) -> Release {
+    if source_of(kind, &has) != kind.source {
+        return Release::Minted;
+    }
     if can_mint(kind, has) { kind.release } else { Release::Stored }
 }
 
@@ -69,7 +83,10 @@ pub(super) fn missing_roots<'a>(
     has: impl Fn(&FieldRule) -> bool + 'a,
 ) -> impl Iterator<Item = &'a FieldRule> {
     let needed = kind.fields.iter().filter(|rule| kind.roots.contains(&rule.name));
-    needed.filter(move |rule| !has(rule))
+    needed.filter(move |rule| {
+        let stands_in = |other: &str| has_field(kind, other, &has);
+        !has(rule) && !rule.unless.as_deref().is_some_and(stands_in)
+    })
 }
 
 #[cfg(test)]

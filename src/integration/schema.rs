@@ -53,12 +53,25 @@ pub struct CredentialKind {
     /// The fields without which nothing can be minted, beside the required ones.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub roots: Vec<String>,
+    /// How its credentials are made without a stored root; `None` if its upstream takes no tokens of ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub web_identity: Option<WebIdentity>,
     /// The rules of its fields.
     #[serde(rename = "field")]
     pub fields: Vec<FieldRule>,
     /// The fields of a minted credential; see [`super::released()`]. A required field is part of every credential.
     #[serde(default, rename = "minted", skip_serializing_if = "Vec::is_empty")]
     pub minted: Vec<FieldRule>,
+}
+
+/// A token of the broker's own issuer in place of a root.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct WebIdentity {
+    /// The field that says so.
+    pub field: String,
+    /// How the credentials are made then.
+    pub source: Source,
 }
 
 /// The rule of a field, or of a family of fields such as `tokens.*`.
@@ -116,6 +129,9 @@ pub struct FieldRule {
     /// The field without which this one has no meaning, and is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub with: Option<String>,
+    /// The field that stands in for this one. Beside that field, this one is not required, and is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unless: Option<String>,
 }
 
 /// A form of values that is more than text.
@@ -124,6 +140,8 @@ pub struct FieldRule {
 pub enum ValueForm {
     /// One certificate or a chain, PEM.
     Certificate,
+    /// Claims of a token: see [`super::read_claims`].
+    Claims,
     /// JSON.
     Json,
     /// A private key, PEM.
@@ -139,6 +157,11 @@ impl FieldRule {
             Some(prefix) => name.strip_prefix(prefix).is_some_and(|rest| !rest.is_empty()),
             None => self.name == name || self.aliases.iter().any(|alias| alias == name),
         }
+    }
+
+    /// True if there must be such a field, beside the fields that `has` knows.
+    pub fn is_required(&self, has: impl Fn(&str) -> bool) -> bool {
+        self.required && !self.unless.as_deref().is_some_and(has)
     }
 
     /// Our name for a field that this rule covers.

@@ -8,12 +8,18 @@ use serde::{Deserialize, Serialize};
 pub enum Source {
     /// AWS STS, AssumeRole.
     AwsSts,
+    /// AWS STS, AssumeRoleWithWebIdentity, with a token of the broker's issuer.
+    AwsWebIdentity,
     /// Microsoft Entra ID, client secret, for Azure or the API that the connection names.
     Entra,
     /// Microsoft Entra ID, client secret, for Microsoft Graph.
     EntraGraph,
     /// A Google service account's access token.
     Gcp,
+    /// Google's workload identity federation, with a token of the broker's issuer.
+    GcpWebIdentity,
+    /// The broker's own issuer of tokens.
+    OidcIssuer,
     /// OAuth 2.0, client credentials.
     Oauth2Client,
     /// A first HTTP request, whose reply has the access token.
@@ -22,16 +28,33 @@ pub enum Source {
 
 impl Source {
     /// All protocols.
-    pub const ALL: [Self; 6] =
-        [Self::AwsSts, Self::Entra, Self::EntraGraph, Self::Gcp, Self::Oauth2Client, Self::TwoStep];
+    pub const ALL: [Self; 9] = [
+        Self::AwsSts,
+        Self::AwsWebIdentity,
+        Self::Entra,
+        Self::EntraGraph,
+        Self::Gcp,
+        Self::GcpWebIdentity,
+        Self::OidcIssuer,
+        Self::Oauth2Client,
+        Self::TwoStep,
+    ];
+
+    /// True if it needs a token of the broker's own issuer.
+    pub fn needs_issuer(self) -> bool {
+        matches!(self, Self::AwsWebIdentity | Self::GcpWebIdentity | Self::OidcIssuer)
+    }
 
     /// The name in data files, lines and metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::AwsSts => "aws_sts",
+            Self::AwsWebIdentity => "aws_web_identity",
             Self::Entra => "entra",
             Self::EntraGraph => "entra_graph",
             Self::Gcp => "gcp",
+            Self::GcpWebIdentity => "gcp_web_identity",
+            Self::OidcIssuer => "oidc_issuer",
             Self::Oauth2Client => "oauth2_client",
             Self::TwoStep => "two_step",
         }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::checked::{Checked, PresentFields, Problem};
 use super::released::missing_roots;
 use super::schema::{CredentialKind, find_field};
+use super::source::Source;
 use super::template::references;
 use crate::model::limits::{MAX_CONNECTION_BYTES, MAX_FIELDS};
 use crate::model::{FieldName, Release};
@@ -49,8 +50,31 @@ pub(super) fn check_whole(
             problems.push(Problem::new(&rule.name, text));
         }
     }
-    if release == Release::Minted {
-        problems.extend(check_minted(kind, is_set));
+    problems.extend(check_stand_ins(kind, is_set));
+    match release {
+        Release::Minted => problems.extend(check_minted(kind, is_set)),
+        Release::Stored if kind.source == Some(Source::OidcIssuer) => {
+            let text = "the broker makes each token for one step, so there is nothing to store; leave it out";
+            problems.push(Problem::new("release", text));
+        }
+        Release::Stored => {}
+    }
+    problems
+}
+
+/// The problems of fields that another field may stand in for.
+fn check_stand_ins(kind: &CredentialKind, is_set: impl Fn(&str) -> bool) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for rule in &kind.fields {
+        let Some(other) = rule.unless.as_deref() else { continue };
+        let text = match (is_set(&rule.name), is_set(other)) {
+            (true, true) => format!("{other} stands in for it; remove one of them"),
+            (false, false) if rule.required => {
+                format!("missing: {}; or give {other} in its place", rule.description)
+            }
+            _ => continue,
+        };
+        problems.push(Problem::new(&rule.name, text));
     }
     problems
 }

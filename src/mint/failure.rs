@@ -24,6 +24,8 @@ pub struct Failure {
 pub enum FailureReason {
     /// The rules of egress deny it: `EGRESS_DENIED`.
     EgressDenied,
+    /// The broker's configuration names no issuer: `ISSUER_NOT_CONFIGURED`.
+    NoIssuer,
     /// The upstream's reply is not of the protocol: `UPSTREAM_INVALID`.
     Invalid,
     /// The upstream refuses the root or the request, or a field makes no request: `UPSTREAM_REFUSED`.
@@ -67,6 +69,7 @@ impl FailureReason {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::EgressDenied => "EGRESS_DENIED",
+            Self::NoIssuer => "ISSUER_NOT_CONFIGURED",
             Self::Invalid => "UPSTREAM_INVALID",
             Self::Refused => "UPSTREAM_REFUSED",
             Self::Unavailable => "UPSTREAM_UNAVAILABLE",

@@ -10,18 +10,42 @@ mod entra;
 mod failure;
 mod gcp;
 mod oauth2;
+mod oidc;
 mod reply;
 mod roots;
 mod two_step;
 
 pub use failure::{Failure, FailureReason};
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::egress::{EXCHANGE_TIMEOUT, Egress};
+use crate::identity::Issuer;
 use crate::integration::Source;
-use crate::model::{FieldName, Fields, Id, RunName, StepName, Timestamp, Value, WorkflowName};
+use crate::model::{
+    ExecutorName, FieldName, Fields, Id, RunName, SpiffeId, StepName, Timestamp, Value,
+    WorkflowName,
+};
 use roots::Roots;
+
+/// What makes credentials.
+pub struct Upstreams {
+    /// The way to the upstreams.
+    pub egress: Egress,
+    /// The broker's own issuer of tokens.
+    pub issuer: Arc<Issuer>,
+}
+
+/// Whom a token of the broker's issuer names.
+pub struct TokenSubject {
+    /// The token's subject.
+    pub id: SpiffeId,
+    /// The number of the step's attempt; `None` if it is no step.
+    pub attempt: Option<i32>,
+    /// The executor that opened the step; `None` if it is no step.
+    pub executor: Option<ExecutorName>,
+}
 
 /// Who a credential is made for.
 pub struct Ask {
@@ -33,6 +57,8 @@ pub struct Ask {
     pub run: Option<RunName>,
     /// Its name; `None` if several steps share the credential.
     pub step: Option<StepName>,
+    /// Whom tokens of the broker's issuer name; `None` if several steps share the credential.
+    pub subject: Option<TokenSubject>,
     /// The time now.
     pub now: Timestamp,
 }
@@ -77,18 +103,21 @@ pub fn asked_life(roots: &Fields) -> Option<Duration> {
 /// # Errors
 /// If the upstream cannot be reached, refuses, or answers something else; or if the fields make no request.
 pub async fn mint(
-    egress: &Egress,
+    upstreams: &Upstreams,
     source: Source,
     roots: &Fields,
     ask: &Ask,
 ) -> Result<Minted, Failure> {
-    let roots = Roots(roots);
+    let (roots, egress) = (Roots(roots), &upstreams.egress);
     let made = async {
         match source {
             Source::AwsSts => aws::mint(egress, roots, ask).await,
+            Source::AwsWebIdentity => aws::mint_by_token(upstreams, roots, ask).await,
             Source::Entra => entra::mint(egress, roots, ask, entra::AZURE).await,
             Source::EntraGraph => entra::mint(egress, roots, ask, entra::GRAPH).await,
             Source::Gcp => gcp::mint(egress, roots, ask).await,
+            Source::GcpWebIdentity => gcp::mint_by_token(upstreams, roots, ask).await,
+            Source::OidcIssuer => oidc::mint(&upstreams.issuer, roots, ask),
             Source::Oauth2Client => oauth2::mint(egress, roots, ask).await,
             Source::TwoStep => two_step::mint(egress, roots, ask).await,
         }
@@ -112,9 +141,12 @@ pub fn ending_ahead(
 ) -> Result<Option<Fields>, Failure> {
     match source {
         Source::AwsSts
+        | Source::AwsWebIdentity
         | Source::Entra
         | Source::EntraGraph
         | Source::Gcp
+        | Source::GcpWebIdentity
+        | Source::OidcIssuer
         | Source::Oauth2Client
         | Source::TwoStep => Ok(None),
     }
@@ -128,9 +160,12 @@ pub fn ending_ahead(
 pub async fn end(_egress: &Egress, source: Source, _ending: &Fields) -> Result<End, Failure> {
     match source {
         Source::AwsSts
+        | Source::AwsWebIdentity
         | Source::Entra
         | Source::EntraGraph
         | Source::Gcp
+        | Source::GcpWebIdentity
+        | Source::OidcIssuer
         | Source::Oauth2Client
         | Source::TwoStep => Err(Failure::invalid("what this protocol makes only expires")),
     }

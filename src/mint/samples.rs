@@ -1,10 +1,14 @@
 //! Connections, steps and replies for tests.
 
-use crate::egress::{Reply, Request};
-use crate::model::{FieldName, Fields, Id, RunName, StepName, Timestamp, Value, WorkflowName};
+use crate::egress::{Egress, Reply, Request, Rules};
+use crate::identity::{Issuer, IssuerKeys, IssuerUrl};
+use crate::model::{
+    ExecutorName, FieldName, Fields, Id, RunName, SpiffeId, StepName, Timestamp, TrustDomain,
+    Value, WorkflowName,
+};
 
-use super::Ask;
 use super::roots::text_value;
+use super::{Ask, TokenSubject, Upstreams};
 
 /// What stock clients send; vectors.py beside it has written it.
 pub fn vectors() -> serde_json::Value {
@@ -16,6 +20,18 @@ pub fn now() -> Timestamp {
     vectors()["now"].as_str().unwrap().parse().unwrap()
 }
 
+/// An issuer.
+pub fn issuer() -> Issuer {
+    let domain = TrustDomain::parse(TrustDomain::DEFAULT).unwrap();
+    let url = IssuerUrl::parse("https://keyhatch.example.com");
+    Issuer::new(url, domain, IssuerKeys::create(now()).unwrap())
+}
+
+/// An issuer, and no way out.
+pub fn upstreams() -> Upstreams {
+    Upstreams { egress: Egress::new(Rules::default()), issuer: issuer().into() }
+}
+
 /// Step `build` of run `42` of workflow `deploy`, at that time.
 pub fn ask() -> Ask {
     let mut mint = [0; Id::BYTES];
@@ -25,6 +41,15 @@ pub fn ask() -> Ask {
         workflow: WorkflowName::parse("deploy").unwrap(),
         run: Some(RunName::parse("42").unwrap()),
         step: Some(StepName::parse("build").unwrap()),
+        subject: Some(TokenSubject {
+            id: SpiffeId::Step {
+                workflow: WorkflowName::parse("deploy").unwrap(),
+                run: RunName::parse("42").unwrap(),
+                step: StepName::parse("build").unwrap(),
+            },
+            attempt: Some(1),
+            executor: Some(ExecutorName::parse("local").unwrap()),
+        }),
         now: now(),
     }
 }

@@ -33,6 +33,8 @@ pub enum RecordKind {
     Group = b'g',
     /// An integration that operators have made.
     Integration = b'i',
+    /// The issuer's private keys.
+    IssuerKeys = b'k',
     /// A connection's values.
     ConnectionValues = b'C',
     /// The commit record: sequence and digest of the whole store.
@@ -60,6 +62,7 @@ impl RecordKind {
             Self::Ending,
             Self::Group,
             Self::Integration,
+            Self::IssuerKeys,
             Self::Registration,
             Self::RotatedToken,
             Self::Secret,
@@ -92,6 +95,15 @@ pub struct RecordKey {
     pub kind: RecordKind,
     /// The resource that it belongs to.
     pub uid: Id,
+}
+
+impl RecordKey {
+    /// The CA's private keys, in a file of their own.
+    pub const AUTHORITY: Self =
+        Self { kind: RecordKind::AuthorityKeys, uid: Id::from_bytes([0; Id::BYTES]) };
+    /// The issuer's private keys, in a file of their own.
+    pub const ISSUER: Self =
+        Self { kind: RecordKind::IssuerKeys, uid: Id::from_bytes([0; Id::BYTES]) };
 }
 
 /// A sealed record. Not secret.

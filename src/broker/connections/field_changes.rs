@@ -248,7 +248,8 @@ fn cannot_go(
         let covers = |name: &FieldName| rule.covers(name.as_str());
         let Some(gone) = removed.iter().find(|name| covers(name)) else { continue };
         let is_left = present.keys().chain(given).any(covers);
-        if rule.generated || (rule.required && !is_left) {
+        let must_stay = rule.required && rule.unless.is_none();
+        if rule.generated || (must_stay && !is_left) {
             problems.push(Problem::new(gone.as_str(), "it cannot be removed, only overwritten"));
         }
     }

@@ -114,10 +114,12 @@ impl Broker {
         let decision = permit.decision_id();
         let opened = permit.open(&connection.values.sealed, &self.keyring);
         Ok(opened.map_err(|_| Error::Corrupt).map(|fields| {
+            let mut found = all_findings(&snapshot.catalog, connection, &fields, now);
+            found.extend(self.issuer_doubt(metadata));
             let inspected = Inspected {
                 version: metadata.version,
                 decision_id: decision.to_string(),
-                findings: all_findings(&snapshot.catalog, connection, &fields, now),
+                findings: found,
                 trial: None,
             };
             let mint = decision.to_opaque(&self.keyring).parse().ok();

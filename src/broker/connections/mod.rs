@@ -88,12 +88,13 @@ impl Broker {
         require_role(&caller, Role::Operator)?;
         let name = document.name.clone();
         let request = WriteRequest::new(&caller, options);
-        let findings = inspect::of_connection(&self.snapshot().catalog, &document, self.now());
+        let mut findings = inspect::of_connection(&self.snapshot().catalog, &document, self.now());
         let change = move |draft: &mut Draft| match draft.catalog().connection(&document.name) {
             Some(_) => Err(Error::AlreadyExists(ResourceName::Connection(document.name.clone()))),
             None => create(draft, &caller, &document),
         };
         let made = self.writer.write(request, change, move |catalog| find(catalog, &name)).await?;
+        findings.extend(self.issuer_doubt(&made));
         Ok(ConnectionInUse { findings, ..self.in_use(made) })
     }
 
@@ -119,7 +120,7 @@ impl Broker {
             self.note_comparison(&caller, compared).await?;
         }
         let request = WriteRequest::new(&caller, options);
-        let findings = inspect::of_connection(&self.snapshot().catalog, &document, self.now());
+        let mut findings = inspect::of_connection(&self.snapshot().catalog, &document, self.now());
         let change = move |draft: &mut Draft| {
             let resource = ResourceName::Connection(document.name.clone());
             match draft.catalog().connection(&document.name).cloned() {
@@ -133,6 +134,7 @@ impl Broker {
             }
         };
         let made = self.writer.write(request, change, move |catalog| find(catalog, &name)).await?;
+        findings.extend(self.issuer_doubt(&made));
         Ok(ConnectionInUse { findings, ..self.in_use(made) })
     }
 

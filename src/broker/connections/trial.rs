@@ -5,9 +5,9 @@ use std::time::Duration;
 use crate::access::Principal;
 use crate::broker::Broker;
 use crate::catalog::{Catalog, ConnectionMetadata};
-use crate::integration::{CredentialKind, Source, handed_out};
-use crate::mint::{Ask, Failure};
-use crate::model::{FieldName, Fields, Id, StepName, Timestamp, WorkflowName};
+use crate::integration::{CredentialKind, Source, handed_out, source_of};
+use crate::mint::{Ask, Failure, TokenSubject};
+use crate::model::{FieldName, Fields, Id, SpiffeId, StepName, Timestamp, WorkflowName};
 
 /// The workflow that an upstream sees when a credential is made for a test. The operator's name stands for the step.
 const WORKFLOW: &str = "connection-test";
@@ -33,6 +33,7 @@ pub(super) struct TrialOrder {
     source: Source,
     roots: Fields,
     step: Option<StepName>,
+    subject: Option<TokenSubject>,
 }
 
 /// Why nothing was made.
@@ -54,19 +55,27 @@ impl TrialOrder {
     ) -> Option<Self> {
         let integration = catalog.integration(&metadata.integration)?;
         let kind = integration.kind(metadata.kind.as_str())?.clone();
-        let step = match caller {
-            Principal::Operator(name, ..) => StepName::parse(name.as_str()).ok(),
+        let source = source_of(&kind, |rule| metadata.has(&rule.name))?;
+        let operator = match caller {
+            Principal::Operator(name, ..) => Some(name),
             _ => None,
         };
-        Some(Self { mint, source: kind.source?, kind, roots, step })
+        let step = operator.and_then(|name| StepName::parse(name.as_str()).ok());
+        // A token of a test names the operator: nothing of a step may be had with it.
+        let subject = operator.map(|name| TokenSubject {
+            id: SpiffeId::Operator(name.clone()),
+            attempt: None,
+            executor: None,
+        });
+        Some(Self { mint, source, kind, roots, step, subject })
     }
 }
 
 impl Broker {
     pub(super) async fn try_mint(&self, order: TrialOrder) -> Result<TestMint, Failed> {
-        let TrialOrder { mint, kind, source, roots, step } = order;
+        let TrialOrder { mint, kind, source, roots, step, subject } = order;
         let workflow = WorkflowName::parse(WORKFLOW).map_err(|_| not_mintable())?;
-        let ask = Ask { mint, workflow, run: None, step, now: self.now() };
+        let ask = Ask { mint, workflow, run: None, step, subject, now: self.now() };
         let asked = self.mints.try_out(source, &roots, &ask).await;
         let made = asked.ok_or_else(overloaded)?.map_err(failed)?;
         let lifetime = made.expire_time.map(|end| end.since(ask.now));

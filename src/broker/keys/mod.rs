@@ -3,6 +3,7 @@
 //! The KEK is not kept: a rotation reads it again from its source, and drops it at the end. No RPC names the source of
 //! a key.
 
+pub(super) mod issuer;
 pub(super) mod reseal;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +17,7 @@ use super::changes::writer::WriterParts;
 use super::error::Error;
 use super::registry::operators::{require_operator, require_role};
 use crate::access::{Principal, Role};
+use crate::identity::Issuer;
 use crate::journal::{Event, Journal, RotatedKey};
 use crate::model::{Clock, Timestamp};
 use crate::seal::{KekKind, KeyId, KeyStore, KeyStoreError, Keyring, Rotation, Unlocked};
@@ -27,6 +29,7 @@ pub(super) struct Keys {
     /// The source of the KEK. It changes only while no daemon runs.
     pub(super) kek_kind: KekKind,
     pub(super) keyring: Arc<Keyring>,
+    pub(super) issuer: Arc<Issuer>,
     pub(super) journal: Arc<Journal>,
     pub(super) store: Arc<Store>,
     pub(super) clock: Clock,
@@ -37,10 +40,10 @@ pub(super) struct Keys {
 }
 
 impl Keys {
-    pub(super) fn new(key_store: KeyStore, parts: WriterParts) -> Self {
+    pub(super) fn new(key_store: KeyStore, issuer: Arc<Issuer>, parts: WriterParts) -> Self {
         let WriterParts { journal, store, keyring, clock, .. } = parts;
         let (turn, wake, kek_kind) = (Mutex::default(), Notify::new(), key_store.kek_kind());
-        Self { key_store, kek_kind, keyring, journal, store, clock, turn, wake }
+        Self { key_store, kek_kind, keyring, issuer, journal, store, clock, turn, wake }
     }
 }
 
@@ -192,7 +195,7 @@ fn unlock_error(key: RotatedKey, error: &KeyStoreError) -> Error {
         (_, KeyStoreError::Io { .. } | KeyStoreError::SealedFile(_)) => {
             Error::KeyringUnwritable(error.to_string())
         }
-        (RotatedKey::Dek, _) => Error::KekNotAtHand(error.to_string()),
+        (RotatedKey::Dek | RotatedKey::Issuer, _) => Error::KekNotAtHand(error.to_string()),
         (RotatedKey::Kek, _) => Error::KekNotReplaceable(format!(
             "the KEK is not available ({error}); stop the daemon and give the broker another KEK with: keyhatch key \
              rotate --kek-file FILE (or --kek-passphrase, or --kek-command COMMAND)"

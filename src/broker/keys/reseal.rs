@@ -118,7 +118,9 @@ impl Broker {
     /// left under older DEKs.
     async fn reseal_pass(&self, everything: bool) -> Result<u64, Error> {
         let keys = Arc::clone(&self.keys);
+        let turn = self.keys.turn.lock().await;
         let files = blocking(move || keys.key_store.reseal_files(&keys.keyring)).await?;
+        drop(turn);
         files.map_err(|error| Error::KeyringUnwritable(error.to_string()))?;
         let mut pass =
             ResealPass::begin(&self.snapshot().catalog, self.keyring.newest_dek(), everything);

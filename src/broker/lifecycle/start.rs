@@ -29,12 +29,12 @@ use crate::broker::resolve::watch::Watchers;
 use crate::broker::steps::runtime_dir::RuntimeDir;
 use crate::broker::steps::sessions::{Sessions, StepListener};
 use crate::catalog::{LoadError, Snapshot, Snapshots, load};
-use crate::egress::Egress;
 use crate::identity::Authority;
 use crate::journal::{
     CloseReason, Event, Journal, Live, Options, Recovery, ReplayError, Unavailable,
 };
 use crate::metrics::MintMetrics;
+use crate::mint::Upstreams;
 use crate::model::limits::MAX_CLOCK_STEP_BACK;
 use crate::model::{Clock, Id, JournalMode, Limits, Timestamp};
 use crate::seal::{KeyStore, KeyStoreError, Keyring, RecordKey, RecordKind};
@@ -128,8 +128,8 @@ pub struct BrokerParts<'a> {
     pub runtime: RuntimeDir,
     /// Receives the listening sockets of steps.
     pub listeners: mpsc::UnboundedSender<StepListener>,
-    /// The way to the upstreams that make credentials.
-    pub egress: Egress,
+    /// The upstreams that make credentials.
+    pub upstreams: Upstreams,
     /// The runtime that waits for them.
     pub mints: Handle,
     /// What is counted of them.
@@ -262,9 +262,15 @@ impl Broker {
         .await?;
         foundation.check_head(parts.expect_head)?;
         let (writer, queue) = Writer::new(parts.limits.admin_lines());
-        let keys = Arc::new(Keys::new(parts.keys, foundation.parts.clone()));
+        let keys = Arc::new(Keys::new(
+            parts.keys,
+            Arc::clone(&parts.upstreams.issuer),
+            foundation.parts.clone(),
+        ));
         let keeper = Keeper::new(writer.clone());
-        let flights = FlightParts::new(&foundation.parts, keeper, parts.egress, parts.mint_metrics);
+        let issuer = Arc::clone(&parts.upstreams.issuer);
+        let flights =
+            FlightParts::new(&foundation.parts, keeper, parts.upstreams, parts.mint_metrics);
         let WriterParts { snapshots, journal, store, keyring, .. } = foundation.parts.clone();
         let broker = Self {
             keys,
@@ -273,6 +279,7 @@ impl Broker {
             store,
             keyring,
             authority: parts.authority,
+            issuer,
             clock: parts.clock,
             readers: Readers::start(&parts.limits).map_err(StartError::Threads)?,
             limits: parts.limits,

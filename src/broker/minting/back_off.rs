@@ -39,7 +39,9 @@ impl Trouble {
         let failures = before.map_or(0, |before| before.failures).saturating_add(1);
         let doubled = FIRST_WAIT * 1_u32.wrapping_shl((failures - 1).min(6));
         let own = match failure.reason {
-            FailureReason::Refused | FailureReason::EgressDenied => REFUSED_WAIT,
+            FailureReason::EgressDenied | FailureReason::NoIssuer | FailureReason::Refused => {
+                REFUSED_WAIT
+            }
             FailureReason::Invalid | FailureReason::Unavailable => doubled.min(LONGEST_WAIT),
         };
         let asked = failure.retry_after.unwrap_or_default().min(REFUSED_WAIT);

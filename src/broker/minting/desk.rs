@@ -87,7 +87,7 @@ impl Mints {
         let place = Arc::clone(&self.trials).try_acquire_owned().ok()?;
         self.flying.send_modify(|count| *count += 1);
         let _trial = Trial { flying: &self.flying, _place: place };
-        let asked = mint::mint(&self.parts.egress, source, roots, ask);
+        let asked = mint::mint(&self.parts.upstreams, source, roots, ask);
         self.stop.run_until_cancelled(asked).await
     }
 

@@ -17,11 +17,10 @@ use super::mint_ends::{MintEnd, MintEnds};
 use crate::broker::changes::writer::WriterParts;
 use crate::broker::resolve::authorize::{Grant, Material, authorize_step, is_executors};
 use crate::catalog::{Catalog, Snapshot, Snapshots, Values};
-use crate::egress::Egress;
 use crate::integration::{CredentialKind, Source, handed_out};
 use crate::journal::{CommitError, DecisionId, Journal, LiveOpening, Made, MintFault, MintRequest};
 use crate::metrics::MintMetrics;
-use crate::mint::{self, Ask, Failure, FailureReason, Minted};
+use crate::mint::{self, Ask, Failure, FailureReason, Minted, TokenSubject, Upstreams};
 use crate::model::{Clock, FieldName, Fields, Id, Reference, Timestamp};
 use crate::seal::{Keyring, RecordKey, RecordKind};
 
@@ -31,7 +30,7 @@ pub(crate) struct FlightParts {
     pub(super) journal: Arc<Journal>,
     keyring: Arc<Keyring>,
     keeper: Keeper,
-    pub(super) egress: Egress,
+    pub(super) upstreams: Upstreams,
     pub(super) metrics: Arc<MintMetrics>,
     pub(super) clock: Clock,
     pub(super) ends: MintEnds,
@@ -71,12 +70,12 @@ impl FlightParts {
     pub(crate) fn new(
         parts: &WriterParts,
         keeper: Keeper,
-        egress: Egress,
+        upstreams: Upstreams,
         metrics: Arc<MintMetrics>,
     ) -> Self {
         let WriterParts { snapshots, journal, keyring, clock, .. } = parts.clone();
         let ends = MintEnds::default();
-        Self { snapshots, journal, keyring, keeper, egress, metrics, clock, ends }
+        Self { snapshots, journal, keyring, keeper, upstreams, metrics, clock, ends }
     }
 
     /// Flies with the first order whose decision still holds. `stop` ends the flight early.
@@ -101,7 +100,7 @@ impl FlightParts {
             Err(failure) => return self.fail(begun.mint, failure, false),
         };
         let start = Instant::now();
-        let asked = mint::mint(&self.egress, order.source, &begun.roots, &ask);
+        let asked = mint::mint(&self.upstreams, order.source, &begun.roots, &ask);
         let made = match stop.run_until_cancelled(without_panic(asked)).await {
             Some(made) => made,
             None => Err(uncertain("the broker stopped meanwhile")),
@@ -152,7 +151,7 @@ impl FlightParts {
 
     /// Ends a credential at once that nobody could end later. It is not handed out.
     async fn end_unkept(&self, source: Source, mint: Id, ending: &Fields) {
-        if let Err(failure) = mint::end(&self.egress, source, ending).await {
+        if let Err(failure) = mint::end(&self.upstreams.egress, source, ending).await {
             let reason = failure.reason.as_str();
             tracing::warn!(mint.id = %mint, reason, "a credential that cannot be kept was not ended: it expires by itself");
         }
@@ -290,11 +289,17 @@ struct Sealed {
 fn ask(order: &Order, mint: Id, now: Timestamp) -> Ask {
     let key = &order.opening.record().key;
     let is_of_one = order.key.opening.is_some();
+    let subject = || TokenSubject {
+        id: key.spiffe_id(),
+        attempt: Some(order.opening.record().attempt),
+        executor: Some(key.executor.clone()),
+    };
     Ask {
         mint,
         workflow: key.workflow.clone(),
         run: is_of_one.then(|| key.run.clone()),
         step: is_of_one.then(|| key.step.clone()),
+        subject: is_of_one.then(subject),
         now,
     }
 }

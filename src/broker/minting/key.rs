@@ -22,7 +22,10 @@ impl MintKey {
     /// The key of what a step gets from a connection of this source.
     pub(crate) fn of(source: Source, connection: Id, version: u64, opening: &Opening) -> Self {
         let own = match source {
-            Source::AwsSts => Some(opening.id),
+            Source::AwsSts
+            | Source::AwsWebIdentity
+            | Source::GcpWebIdentity
+            | Source::OidcIssuer => Some(opening.id),
             Source::Entra
             | Source::EntraGraph
             | Source::Gcp

@@ -7,7 +7,9 @@ use crate::access::{Bindings, Decision, Principal, Relation, decide, decide_secr
 use crate::broker::error::Error;
 use crate::broker::minting::Credential;
 use crate::catalog::{Catalog, Connection, NotSelected, Values};
-use crate::integration::{self, CredentialKind, Source, find_released_field, released_names};
+use crate::integration::{
+    self, CredentialKind, Source, find_released_field, released_names, source_of,
+};
 use crate::journal::{Live, Upstream};
 use crate::lease::{Edition, Lease};
 use crate::mint::FailureReason;
@@ -362,7 +364,8 @@ fn select_minted(
 ) -> Result<(Selection, Material), Refusal> {
     // Without a rule nothing tells the roots from the other fields.
     let kind = kind_of(catalog, connection).ok_or(Refusal::Denied)?;
-    let source = kind.source.ok_or(Refusal::Denied)?;
+    let source = source_of(kind, |rule| connection.metadata.has(&rule.name));
+    let source = source.ok_or(Refusal::Denied)?;
     let material = Material::Minted { source, credential: None };
     let Some(asked) = asked else { return Ok((vec![], material)) };
     let names = released_names(kind, Release::Minted, connection.metadata.fields.keys());

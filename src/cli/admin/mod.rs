@@ -2,6 +2,7 @@
 
 pub(super) mod backup;
 pub(super) mod enrolment;
+pub(super) mod issuer;
 pub(super) mod kek;
 pub(super) mod key;
 pub(super) mod registry;

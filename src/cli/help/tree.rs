@@ -24,6 +24,7 @@ const UNUSED: &[(&str, &[&str])] = &[
     ("secret delete", &[OUTPUT]),
     ("serve", &[OUTPUT]),
     ("step run", &[OUTPUT]),
+    ("token", &[STATE]),
     ("whoami", &[STATE]),
 ];
 

@@ -136,7 +136,7 @@ fn missing<'a>(
         .fields
         .iter()
         .filter(|field| field.required && !field.generated && !field.name.ends_with('*'));
-    asked.filter(|field| !fields.keys().any(|name| covers(field, name)))
+    asked.filter(|field| !fields.keys().any(|name| covers(field, name) || *name == field.unless))
 }
 
 /// Asks for one of these kinds, by its number or name; an empty answer means the first.

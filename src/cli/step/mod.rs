@@ -8,4 +8,5 @@ pub(super) mod helper;
 pub(super) mod inject;
 pub(super) mod listener;
 pub(super) mod mask;
+pub(super) mod token;
 pub(super) mod watch;

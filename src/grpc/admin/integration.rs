@@ -117,6 +117,7 @@ pub(crate) fn from_message(message: pb::Integration) -> Result<Integration, Erro
             source: None,
             release: Release::Stored,
             roots: Vec::new(),
+            web_identity: None,
             fields,
             minted: Vec::new(),
         })
@@ -157,6 +158,7 @@ fn rule(field: pb::FieldSchema) -> Result<FieldRule, Error> {
         root: false,
         range: None,
         with: None,
+        unless: None,
     })
 }
 
@@ -183,7 +185,7 @@ fn field(rule: &FieldRule) -> pb::FieldSchema {
         None => pb::FieldForm::Unspecified,
         Some(ValueForm::Certificate) => pb::FieldForm::Certificate,
         Some(ValueForm::PrivateKey) => pb::FieldForm::PrivateKey,
-        Some(ValueForm::Json) => pb::FieldForm::Json,
+        Some(ValueForm::Claims | ValueForm::Json) => pb::FieldForm::Json,
         Some(ValueForm::Url) => pb::FieldForm::Url,
     };
     pb::FieldSchema {
@@ -201,5 +203,6 @@ fn field(rule: &FieldRule) -> pb::FieldSchema {
         generated: rule.generated,
         form: form.into(),
         root: rule.root,
+        unless: rule.unless.clone().unwrap_or_default(),
     }
 }

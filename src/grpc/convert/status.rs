@@ -125,9 +125,10 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
 fn of_upstream(reason: FailureReason) -> Code {
     match reason {
         FailureReason::Unavailable => Code::Unavailable,
-        FailureReason::EgressDenied | FailureReason::Invalid | FailureReason::Refused => {
-            Code::FailedPrecondition
-        }
+        FailureReason::EgressDenied
+        | FailureReason::Invalid
+        | FailureReason::NoIssuer
+        | FailureReason::Refused => Code::FailedPrecondition,
     }
 }
 

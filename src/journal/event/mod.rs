@@ -344,6 +344,8 @@ pub enum RestoredAs {
 pub enum RotatedKey {
     /// The key that records are sealed under.
     Dek,
+    /// The key that signs tokens of steps.
+    Issuer,
     /// The key that wraps the others.
     Kek,
 }

@@ -1,9 +1,10 @@
-//! AWS STS, AssumeRole: version 2011-06-15, in the form of the query protocol.
+//! AWS STS, AssumeRole and AssumeRoleWithWebIdentity: version 2011-06-15, in the form of the query protocol.
 
 mod endpoint;
 mod reply;
 mod session;
 mod sigv4;
+mod web_identity;
 mod xml;
 
 use form_urlencoded::Serializer;
@@ -18,6 +19,10 @@ use super::{Ask, Minted, clock};
 use endpoint::Endpoint;
 use sigv4::{Signer, Unsigned};
 
+pub use web_identity::mint_by_token;
+
+/// The action with an access key.
+const ACTION: &str = "AssumeRole";
 const CONTENT_TYPE: &str = "application/x-www-form-urlencoded; charset=utf-8";
 /// How long a session may last, in seconds.
 const SECONDS: std::ops::RangeInclusive<u32> = 900..=43_200;
@@ -35,7 +40,7 @@ pub async fn mint(egress: &Egress, roots: Roots<'_>, ask: &Ask) -> Result<Minted
     {
         reply = exchange(egress, call.request(roots, theirs)).await?;
     }
-    reply::minted(&reply, roots, ask.now)
+    reply::minted(&reply, ACTION, roots, ask.now)
 }
 
 /// A call of AssumeRole, not yet signed.
@@ -59,7 +64,13 @@ impl<'a> Call<'a> {
             region: endpoint.region,
             service: "sts",
         };
-        let body = form(roots, ask, endpoint.partition)?;
+        let external_id = roots.optional("external_id")?;
+        let mut form = form(ACTION, roots, ask, endpoint.partition, external_id)?;
+        for (number, (key, value)) in (1..).zip(tags(roots)?) {
+            form.append_pair(&format!("Tags.member.{number}.Key"), key);
+            form.append_pair(&format!("Tags.member.{number}.Value"), value);
+        }
+        let body = form.finish();
         Ok(Self { endpoint, signer, body })
     }
 
@@ -72,8 +83,14 @@ impl<'a> Call<'a> {
     }
 }
 
-/// The parameters of AssumeRole, in botocore's order.
-fn form(roots: Roots<'_>, ask: &Ask, partition: &str) -> Result<String, Failure> {
+/// The parameters that both actions have, and the external ID, in botocore's order.
+fn form(
+    action: &str,
+    roots: Roots<'_>,
+    ask: &Ask,
+    partition: &str,
+    external_id: Option<&str>,
+) -> Result<Serializer<'static, String>, Failure> {
     let is_account = |text: &str| text.len() == 12 && text.chars().all(|c| c.is_ascii_digit());
     let account = roots.checked("account_id", "an account ID of 12 digits", is_account)?;
     let account = account.ok_or_else(|| Failure::field("account_id", "is missing"))?;
@@ -81,17 +98,13 @@ fn form(roots: Roots<'_>, ask: &Ask, partition: &str) -> Result<String, Failure>
         roots.checked("role", "a role's name, with its path", |text| is_of(text, "_+=,.@-/"))?;
     let role = role.ok_or_else(|| Failure::field("role", "is missing"))?.trim_start_matches('/');
     let mut form = Serializer::new(String::new());
-    form.append_pair("Action", "AssumeRole").append_pair("Version", "2011-06-15");
+    form.append_pair("Action", action).append_pair("Version", "2011-06-15");
     form.append_pair("RoleArn", &format!("arn:{partition}:iam::{account}:role/{role}"));
     form.append_pair("RoleSessionName", &session::session_name(ask));
     let is_time = |text: &str| text.parse().is_ok_and(|seconds: u32| SECONDS.contains(&seconds));
     let time = roots.checked("mint_seconds", "a number of 900 to 43200", is_time)?;
     let policy = roots.optional("policy")?;
-    let parameters = [
-        ("DurationSeconds", time),
-        ("ExternalId", roots.optional("external_id")?),
-        ("Policy", policy),
-    ];
+    let parameters = [("DurationSeconds", time), ("ExternalId", external_id), ("Policy", policy)];
     for (name, value) in parameters {
         if let Some(value) = value {
             form.append_pair(name, value);
@@ -101,11 +114,7 @@ fn form(roots: Roots<'_>, ask: &Ask, partition: &str) -> Result<String, Failure>
     for (number, arn) in (1..).zip(arns.split(',').map(str::trim).filter(|arn| !arn.is_empty())) {
         form.append_pair(&format!("PolicyArns.member.{number}.arn"), arn);
     }
-    for (number, (key, value)) in (1..).zip(tags(roots)?) {
-        form.append_pair(&format!("Tags.member.{number}.Key"), key);
-        form.append_pair(&format!("Tags.member.{number}.Value"), value);
-    }
-    Ok(form.finish())
+    Ok(form)
 }
 
 /// The session's tags: `KEY=VALUE`, with commas between them.

@@ -23,8 +23,11 @@ const SKEWED: [&str; 5] = [
     "InvalidSignatureException",
     "SignatureDoesNotMatch",
 ];
+/// The codes of tokens of ours that may have been refused for their time.
+const SKEWED_TOKEN: [&str; 3] = ["ExpiredToken", "ExpiredTokenException", "InvalidIdentityToken"];
 /// The codes of refusals that pass.
-const PASSING: [&str; 6] = [
+const PASSING: [&str; 7] = [
+    "IDPCommunicationError",
     "InternalFailure",
     "RequestLimitExceeded",
     "ServiceUnavailable",
@@ -37,18 +40,23 @@ const PASSING: [&str; 6] = [
 ///
 /// # Errors
 /// If STS refuses, or answers something else.
-pub fn minted(reply: &Reply, roots: Roots<'_>, now: Timestamp) -> Result<Minted, Failure> {
-    let number = |path| text_at(reply.body.expose(), path).filter(|text| is_uuid(text));
+pub fn minted(
+    reply: &Reply,
+    action: &str,
+    roots: Roots<'_>,
+    now: Timestamp,
+) -> Result<Minted, Failure> {
+    let number = |path: &str| text_at(reply.body.expose(), path).filter(|text| is_uuid(text));
     if let Err(mut failure) = check_accepted(reply, now, &NUMBERS, refusal(reply), ADVICE) {
         let in_body = || number("ErrorResponse/RequestId");
         failure.upstream_request = failure.upstream_request.or_else(in_body);
         return Err(failure);
     }
     let text = |name: &str| {
-        let path = format!("AssumeRoleResponse/AssumeRoleResult/Credentials/{name}");
+        let path = format!("{action}Response/{action}Result/Credentials/{name}");
         let found = text_at(reply.body.expose(), &path).filter(|text| is_token(text.as_bytes()));
         found.ok_or_else(|| {
-            Failure::invalid(&format!("the reply has no {name} of AssumeRole; check sts_url"))
+            Failure::invalid(&format!("the reply has no {name} of {action}; check sts_url"))
         })
     };
     let (id, secret, token) =
@@ -69,7 +77,7 @@ pub fn minted(reply: &Reply, roots: Roots<'_>, now: Timestamp) -> Result<Minted,
         expire_time: Some(clock::end(told, reply.date, now, asked_life(roots.0))?),
         handle: Some(id),
         upstream_request: request_number(reply, &NUMBERS)
-            .or_else(|| number("AssumeRoleResponse/ResponseMetadata/RequestId")),
+            .or_else(|| number(&format!("{action}Response/ResponseMetadata/RequestId"))),
         ending: None,
         rotated: None,
     })
@@ -88,6 +96,11 @@ pub fn is_skewed(reply: &Reply) -> bool {
     reply.status >= 400 && code(reply).is_some_and(|code| SKEWED.contains(&code.as_str()))
 }
 
+/// True if STS may have refused a token of ours for its time.
+pub fn is_skewed_token(reply: &Reply) -> bool {
+    reply.status >= 400 && code(reply).is_some_and(|code| SKEWED_TOKEN.contains(&code.as_str()))
+}
+
 fn refusal(reply: &Reply) -> Option<Refusal> {
     let code = code(reply)?;
     let is_passing = PASSING.contains(&code.as_str());
@@ -97,7 +110,8 @@ fn refusal(reply: &Reply) -> Option<Refusal> {
 fn advice(code: &str) -> &'static str {
     match code {
         "AccessDenied" => {
-            "check that the role exists, and that its trust policy admits the source key, external_id and tags"
+            "check that the role exists, and that its trust policy admits the source key, external_id and tags; \
+             or the issuer, audience and subject of the broker's token"
         }
         "InvalidClientTokenId" | "UnrecognizedClientException" => {
             "the source access key is deleted, inactive, or of another partition; write a valid key"
@@ -106,7 +120,15 @@ fn advice(code: &str) -> &'static str {
             "the secret half does not belong to the source access key; write both halves of the key"
         }
         "ExpiredToken" | "ExpiredTokenException" => {
-            "the source session token has expired; write new source credentials"
+            "the source session token has expired; write new source credentials. If there is none, set this machine's \
+             clock"
+        }
+        "IDPCommunicationError" => {
+            "AWS cannot read the issuer's documents: host what keyhatch issuer write writes below the issuer's URL"
+        }
+        "IDPRejectedClaim" | "InvalidIdentityToken" => {
+            "register the issuer's URL, with web_identity_audience, as an identity provider of the account, and host \
+             what keyhatch issuer write writes below that URL"
         }
         "RequestTimeTooSkewed" | "RequestExpired" | "RequestInTheFuture" => {
             "set this machine's clock"

@@ -134,7 +134,7 @@ const SESSION: &str = r#"<?xml version="1.0"?>
 </AssumeRoleResponse>"#;
 
 fn read(reply: &Reply, roots: &Fields) -> Result<Minted, Failure> {
-    super::reply::minted(reply, Roots(roots), now())
+    super::reply::minted(reply, ACTION, Roots(roots), now())
 }
 
 #[test]

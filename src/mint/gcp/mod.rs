@@ -1,5 +1,7 @@
 //! A Google service account's access token: a signed assertion (RFC 7523) is exchanged for the token, and that for a token of
-//! another account if the connection names one.
+//! another account if the connection names one. Instead of the assertion, a token of the broker's own issuer may do.
+
+mod federation;
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -21,6 +23,8 @@ use super::failure::Failure;
 use super::reply::{Refusal, check_accepted, exchange, handle_of, is_token};
 use super::roots::{Roots, header, is_of, text_value};
 use super::{Ask, Minted, asked_life, clock, fields};
+
+pub use federation::mint_by_token;
 
 /// The token endpoint, which is also the assertion's audience. A key file names one, too; that is not used, because the file is
 /// write-only and nobody would see where the assertion goes.
@@ -61,7 +65,8 @@ pub async fn mint(egress: &Egress, roots: Roots<'_>, ask: &Ask) -> Result<Minted
     };
     let own = bearer(&reply, ask.now, None, &[])?;
     let asked = asked.unwrap_or(DEFAULT_LIFE);
-    let reply = exchange(egress, impersonation(roots, target, &own, scopes, asked)?).await?;
+    let reply =
+        exchange(egress, impersonation(roots, (target, None), &own, scopes, asked)?).await?;
     impersonated(&reply, ask.now, asked)
 }
 
@@ -152,25 +157,32 @@ fn key_pair(field: &str, pem: &[u8]) -> Result<KeyPair, Failure> {
 
 /// The account to impersonate, by its email address.
 fn target(roots: Roots<'_>) -> Result<Option<&str>, Failure> {
-    let is_email = |text: &str| is_of(text, "@.-_") && text.contains('@');
-    roots.checked("impersonate", "the email address of a service account", is_email)
+    email(roots, "impersonate")
 }
 
-/// The request for a token of another account, made with the own account's token.
+fn email<'a>(roots: Roots<'a>, field: &str) -> Result<Option<&'a str>, Failure> {
+    let is_email = |text: &str| is_of(text, "@.-_") && text.contains('@');
+    roots.checked(field, "the email address of a service account", is_email)
+}
+
+/// The request for a token of another account, made with the own account's token, on behalf of `delegate` if there is one.
 fn impersonation(
     roots: Roots<'_>,
-    target: &str,
+    (target, delegate): (&str, Option<&str>),
     own: &Bearer,
     scopes: &str,
     asked: Duration,
 ) -> Result<Request, Failure> {
     #[derive(Serialize)]
     struct Body<'a> {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        delegates: Option<[String; 1]>,
         scope: Vec<&'a str>,
         lifetime: String,
     }
     let lifetime = format!("{}s", asked.as_secs());
-    let body = Body { scope: scopes.split_whitespace().collect(), lifetime };
+    let delegates = delegate.map(|account| [format!("projects/-/serviceAccounts/{account}")]);
+    let body = Body { delegates, scope: scopes.split_whitespace().collect(), lifetime };
     let body = serde_json::to_vec(&body).map_err(|error| Failure::invalid(&error.to_string()))?;
     let headers = vec![
         header("accept", "application/json"),

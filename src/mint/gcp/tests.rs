@@ -63,7 +63,7 @@ fn another_account_s_token_is_asked_with_the_own_token() {
     let roots = fields(&[("impersonate", "other@example.iam.gserviceaccount.com")]);
     let target = target(Roots(&roots)).unwrap().unwrap();
     let asked = Duration::from_secs(900);
-    let request = impersonation(Roots(&roots), target, &own, "a b", asked).unwrap();
+    let request = impersonation(Roots(&roots), (target, None), &own, "a b", asked).unwrap();
     assert_eq!(
         text(&request.url),
         "https://iamcredentials.googleapis.com/v1/projects/-/serviceAccounts/other@example.iam.gserviceaccount.com:generateAccessToken"

@@ -16,6 +16,14 @@ impl fmt::Display for KeyId {
     }
 }
 
+impl KeyId {
+    /// The id in this text; `None` if it is not of 16 hexadecimal digits.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut bytes = [0; 8];
+        hex::decode_to_slice(text, &mut bytes).ok().map(|()| Self(bytes))
+    }
+}
+
 /// A DEK without the key itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Dek {

@@ -246,6 +246,18 @@ impl KeyStore {
         Ok(())
     }
 
+    /// Replaces a file outside of the store, whole or not at all. The caller keeps [`KeyStore::reseal_files`] from running
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn replace_file(&self, key: RecordKey, sealed: &Sealed) -> Result<(), KeyStoreError> {
+        let mut files = self.sealed_files.iter().filter(|(of, _)| *of == key);
+        files.try_for_each(|(_, path)| {
+            replace_file(path, 0o600, sealed.as_bytes()).map_err(io(path))
+        })
+    }
+
     /// The DEKs that the files outside of the store are sealed under.
     ///
     /// # Errors

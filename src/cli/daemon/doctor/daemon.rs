@@ -9,6 +9,7 @@ use super::diagnosis::{Diagnosis, Remedy};
 use super::limits::{self, Granted};
 use super::site::Site;
 use super::socket::admin_socket;
+use crate::cli::admin::issuer;
 use crate::cli::daemon::healthcheck::{ANSWER_LIMIT, is_serving, silence};
 use crate::cli::identity::endpoint::Endpoint;
 use crate::cli::io::failure::Failure;
@@ -21,6 +22,7 @@ const DAEMON: &str = "daemon";
 const VERSION: &str = "version";
 const RECORDS: &str = "records";
 const RELEASE: &str = "release";
+const ISSUER: &str = "issuer";
 const RESTART: &str = "restart the daemon";
 /// The filter of connections that release what the broker could mint from.
 const LONG_LIVED: &str = "release = stored AND mintable = true";
@@ -34,6 +36,8 @@ struct DaemonAnswer {
     status: Option<pb::Status>,
     /// The connections that release what the broker could mint from.
     stored: Vec<String>,
+    /// None if the identity is not an operator's.
+    issuer: Option<pb::Issuer>,
 }
 
 /// A daemon that has a socket.
@@ -76,14 +80,15 @@ pub(super) fn check(site: &Site, report: Option<DaemonReport>) -> Vec<Diagnosis>
         // The check of the socket reports that it is missing.
         return limits::check(site, Granted::here(), None);
     };
-    let (first, status, stored) = match answer {
-        Ok(answer) => (state(&answer), answer.status, answer.stored),
-        Err(diagnosis) => (diagnosis, None, Vec::new()),
+    let (first, status, stored, issuer) = match answer {
+        Ok(answer) => (state(&answer), answer.status, answer.stored, answer.issuer),
+        Err(diagnosis) => (diagnosis, None, Vec::new(), None),
     };
     let mut diagnoses = vec![first];
     diagnoses.extend(status.as_ref().map(|status| version(&status.version)));
     diagnoses.extend(status.as_ref().and_then(newer));
     diagnoses.extend(long_lived(&stored));
+    diagnoses.extend(issuer.as_ref().and_then(of_issuer));
     let memory = status.as_ref().map(|status| status.key_memory.as_str());
     diagnoses.extend(limits::check(site, granted.unwrap_or_else(Granted::here), memory));
     diagnoses
@@ -100,7 +105,9 @@ async fn ask(site: &Site) -> Result<DaemonAnswer, Failure> {
     let wanted = pb::ListConnectionsRequest { filter: LONG_LIVED.to_owned(), ..Default::default() };
     let stored = pages::connections(&channel, wanted).await.unwrap_or_default();
     let stored = stored.iter().map(|one| short_name(&one.name).to_owned()).collect();
-    Ok(DaemonAnswer { is_serving, status: status.ok().map(tonic::Response::into_inner), stored })
+    let status = status.ok().map(tonic::Response::into_inner);
+    let issuer = issuer::ask(channel).await.ok();
+    Ok(DaemonAnswer { is_serving, status, stored, issuer })
 }
 
 /// The limits of the process that listens here. None if nothing listens, or the system does not report them.
@@ -145,6 +152,21 @@ fn long_lived(stored: &[String]) -> Option<Diagnosis> {
          connection list --filter '{LONG_LIVED}'"
     );
     (!stored.is_empty()).then(|| Diagnosis::warn(RELEASE, text, advice))
+}
+
+/// The issuer of tokens that name a step. None if there is no issuer, and no connection needs one.
+fn of_issuer(issuer: &pb::Issuer) -> Option<Diagnosis> {
+    let needing: Vec<_> = issuer.connections.iter().map(|name| short_name(name)).collect();
+    if !issuer.url.is_empty() {
+        let current = issuer.keys.iter().find(|key| key.state() == pb::IssuerKeyState::Current);
+        let id = current.map(|key| key.id.as_str()).unwrap_or_default();
+        return Some(Diagnosis::ok(ISSUER, format!("{}; key {id} signs", issuer.url)));
+    }
+    let first = needing.get(..MAX_NAMED).unwrap_or(&needing).join(", ");
+    let text = format!("the broker is no issuer, and steps get nothing of {first}");
+    let advice = "set url in the table issuer of the daemon's configuration, restart the daemon, and host what this \
+                  writes: keyhatch issuer write --out DIR";
+    (!needing.is_empty()).then(|| Diagnosis::warn(ISSUER, text, advice))
 }
 
 fn version(theirs: &str) -> Diagnosis {

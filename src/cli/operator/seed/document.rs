@@ -197,6 +197,7 @@ fn field_schema(field: RawField) -> Result<pb::FieldSchema, Failure> {
         generated: false,
         form: form.into(),
         root: false,
+        unless: String::new(),
     })
 }
 

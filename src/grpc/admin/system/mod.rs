@@ -3,6 +3,7 @@
 mod backup;
 mod bounded_stream;
 mod explain;
+mod issuer;
 mod status;
 mod suggest;
 mod tail;
@@ -25,10 +26,12 @@ use tail::TailStream;
 parse_requests! {
     BackupRequest -> () = |_| Ok(());
     EndQuarantineRequest -> Option<RestoredAs> = |one| convert::restored_as(one.restored_as);
+    GetIssuerRequest -> () = |_| Ok(());
     GetStatusRequest -> () = |_| Ok(());
     ListKeysRequest -> () = |_| Ok(());
     RenewCertificateRequest -> Vec<u8> = |one| Ok(one.csr);
     RotateDekRequest -> () = |_| Ok(());
+    RotateIssuerRequest -> () = |_| Ok(());
     RotateKekRequest -> () = |_| Ok(());
     SuggestAccessRequest -> (WorkflowName, Option<Timestamp>) = |one| {
         Ok((WorkflowName::parse(&one.workflow)?, one.since.as_ref().map(convert::moment)))
@@ -154,6 +157,24 @@ impl SystemService for AdminService {
         call.answer(async {
             let dek_id = call.broker.rotate_dek(&call.caller).await?.to_string();
             Ok(pb::RotateDekResponse { dek_id })
+        })
+        .await
+    }
+
+    async fn get_issuer(&self, request: Request<pb::GetIssuerRequest>) -> Reply<pb::Issuer> {
+        let (call, ()) = self.begin(request)?;
+        call.read(0, |broker, caller, _| broker.published_issuer(caller).map(issuer::response))
+            .await
+    }
+
+    async fn rotate_issuer(
+        &self,
+        request: Request<pb::RotateIssuerRequest>,
+    ) -> Reply<pb::RotateIssuerResponse> {
+        let (call, ()) = self.begin(request)?;
+        call.answer(async {
+            let keys = call.broker.rotate_issuer(&call.caller).await?;
+            Ok(pb::RotateIssuerResponse { keys: keys.iter().map(issuer::key).collect() })
         })
         .await
     }
