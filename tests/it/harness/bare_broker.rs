@@ -11,7 +11,9 @@ use keyhatch::catalog::Registered;
 use keyhatch::config::Config;
 use keyhatch::daemon::init;
 use keyhatch::egress::Egress;
+use keyhatch::identity::{Issuer, IssuerKeys};
 use keyhatch::metrics::Metrics;
+use keyhatch::mint::Upstreams;
 use keyhatch::model::{
     Clock, ExecutorName, Id, Limits, OperatorName, RunName, StepName, Timestamp, Value,
     WorkflowName,
@@ -77,6 +79,8 @@ impl BareBroker {
         let keys = state.keys(None);
         let keyring = keys.unlock(None).unwrap().keyring().unwrap();
         let authority = state.authority(&keyring).unwrap();
+        let issuer_keys = IssuerKeys::create(clock.now()).unwrap();
+        let issuer = Issuer::new(None, authority.domain().clone(), issuer_keys);
         let (listeners, mut opened) = tokio::sync::mpsc::unbounded_channel();
         let parts = BrokerParts {
             journal: &config.state.join("journal"),
@@ -92,7 +96,7 @@ impl BareBroker {
             sealed_files: vec![],
             runtime: RuntimeDir::open(&config.runtime, &Trust::of_process(&[])).unwrap(),
             listeners,
-            egress: Egress::new(config.egress),
+            upstreams: Upstreams { egress: Egress::new(config.egress), issuer: issuer.into() },
             mints: tokio::runtime::Handle::current(),
             mint_metrics: Metrics::new(vec![], vec![], []).mints,
         };

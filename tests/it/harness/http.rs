@@ -28,6 +28,8 @@ pub type HttpResponse = (u16, Vec<(&'static str, String)>, Vec<u8>);
 /// A server on this machine. Its thread ends with the test's process.
 pub struct HttpServer {
     pub port: u16,
+    /// The issuer of its certificate; empty without TLS.
+    pub ca_pem: String,
     asked: Receiver<HttpRequest>,
 }
 
@@ -38,12 +40,12 @@ impl HttpServer {
 
     /// Starts a server with TLS and a self-signed certificate.
     pub fn start_tls(answer: impl Fn(&HttpRequest) -> HttpResponse + Send + 'static) -> Self {
-        let (config, _) = tls_for(&["127.0.0.1"]);
+        let (config, ca_pem) = tls_for(&["127.0.0.1"]);
         let secure = move |stream| {
             let connection = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
             rustls::StreamOwned::new(connection, stream)
         };
-        Self::start_by(secure, answer)
+        Self { ca_pem, ..Self::start_by(secure, answer) }
     }
 
     fn start_by<S: Read + Write>(
@@ -63,7 +65,7 @@ impl HttpServer {
                 }
             }
         });
-        Self { port, asked }
+        Self { port, ca_pem: String::new(), asked }
     }
 
     /// All requests since the last call.

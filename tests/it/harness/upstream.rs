@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -27,6 +28,25 @@ impl Upstream {
         let python = installed("tools")?.join("venv/bin/python");
         let mut command = Command::new(python);
         command.arg(source("tests/clients/tools/moto_server.py"));
+        Some(Self::start(command))
+    }
+
+    /// AWS as [`Self::aws`], whose roles take tokens of the issuer whose documents are in this directory. `None` as for
+    /// [`Self::aws`].
+    pub fn aws_trusting(documents: &Path) -> Option<Self> {
+        let python = installed("tools")?.join("venv/bin/python");
+        let mut command = Command::new(python);
+        command.arg(source("tests/clients/tools/moto_server.py")).arg(documents);
+        Some(Self::start(command))
+    }
+
+    /// Google's federation (`tests/clients/oidc-provider/google_federation.js`) for the issuer whose documents are in this
+    /// directory. `None` as for [`Self::aws`].
+    pub fn google_federation(documents: &Path) -> Option<Self> {
+        let modules = installed("oidc-provider")?.join("node_modules");
+        let mut command = Command::new("node");
+        command.arg(source("tests/clients/oidc-provider/google_federation.js")).arg(documents);
+        command.env("NODE_PATH", modules);
         Some(Self::start(command))
     }
 

@@ -5,6 +5,7 @@ mod aws;
 mod bad_days;
 mod changes;
 mod flows;
+mod issuer;
 mod processes;
 mod sources;
 mod stories;
@@ -12,6 +13,7 @@ mod token_servers;
 mod trial;
 pub mod upstream;
 mod watching;
+mod web_identity;
 
 use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::connection_service_client::ConnectionServiceClient;
