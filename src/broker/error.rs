@@ -176,6 +176,12 @@ pub enum Error {
     /// A fault of the broker.
     #[error("{0}")]
     Internal(String),
+    /// The key that is to sign is not among the hosted keys of the issuer.
+    #[error(
+        "the next key of the issuer is not hosted at {0} yet, so verifiers would refuse what it signs; host what this \
+         writes first: keyhatch issuer write --out DIR"
+    )]
+    IssuerNotHosted(String),
     /// The journal cannot be written.
     #[error("the journal cannot be written, so nothing is resolved or changed; try again")]
     JournalUnavailable,

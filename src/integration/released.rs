@@ -166,4 +166,23 @@ mod tests {
         assert_eq!(default_release(role, |_| true), Release::Minted);
         assert_eq!(default_release(kind("gcp", "service_account"), |_| true), Release::Stored);
     }
+
+    #[test]
+    fn a_token_of_the_broker_stands_in_for_the_root() {
+        for (integration, name, field, source) in [
+            ("aws", "assume_role", "web_identity_audience", Source::AwsWebIdentity),
+            ("gcp", "service_account", "workload_identity_provider", Source::GcpWebIdentity),
+        ] {
+            let kind = kind(integration, name);
+            let replaces = |rule: &FieldRule| rule.unless.as_deref() == Some(field);
+            assert!(kind.fields.iter().any(replaces));
+            let has = |rule: &FieldRule| rule.name == field;
+            assert_eq!(source_of(kind, has), Some(source));
+            assert!(can_mint(kind, has));
+            assert_eq!(default_release(kind, has), Release::Minted);
+            assert_eq!(source_of(kind, replaces), kind.source);
+        }
+        let token = kind("oidc", "token");
+        assert!(can_mint(token, |_| false) && default_release(token, |_| false) == Release::Minted);
+    }
 }

@@ -9,6 +9,7 @@ mod clock;
 mod entra;
 mod failure;
 mod gcp;
+mod hosted;
 mod oauth2;
 mod oidc;
 mod reply;
@@ -16,6 +17,7 @@ mod roots;
 mod two_step;
 
 pub use failure::{Failure, FailureReason};
+pub use hosted::is_hosted;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -11,6 +11,7 @@ use crate::catalog::ConnectionMetadata;
 use crate::identity::{IssuerDocuments, IssuerError, IssuerKeys, PublishedKey};
 use crate::integration::{Finding, Source};
 use crate::journal::{Event, RotatedKey};
+use crate::mint::is_hosted;
 use crate::model::ConnectionRef;
 use crate::seal::{KeyId, RecordKey};
 
@@ -47,17 +48,39 @@ impl Broker {
         })
     }
 
-    /// Has the next key sign from now on, and makes another next key. Returns the keys, newest first.
+    /// Has the next key sign from now on, and makes another next key. Returns the keys, newest first, and whether the key
+    /// that signs now is known to be hosted. `force` if it need not be.
     ///
     /// # Errors
     /// See `SystemService.RotateIssuer`.
-    pub async fn rotate_issuer(&self, caller: &Principal) -> Result<Vec<PublishedKey>, Error> {
+    pub async fn rotate_issuer(
+        &self,
+        caller: &Principal,
+        force: bool,
+    ) -> Result<(Vec<PublishedKey>, bool), Error> {
         require_role(caller, Role::Administrator)?;
+        let is_hosted = self.is_next_hosted().await;
+        if let (Some(false), Some(url), false) = (is_hosted, self.issuer.url(), force) {
+            return Err(Error::IssuerNotHosted(url.to_string()));
+        }
         let (keys, principal) = (Arc::clone(&self.keys), caller.to_string());
         // A task of its own: a caller who disconnects leaves no half-done rotation.
         let rotated = tokio::spawn(keys.rotate_issuer(principal)).await;
         rotated.map_err(|error| Error::Internal(error.to_string()))??;
-        Ok(self.issuer.keys().published(self.now()))
+        Ok((self.issuer.keys().published(self.now()), is_hosted == Some(true)))
+    }
+
+    /// Whether the next key is hosted. `None` if there is no issuer, or the hosted keys cannot be read from here.
+    async fn is_next_hosted(&self) -> Option<bool> {
+        let (url, next) = (self.issuer.url()?, self.issuer.keys().next_id());
+        match is_hosted(self.mints.egress(), url, &next).await {
+            Ok(is_hosted) => Some(is_hosted),
+            Err(failure) => {
+                let reason = failure.reason.as_str();
+                tracing::info!(reason, detail = %failure.detail, "the issuer's hosted keys cannot be read");
+                None
+            }
+        }
     }
 
     /// A doubt about a connection whose credentials need a token of the issuer, if there is no issuer.

@@ -1,7 +1,7 @@
 //! A consistent, sealed copy of the broker's state, made while the broker serves.
 //!
 //! ```text
-//! state.json  keyring.json  authority.sealed  ca.crt     copied as they are: useless without the KEK
+//! state.json  keyring.json  authority.sealed  issuer.sealed  ca.crt     copied as they are: useless without the KEK
 //! store.records                                          every record, as of one change
 //! journal/NNNNNN.jsonl …                                 up to that change
 //! manifest.json                                          names, lengths and hashes of these, and a keyed tag

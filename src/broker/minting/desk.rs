@@ -13,6 +13,7 @@ use super::book::{Arrival, Book, Landing, Offer, Outcome};
 use super::flight::{FlightParts, Order};
 use super::in_use::InUse;
 use super::key::MintKey;
+use crate::egress::Egress;
 use crate::integration::Source;
 use crate::journal::Live;
 use crate::metrics::MintLookup;
@@ -75,6 +76,11 @@ impl Mints {
             flying: watch::Sender::new(0),
             trials: Arc::new(Semaphore::new(TRIALS)),
         }
+    }
+
+    /// The way to the upstreams.
+    pub(crate) fn egress(&self) -> &Egress {
+        &self.parts.upstreams.egress
     }
 
     /// Asks an upstream for a credential that nobody gets. `None` if there is no place, or the broker stops.

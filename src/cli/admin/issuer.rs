@@ -33,7 +33,11 @@ pub enum IssuerCommand {
         out: PathBuf,
     },
     /// Have the issuer's next key sign, as an administrator. Host the documents before, and again afterwards
-    Rotate,
+    Rotate {
+        /// Rotate although the next key is not hosted yet: verifiers refuse tokens until it is.
+        #[arg(long)]
+        force: bool,
+    },
 }
 
 impl IssuerCommand {
@@ -42,7 +46,7 @@ impl IssuerCommand {
         match self {
             Self::Show => show(common, &ask(channel).await?),
             Self::Write { out } => write(common, &ask(channel).await?, &out),
-            Self::Rotate => rotate(common, channel).await,
+            Self::Rotate { force } => rotate(common, channel, force).await,
         }
     }
 }
@@ -127,12 +131,18 @@ fn replace(path: &Path, content: &[u8]) -> std::io::Result<bool> {
     file.persist(path).map(|_| true).map_err(|error| error.error)
 }
 
-async fn rotate(common: &Common, channel: Channel) -> Result<(), Failure> {
+async fn rotate(common: &Common, channel: Channel, force: bool) -> Result<(), Failure> {
     let mut client = SystemServiceClient::new(channel);
-    let rotated = client.rotate_issuer(pb::RotateIssuerRequest {}).await?.into_inner();
-    let answer = json!({ "keys": rotated.keys.iter().map(key_json).collect::<Vec<_>>() });
+    let rotated = client.rotate_issuer(pb::RotateIssuerRequest { force }).await?.into_inner();
+    let keys_json: Vec<_> = rotated.keys.iter().map(key_json).collect();
+    let answer = json!({ "keys": keys_json, "hosted": rotated.hosted });
     let names = || rotated.keys.iter().map(|key| key.id.as_str()).collect::<Vec<_>>().join("\n");
     print(common.output, &answer, || keys(&rotated.keys), names)?;
+    if !rotated.hosted {
+        say(
+            "warning: the daemon did not find the key that signs now among the hosted keys: verifiers may not know it",
+        );
+    }
     say("host the new next key before the next rotation: keyhatch issuer write --out DIR");
     Ok(())
 }

@@ -67,6 +67,7 @@ fn to_json(integration: &pb::Integration) -> Json {
             "also_env": field.also_env,
             "example": field.example,
             "root": field.root,
+            "unless": Some(&field.unless).filter(|other| !other.is_empty()),
         })
     };
     let kind = |kind: &pb::CredentialKind| {
@@ -112,7 +113,9 @@ fn fields(fields: &[pb::FieldSchema]) -> String {
             (field.destination, "destination"),
             (field.root, "root"),
         ];
-        let flags: Vec<_> = flags.iter().filter(|(set, _)| *set).map(|(_, name)| *name).collect();
+        let flags = flags.iter().filter(|(set, _)| *set).map(|(_, name)| (*name).to_owned());
+        let unless = Some(&field.unless).filter(|other| !other.is_empty());
+        let flags: Vec<_> = flags.chain(unless.map(|other| format!("unless {other}"))).collect();
         vec![
             field.name.clone(),
             flags.join(", "),

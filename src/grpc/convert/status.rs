@@ -68,6 +68,7 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
         Error::IntegrationUnknown(_) => (Code::InvalidArgument, "INTEGRATION_UNKNOWN"),
         Error::Internal(_) => (Code::Internal, "INTERNAL"),
         Error::JournalUnavailable => (Code::Unavailable, "JOURNAL_UNAVAILABLE"),
+        Error::IssuerNotHosted(_) => (Code::FailedPrecondition, "ISSUER_NOT_HOSTED"),
         Error::KekNotAtHand(_) => (Code::FailedPrecondition, "KEK_NOT_AT_HAND"),
         Error::KekNotReplaceable(_) => (Code::FailedPrecondition, "KEK_NOT_REPLACEABLE"),
         Error::KeyringUnwritable(_) => (Code::Unavailable, "KEYRING_UNWRITABLE"),

@@ -181,6 +181,11 @@ impl IssuerKeys {
         self.current.point.id()
     }
 
+    /// The id of the key that signs after the next rotation.
+    pub fn next_id(&self) -> String {
+        self.next.point.id()
+    }
+
     /// The public keys, newest first.
     pub fn published(&self, now: Timestamp) -> Vec<PublishedKey> {
         let signing = [(&self.next, KeyUse::Next), (&self.current, KeyUse::Current)];

@@ -143,7 +143,9 @@ fn the_commands_of_minting_run_with_an_upstream() {
     let upstream = Scripted::start();
     let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
     let file = directory.path().join("keyhatch.toml");
-    std::fs::write(&file, format!("[egress]\nallow = [\"{}\"]\n", upstream.url(""))).unwrap();
+    let issuer = "[issuer]\nurl = \"https://keyhatch.example.com\"\n";
+    let config = format!("[egress]\nallow = [\"{}\"]\n{issuer}", upstream.url(""));
+    std::fs::write(&file, config).unwrap();
     crate::harness::init_in(directory.path());
     let mut serve = keyhatch_in(directory.path(), &["serve", "--config"]);
     serve.arg(file);

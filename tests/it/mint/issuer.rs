@@ -12,9 +12,23 @@ use keyhatch::model::{Clock, Limits};
 use serde_json::Value as Json;
 
 use crate::harness::{
-    HttpServer, TestBroker, TestStep, bytes, installed, keyhatch, reason, resolver, source,
-    succeeded, temp_dir,
+    HttpServer, ServeProcess, TestBroker, TestStep, bytes, installed, keyhatch, keyhatch_in,
+    path_with_binary, reason, resolver, source, succeeded, temp_dir, text,
 };
+
+/// Hosts what is below `www`. Writes the certificate of the server beside it, and returns the issuer's URL.
+fn host(directory: &Path) -> (HttpServer, String) {
+    let root = directory.join("www");
+    let server = HttpServer::start_tls(move |asked| {
+        match std::fs::read(root.join(asked.path.trim_start_matches("/issuer/"))) {
+            Ok(body) => (200, vec![("content-type", "application/json".to_owned())], body),
+            Err(_) => (404, vec![], vec![]),
+        }
+    });
+    std::fs::write(directory.join("ca.pem"), &server.ca_pem).unwrap();
+    let url = format!("https://127.0.0.1:{}/issuer", server.port);
+    (server, url)
+}
 
 /// A broker that is an issuer, whose documents are hosted.
 pub struct Hosted {
@@ -28,15 +42,7 @@ impl Hosted {
     /// Hosts an empty directory. Tokens are of the system's clock, because others verify them by it.
     pub fn start() -> Self {
         let directory = temp_dir();
-        let root = directory.path().join("www");
-        let server = HttpServer::start_tls(move |asked| {
-            match std::fs::read(root.join(asked.path.trim_start_matches("/issuer/"))) {
-                Ok(body) => (200, vec![("content-type", "application/json".to_owned())], body),
-                Err(_) => (404, vec![], vec![]),
-            }
-        });
-        std::fs::write(directory.path().join("ca.pem"), &server.ca_pem).unwrap();
-        let url = format!("https://127.0.0.1:{}/issuer", server.port);
+        let (server, url) = host(directory.path());
         let mut broker = TestBroker::start_at(Clock::system(), Limits::default());
         broker.config.issuer = IssuerUrl::parse(&url);
         broker.restart();
@@ -78,7 +84,8 @@ impl Hosted {
 
     fn rotate(&self) -> Vec<pb::IssuerKey> {
         let mut client = SystemServiceClient::new(self.broker.operator());
-        let rotated = self.broker.block_on(client.rotate_issuer(pb::RotateIssuerRequest {}));
+        let rotated =
+            self.broker.block_on(client.rotate_issuer(pb::RotateIssuerRequest::default()));
         rotated.unwrap().into_inner().keys
     }
 
@@ -249,4 +256,91 @@ fn a_test_names_the_operator_and_no_step() {
     let minted = tested.minted.unwrap();
     assert_eq!(minted.fields, ["audience", "token"]);
     assert_eq!(minted.lifetime.unwrap().seconds, 600);
+}
+
+/// Serves the broker of a directory, as an issuer. It trusts the server whose certificate is there.
+fn serve_issuer(directory: &Path, url: &str, more: &[&str]) -> ServeProcess {
+    let file = directory.join("keyhatch.toml");
+    let config = format!("[issuer]\nurl = \"{url}\"\n[egress]\nallow = [\"127.0.0.1/32\"]\n");
+    std::fs::write(&file, config).unwrap();
+    let words = [&["serve", "--config", file.to_str().unwrap()], more].concat();
+    let mut serve = keyhatch_in(directory, &words);
+    serve.env("SSL_CERT_FILE", directory.join("ca.pem"));
+    ServeProcess::spawn(directory, serve)
+}
+
+#[test]
+fn a_rotation_waits_until_the_next_key_is_hosted() {
+    let directory = temp_dir();
+    crate::harness::init_in(directory.path());
+    let (_server, url) = host(directory.path());
+    let serving = serve_issuer(directory.path(), &url, &[]);
+    let hosted = || -> Json {
+        serde_json::from_str(&serving.must(&["issuer", "rotate", "-o", "json"])).unwrap()
+    };
+    let www = directory.path().join("www");
+    let write = ["issuer", "write", "--out", www.to_str().unwrap()];
+    // Nothing is hosted: the daemon cannot tell.
+    assert_eq!(hosted()["hosted"], false);
+    serving.must(&write);
+    assert_eq!(hosted()["hosted"], true);
+    let refused = serving.run(&["issuer", "rotate"]);
+    assert!(
+        text(&refused.stderr).contains("error: ISSUER_NOT_HOSTED"),
+        "{}",
+        text(&refused.stderr)
+    );
+    serving.must(&["issuer", "rotate", "--force"]);
+    serving.must(&write);
+    assert_eq!(hosted()["hosted"], true);
+}
+
+/// The keys, as an operator sees them.
+fn keys(serving: &ServeProcess) -> Json {
+    let shown: Json =
+        serde_json::from_str(&serving.must(&["issuer", "show", "-o", "json"])).unwrap();
+    shown["keys"].clone()
+}
+
+/// What a step prints, and what it says.
+fn step_runs(directory: &Path, arguments: &[&str]) -> (String, String) {
+    let words = ["step", "run", "--workflow", "w", "--run", "1", "--step", "s", "--", "keyhatch"];
+    let mut command = keyhatch_in(directory, &[&words, arguments].concat());
+    let ran = command.env("PATH", path_with_binary()).output().unwrap();
+    (text(&ran.stdout), text(&ran.stderr))
+}
+
+#[test]
+fn a_restored_issuer_keeps_its_keys_and_signs_nothing_yet() {
+    let (directory, other) = (temp_dir(), temp_dir());
+    crate::harness::init_in(directory.path());
+    let url = "https://keyhatch.example.com";
+    let serving = serve_issuer(directory.path(), url, &[]);
+    let create = ["connection", "create", "oidc/aws", "--field", "audience=sts.amazonaws.com"];
+    serving.must(&[&create[..], &["--resolver", "workflow:w"]].concat());
+    serving.must(&["issuer", "rotate"]);
+    let before = keys(&serving);
+    let archive = directory.path().join("backup.tar");
+    serving.must(&["backup", archive.to_str().unwrap()]);
+    drop(serving);
+    let kek = directory.path().join("state/kek");
+    let kek = ["--kek-file", kek.to_str().unwrap()];
+    let restore = [&["restore", archive.to_str().unwrap()], &kek[..]].concat();
+    succeeded(&keyhatch_in(other.path(), &restore).output().unwrap());
+    let serving = serve_issuer(other.path(), url, &kek);
+    assert_eq!(keys(&serving), before);
+    let (token, said) = step_runs(other.path(), &["token", "oidc/aws"]);
+    assert!(token.is_empty() && said.contains("error: QUARANTINED"), "{said}");
+    serving.must(&["restore", "--confirm"]);
+    // The token alone is on stdout.
+    let (token, _) = step_runs(other.path(), &["token", "oidc/aws"]);
+    assert_eq!(token.trim_end().split('.').count(), 3, "{token}");
+    assert_eq!(token.lines().count(), 1);
+    let (json, _) = step_runs(other.path(), &["token", "oidc/aws", "-o", "json"]);
+    let json: Json = serde_json::from_str(&json).unwrap();
+    assert!(
+        json["fields"]["token"].is_string() && json["lease"]["credential_expire_time"].is_string()
+    );
+    let (_, said) = step_runs(other.path(), &["token", "aws/none"]);
+    assert!(said.contains("error: RESOLVE_DENIED"), "{said}");
 }

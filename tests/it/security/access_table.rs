@@ -492,7 +492,10 @@ async fn system(channel: Channel, method: &str) -> Result<(), Status> {
         "GetStatus" => client.get_status(pb::GetStatusRequest {}).await.map(drop),
         "ListKeys" => client.list_keys(pb::ListKeysRequest {}).await.map(drop),
         "GetIssuer" => client.get_issuer(pb::GetIssuerRequest {}).await.map(drop),
-        "RotateIssuer" => client.rotate_issuer(pb::RotateIssuerRequest {}).await.map(drop),
+        "RotateIssuer" => {
+            let request = pb::RotateIssuerRequest { force: true };
+            client.rotate_issuer(request).await.map(drop)
+        }
         "RotateDek" => client.rotate_dek(pb::RotateDekRequest {}).await.map(drop),
         "RotateKek" => client.rotate_kek(pb::RotateKekRequest {}).await.map(drop),
         "Explain" => {

@@ -31,7 +31,7 @@ parse_requests! {
     ListKeysRequest -> () = |_| Ok(());
     RenewCertificateRequest -> Vec<u8> = |one| Ok(one.csr);
     RotateDekRequest -> () = |_| Ok(());
-    RotateIssuerRequest -> () = |_| Ok(());
+    RotateIssuerRequest -> bool = |one| Ok(one.force);
     RotateKekRequest -> () = |_| Ok(());
     SuggestAccessRequest -> (WorkflowName, Option<Timestamp>) = |one| {
         Ok((WorkflowName::parse(&one.workflow)?, one.since.as_ref().map(convert::moment)))
@@ -171,10 +171,10 @@ impl SystemService for AdminService {
         &self,
         request: Request<pb::RotateIssuerRequest>,
     ) -> Reply<pb::RotateIssuerResponse> {
-        let (call, ()) = self.begin(request)?;
+        let (call, force) = self.begin(request)?;
         call.answer(async {
-            let keys = call.broker.rotate_issuer(&call.caller).await?;
-            Ok(pb::RotateIssuerResponse { keys: keys.iter().map(issuer::key).collect() })
+            let (keys, hosted) = call.broker.rotate_issuer(&call.caller, force).await?;
+            Ok(pb::RotateIssuerResponse { keys: keys.iter().map(issuer::key).collect(), hosted })
         })
         .await
     }
