@@ -8,7 +8,7 @@ use crate::broker::Broker;
 use crate::broker::error::Error;
 use crate::broker::registry::operators::{require_operator, require_role};
 use crate::catalog::ConnectionMetadata;
-use crate::identity::{IssuerDocuments, IssuerError, IssuerKeys, PublishedKey};
+use crate::identity::{Issuer, IssuerDocuments, IssuerError, IssuerKeys, PublishedKey};
 use crate::integration::{Finding, Source};
 use crate::journal::{Event, RotatedKey};
 use crate::mint::is_hosted;
@@ -59,21 +59,21 @@ impl Broker {
         force: bool,
     ) -> Result<(Vec<PublishedKey>, bool), Error> {
         require_role(caller, Role::Administrator)?;
-        let is_hosted = self.is_next_hosted().await;
-        if let (Some(false), Some(url), false) = (is_hosted, self.issuer.url(), force) {
-            return Err(Error::IssuerNotHosted(url.to_string()));
+        let next = self.issuer.keys().next_id();
+        let is_hosted = self.is_hosted(&next).await;
+        if is_hosted == Some(false) && !force {
+            return Err(not_hosted(&self.issuer));
         }
         let (keys, principal) = (Arc::clone(&self.keys), caller.to_string());
         // A task of its own: a caller who disconnects leaves no half-done rotation.
-        let rotated = tokio::spawn(keys.rotate_issuer(principal)).await;
+        let rotated = tokio::spawn(keys.rotate_issuer(principal, next)).await;
         rotated.map_err(|error| Error::Internal(error.to_string()))??;
         Ok((self.issuer.keys().published(self.now()), is_hosted == Some(true)))
     }
 
-    /// Whether the next key is hosted. `None` if there is no issuer, or the hosted keys cannot be read from here.
-    async fn is_next_hosted(&self) -> Option<bool> {
-        let (url, next) = (self.issuer.url()?, self.issuer.keys().next_id());
-        match is_hosted(self.mints.egress(), url, &next).await {
+    /// Whether a key is hosted. `None` if there is no issuer, or the hosted keys cannot be read from here.
+    async fn is_hosted(&self, key: &str) -> Option<bool> {
+        match is_hosted(self.mints.egress(), self.issuer.url()?, key).await {
             Ok(is_hosted) => Some(is_hosted),
             Err(failure) => {
                 let reason = failure.reason.as_str();
@@ -94,10 +94,15 @@ impl Broker {
 }
 
 impl Keys {
-    async fn rotate_issuer(self: Arc<Self>, principal: String) -> Result<(), Error> {
+    /// Has this next key sign.
+    async fn rotate_issuer(self: Arc<Self>, principal: String, next: String) -> Result<(), Error> {
         let _turn = self.turn.lock().await;
         let now = self.clock.now();
         let before = self.issuer.keys();
+        if before.next_id() != next {
+            // Another rotation came first, and nobody has looked for the key that is the next now.
+            return Err(not_hosted(&self.issuer));
+        }
         let rotated = before.rotated(now).map_err(unusable)?;
         let (old, new) = (id_of(&before)?, id_of(&rotated)?);
         let event = Event::KeyRotated { principal, key: RotatedKey::Issuer, old, new };
@@ -114,6 +119,10 @@ impl Keys {
         tracing::info!(%old, %new, "the issuer signs with another key");
         Ok(())
     }
+}
+
+fn not_hosted(issuer: &Issuer) -> Error {
+    Error::IssuerNotHosted(issuer.url().map(ToString::to_string).unwrap_or_default())
 }
 
 /// Why rotated keys are not on disk.
