@@ -1,4 +1,4 @@
-//! The only way out of the daemon: one bounded HTTP exchange with an upstream.
+//! The only way out of the daemon: one bounded HTTP exchange with an upstream, or a connection to a server of another protocol.
 //!
 //! Names are resolved here, every address is checked, and a checked address is dialled. No redirect is followed.
 //!
@@ -28,9 +28,11 @@ pub use error::EgressError;
 pub use exchange::{Headers, MAX_REPLY_BYTES, Reply, Request};
 pub use names::name_servers;
 pub use rules::{Denial, EgressTable, InvalidRule, Rules, decide, readings};
-pub use tls::system_roots;
+pub use tls::{Handshake, SecureStream, system_roots};
 
 use std::time::Duration;
+
+use tokio::net::TcpStream;
 
 use self::dial::Dialler;
 use self::names::Resolver;
@@ -66,19 +68,56 @@ impl Egress {
             let addresses = self.dialler.look_up(&destination).await?;
             let connecting = async {
                 let stream = self.dialler.dial(&destination, addresses, is_private_denied).await?;
-                match destination.is_plain {
-                    true => Ok(tls::Stream::Plain(stream)),
-                    false => self.tls.connect(stream, at, ca_certificate.as_deref()).await,
-                }
+                let ca_certificate = ca_certificate.as_deref();
+                let how = Handshake { protocol: b"http/1.1", ca_certificate, is_any_name: false };
+                Ok(match destination.is_plain {
+                    true => Connected::Plain(stream),
+                    false => Connected::Secure(self.tls.connect(stream, at, &how).await?),
+                })
             };
-            let late = |_| EgressError::unavailable(at, "no connection within 2 seconds");
-            let connected = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await;
-            match connected.map_err(late)?? {
-                tls::Stream::Plain(stream) => exchange::send(stream, message, at).await,
-                tls::Stream::Secure(stream) => exchange::send(*stream, message, at).await,
+            match in_time(at, connecting).await? {
+                Connected::Plain(stream) => exchange::send(stream, message, at).await,
+                Connected::Secure(stream) => exchange::send(stream, message, at).await,
             }
         };
         let late = |_| EgressError::unavailable(at, "no reply within 7 seconds");
         tokio::time::timeout(EXCHANGE_TIMEOUT, exchange).await.map_err(late)?
     }
+    /// Connects to a server of another protocol than HTTP. Nothing is sent. It takes at most 2 seconds once the name is looked
+    /// up. Without TLS to come, the rules must permit the place as `http://HOST:PORT`.
+    ///
+    /// # Errors
+    /// If the rules deny the destination, or it cannot be reached in time.
+    pub async fn connect(&self, destination: &Destination) -> Result<TcpStream, EgressError> {
+        let addresses = self.dialler.look_up(destination).await?;
+        in_time(&destination.at, self.dialler.dial(destination, addresses, false)).await
+    }
+
+    /// Begins TLS on such a connection, when the server's protocol says so. It takes at most 2 seconds.
+    ///
+    /// # Errors
+    /// If the server's certificate or TLS cannot be accepted, or it does not answer in time.
+    pub async fn secure(
+        &self,
+        stream: TcpStream,
+        at: &HostAndPort,
+        how: &Handshake<'_>,
+    ) -> Result<SecureStream, EgressError> {
+        in_time(at, self.tls.connect(stream, at, how)).await
+    }
+}
+
+/// A connection to an upstream of HTTP.
+enum Connected {
+    Plain(TcpStream),
+    Secure(SecureStream),
+}
+
+/// Waits for a connection, or for TLS.
+async fn in_time<T>(
+    at: &HostAndPort,
+    connecting: impl Future<Output = Result<T, EgressError>>,
+) -> Result<T, EgressError> {
+    let late = |_| EgressError::unavailable(at, "no connection within 2 seconds");
+    tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.map_err(late)?
 }

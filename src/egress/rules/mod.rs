@@ -165,7 +165,7 @@ pub enum Denial {
     Configured,
     /// It is an address of this host.
     Own,
-    /// It takes plain HTTP.
+    /// It takes plain HTTP, or another protocol without TLS.
     Plain,
     /// It is a private address, and a step sees the reply.
     Private,
@@ -178,7 +178,9 @@ impl fmt::Display for Denial {
         f.write_str(match self {
             Self::Configured => "the configuration denies it (egress.deny)",
             Self::Own => "it is an address of this host; egress.allow can allow it",
-            Self::Plain => "plain HTTP is denied; write https, or add http://HOST:PORT to egress.allow",
+            Self::Plain => {
+                "plain HTTP is denied, as is every connection without TLS; use TLS, or add http://HOST:PORT to egress.allow"
+            }
             Self::Private => {
                 "it is a private address, and a step would see the reply; egress.allow can allow it"
             }

@@ -1,5 +1,8 @@
 //! TLS to upstreams, by rustls.
 
+mod any_name;
+mod stream;
+
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -11,23 +14,28 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{CertificateError, ClientConfig, Error as RustlsError, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
+use self::any_name::AnyName;
+pub use self::stream::SecureStream;
 use super::EgressError;
 use super::destination::{Host, HostAndPort};
 
-/// A connection to an upstream.
-pub(super) enum Stream {
-    Plain(TcpStream),
-    Secure(Box<TlsStream<TcpStream>>),
+/// How the server of a protocol is met.
+pub struct Handshake<'a> {
+    /// The protocol's name in TLS (ALPN).
+    pub protocol: &'static [u8],
+    /// Certificates, PEM, that replace the system's roots.
+    pub ca_certificate: Option<&'a [u8]>,
+    /// True if the certificate may be for any host.
+    pub is_any_name: bool,
 }
 
 /// The settings of TLS. The system's roots are read at the first use, and kept.
 #[derive(Default)]
-pub(super) struct Tls(Mutex<Option<Arc<ClientConfig>>>);
+pub(super) struct Tls(Mutex<Option<Arc<RootCertStore>>>);
 
 impl Tls {
-    /// Makes the handshake. `ca_certificate` (PEM) replaces the system's roots.
+    /// Makes the handshake.
     ///
     /// # Errors
     /// If there are no roots, or the upstream's certificate or TLS cannot be accepted.
@@ -35,11 +43,11 @@ impl Tls {
         &self,
         stream: TcpStream,
         at: &HostAndPort,
-        ca_certificate: Option<&[u8]>,
-    ) -> Result<Stream, EgressError> {
-        let settings = match ca_certificate {
-            Some(pem) => settings(given_roots(pem)?)?,
-            None => self.settings()?,
+        how: &Handshake<'_>,
+    ) -> Result<SecureStream, EgressError> {
+        let roots = match how.ca_certificate {
+            Some(pem) => Arc::new(given_roots(pem)?),
+            None => self.system_roots()?,
         };
         let name = match &at.host {
             Host::Address(address) => ServerName::from(*address),
@@ -47,23 +55,23 @@ impl Tls {
                 EgressError::Malformed(format!("{at}: no certificate can have this name"))
             })?,
         };
+        let settings = settings(roots, how)?;
         let secured = TlsConnector::from(settings).connect(name, stream).await;
         let stream = secured.map_err(|error| of_handshake(at, &error))?;
-        Ok(Stream::Secure(Box::new(stream)))
+        Ok(SecureStream::new(stream))
     }
 
-    fn settings(&self) -> Result<Arc<ClientConfig>, EgressError> {
+    fn system_roots(&self) -> Result<Arc<RootCertStore>, EgressError> {
         let mut kept = self.0.lock();
-        if let Some(settings) = &*kept {
-            return Ok(Arc::clone(settings));
+        if let Some(roots) = &*kept {
+            return Ok(Arc::clone(roots));
         }
-        let roots = system_roots();
+        let roots = Arc::new(system_roots());
         if roots.is_empty() {
             return Err(EgressError::Unavailable(NO_ROOTS.to_owned()));
         }
-        let made = settings(roots)?;
-        *kept = Some(Arc::clone(&made));
-        Ok(made)
+        *kept = Some(Arc::clone(&roots));
+        Ok(roots)
     }
 }
 
@@ -88,12 +96,24 @@ fn given_roots(pem: &[u8]) -> Result<RootCertStore, EgressError> {
     if roots.is_empty() { Err(malformed("has no certificate")) } else { Ok(roots) }
 }
 
-fn settings(roots: RootCertStore) -> Result<Arc<ClientConfig>, EgressError> {
-    let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+fn settings(
+    roots: Arc<RootCertStore>,
+    how: &Handshake<'_>,
+) -> Result<Arc<ClientConfig>, EgressError> {
+    let provider = Arc::new(default_provider());
+    let algorithms = provider.signature_verification_algorithms;
+    let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13, &TLS12])
         .map_err(|_| EgressError::Unavailable("TLS cannot be set up".to_owned()))?;
-    let mut settings = builder.with_root_certificates(roots).with_no_client_auth();
-    settings.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let builder = match how.is_any_name {
+        true => {
+            let verifier = Arc::new(AnyName { roots, algorithms });
+            builder.dangerous().with_custom_certificate_verifier(verifier)
+        }
+        false => builder.with_root_certificates(roots),
+    };
+    let mut settings = builder.with_no_client_auth();
+    settings.alpn_protocols = vec![how.protocol.to_vec()];
     // Connections are few, and each is verified.
     settings.resumption = Resumption::disabled();
     Ok(Arc::new(settings))
