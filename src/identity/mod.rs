@@ -26,6 +26,7 @@ pub use accept::rate_limiter::PIECE_BYTES;
 pub use accept::refused::REFUSALS;
 pub use accept::timeouts::{OpenRequest, Timeouts, Traffic, WaitingReply};
 pub use certificate::authority::{Authority, AuthorityError, Issued, KeyAndCertificate};
+pub use certificate::end_point::server_end_point;
 pub use certificate::request::{
     PemFault, RequestError, check_certificate, check_pair, check_private_key, first_validity,
     new_request, private_key_der, request_for, requested_key,

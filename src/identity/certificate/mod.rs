@@ -1,6 +1,7 @@
 //! Certificates: issuing, reading and checking them.
 
 pub(super) mod authority;
+pub(super) mod end_point;
 pub(super) mod request;
 pub(super) mod root;
 pub mod svid;
