@@ -22,13 +22,15 @@ pub enum Source {
     OidcIssuer,
     /// OAuth 2.0, client credentials.
     Oauth2Client,
+    /// A login role of PostgreSQL.
+    Postgres,
     /// A first HTTP request, whose reply has the access token.
     TwoStep,
 }
 
 impl Source {
     /// All protocols.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::AwsSts,
         Self::AwsWebIdentity,
         Self::Entra,
@@ -37,6 +39,7 @@ impl Source {
         Self::GcpWebIdentity,
         Self::OidcIssuer,
         Self::Oauth2Client,
+        Self::Postgres,
         Self::TwoStep,
     ];
 
@@ -56,6 +59,7 @@ impl Source {
             Self::GcpWebIdentity => "gcp_web_identity",
             Self::OidcIssuer => "oidc_issuer",
             Self::Oauth2Client => "oauth2_client",
+            Self::Postgres => "postgres",
             Self::TwoStep => "two_step",
         }
     }

@@ -12,6 +12,7 @@ mod gcp;
 mod hosted;
 mod oauth2;
 mod oidc;
+mod postgres;
 mod reply;
 mod roots;
 mod two_step;
@@ -21,6 +22,8 @@ pub use hosted::is_hosted;
 
 use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::time::error::Elapsed;
 
 use crate::egress::{EXCHANGE_TIMEOUT, Egress};
 use crate::identity::Issuer;
@@ -121,12 +124,9 @@ pub async fn mint(
             Source::GcpWebIdentity => gcp::mint_by_token(upstreams, roots, ask).await,
             Source::OidcIssuer => oidc::mint(&upstreams.issuer, roots, ask),
             Source::Oauth2Client => oauth2::mint(egress, roots, ask).await,
+            Source::Postgres => postgres::mint(egress, roots, ask).await,
             Source::TwoStep => two_step::mint(egress, roots, ask).await,
         }
-    };
-    let late = |_| {
-        let text = format!("the upstream did not answer within {} s", EXCHANGE_TIMEOUT.as_secs());
-        Failure { is_uncertain: true, ..Failure::new(FailureReason::Unavailable, text) }
     };
     tokio::time::timeout(EXCHANGE_TIMEOUT, made).await.map_err(late)?
 }
@@ -136,12 +136,9 @@ pub async fn mint(
 ///
 /// # Errors
 /// If the fields make no request.
-pub fn ending_ahead(
-    source: Source,
-    _roots: &Fields,
-    _ask: &Ask,
-) -> Result<Option<Fields>, Failure> {
+pub fn ending_ahead(source: Source, roots: &Fields, ask: &Ask) -> Result<Option<Fields>, Failure> {
     match source {
+        Source::Postgres => postgres::ending_ahead(Roots(roots), ask).map(Some),
         Source::AwsSts
         | Source::AwsWebIdentity
         | Source::Entra
@@ -159,18 +156,29 @@ pub fn ending_ahead(
 ///
 /// # Errors
 /// If the upstream cannot be reached, or refuses.
-pub async fn end(_egress: &Egress, source: Source, _ending: &Fields) -> Result<End, Failure> {
-    match source {
-        Source::AwsSts
-        | Source::AwsWebIdentity
-        | Source::Entra
-        | Source::EntraGraph
-        | Source::Gcp
-        | Source::GcpWebIdentity
-        | Source::OidcIssuer
-        | Source::Oauth2Client
-        | Source::TwoStep => Err(Failure::invalid("what this protocol makes only expires")),
-    }
+pub async fn end(egress: &Egress, source: Source, ending: &Fields) -> Result<End, Failure> {
+    let ending = Roots(ending);
+    let ended = async {
+        match source {
+            Source::Postgres => postgres::end(egress, ending).await,
+            Source::AwsSts
+            | Source::AwsWebIdentity
+            | Source::Entra
+            | Source::EntraGraph
+            | Source::Gcp
+            | Source::GcpWebIdentity
+            | Source::OidcIssuer
+            | Source::Oauth2Client
+            | Source::TwoStep => Err(Failure::invalid("what this protocol makes only expires")),
+        }
+    };
+    tokio::time::timeout(EXCHANGE_TIMEOUT, ended).await.map_err(late)?
+}
+
+/// The failure of an upstream that did not answer in time.
+fn late(_: Elapsed) -> Failure {
+    let text = format!("the upstream did not answer within {} s", EXCHANGE_TIMEOUT.as_secs());
+    Failure { is_uncertain: true, ..Failure::new(FailureReason::Unavailable, text) }
 }
 
 /// Fields by these names.

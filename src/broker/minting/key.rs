@@ -25,7 +25,8 @@ impl MintKey {
             Source::AwsSts
             | Source::AwsWebIdentity
             | Source::GcpWebIdentity
-            | Source::OidcIssuer => Some(opening.id),
+            | Source::OidcIssuer
+            | Source::Postgres => Some(opening.id),
             Source::Entra
             | Source::EntraGraph
             | Source::Gcp

@@ -29,7 +29,7 @@ const LAYERS: [(&str, u8); 20] = [
 ];
 
 /// Crates that only the named rooms may use.
-const FENCES: [(&str, &[&str]); 15] = [
+const FENCES: [(&str, &[&str]); 16] = [
     ("argon2", &["seal"]),
     ("chacha20poly1305", &["seal"]),
     // egress is a client of upstreams, identity serves and asks the doors.
@@ -48,6 +48,7 @@ const FENCES: [(&str, &[&str]); 15] = [
     ("prometheus_client", &["metrics"]),
     ("granit_parser", &["relay"]),
     ("quick_xml", &["mint"]),
+    ("tokio_postgres", &["mint"]),
 ];
 
 /// The Rust files below a folder of the crate, as paths from there.

@@ -44,7 +44,7 @@ pub fn servers<'a>(picker: &Picker<'a>) -> Result<Vec<Server<'a>>, Failure> {
 /// MySQL's tools read. For other connections, their own address with the login in it.
 pub fn uri(picker: &Picker<'_>) -> Result<String, Failure> {
     let (scheme, option) = match picker {
-        _ if picker.is("postgres", "password") => ("postgresql", "sslmode"),
+        _ if picker.is_postgres() => ("postgresql", "sslmode"),
         _ if picker.is("mysql", "password") => ("mysql", "ssl-mode"),
         _ => return web(picker),
     };

@@ -15,7 +15,7 @@ const LOCALHOST: &str = "localhost";
 /// `host:port:database:user:password` (PostgreSQL's documentation, "The Password File"), a line for each host. The
 /// database is `*`: that of the connection is only a default.
 pub fn pgpass(picker: &Picker<'_>) -> Result<String, Failure> {
-    if !picker.is("postgres", "password") {
+    if !picker.is_postgres() {
         return Err(picker.wrong_integration("postgres connections"));
     }
     let [user, password] = [pgpass_part(picker, "user")?, pgpass_part(picker, "password")?];

@@ -20,6 +20,11 @@ impl<'a> Picker<'a> {
         self.credential.integration == integration && self.credential.kind == kind
     }
 
+    /// Whether the connection is a login of PostgreSQL: a stored one, or a role for the step.
+    pub fn is_postgres(&self) -> bool {
+        self.is("postgres", "password") || self.is("postgres", "dynamic_user")
+    }
+
     /// The failure that the form is for other credentials.
     pub fn wrong_integration(&self, expected: &str) -> Failure {
         let Credential { reference, integration, kind, .. } = self.credential;

@@ -1,0 +1,9 @@
+//! A role that ends.
+
+/// A role on its server.
+pub(super) struct Role {
+    /// Its name, as an identifier.
+    pub(super) name: String,
+    /// Its number, which no other role ever has.
+    pub(super) oid: u32,
+}
