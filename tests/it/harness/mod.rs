@@ -6,6 +6,7 @@ mod filesystem;
 mod group_members;
 mod http;
 mod metrics;
+mod postgres;
 mod process;
 pub mod raw;
 mod report;
@@ -47,6 +48,7 @@ pub use filesystem::SmallFilesystem;
 pub use group_members::{GROUP, GroupDaemon};
 pub use http::{HttpRequest, HttpResponse, HttpServer, read as read_http, respond as respond_http};
 pub use metrics::{Scrape, say};
+pub use postgres::{ADMIN_PASSWORD, Postgres};
 pub use process::{
     ServeProcess, assert_says, by_shell, copy_binary, init_dir, init_in, keyhatch, keyhatch_in,
     path_with_binary, step_channel, succeeded, temp_dir, text, wait_until,

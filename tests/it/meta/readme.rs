@@ -9,6 +9,8 @@
 //! | `sh step` | runs it as a step of workflow deploy |
 //! | `sh grpcurl` | runs it as the operator, if grpcurl is installed |
 //! | `sh upstream`, `sh upstream-step` | runs it as `sh` or `sh step`, with [`UPSTREAM`] replaced by a server of the test |
+//! | `sh postgres`, `sh postgres-step` | runs it as `sh` or `sh step`, with [`DATABASE`] replaced by a PostgreSQL server |
+//! | `sql postgres` | runs it as the superuser of that server |
 //! | `sh setup` | leaves it to CI, which runs cargo and tests/run itself |
 //! | `console` | runs it and compares what it prints (transcript.rs) |
 //! | a language and a file | finds the block in the file, line for line; runs it, too, if it is `sh` |
@@ -18,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::harness::{
-    ServeProcess, TestBroker, installed, keyhatch, keyhatch_in, path_with_binary, source,
+    Postgres, ServeProcess, TestBroker, installed, keyhatch, keyhatch_in, path_with_binary, source,
 };
 use crate::mint::upstream::Scripted;
 
@@ -29,6 +31,10 @@ const IN_ORDER: [&str; 4] =
 const MINTING: &str = "docs/minting.md";
 /// What the commands call the upstream.
 const UPSTREAM: &str = "https://auth.example.com";
+/// The document whose commands need a PostgreSQL server.
+const POSTGRES: &str = "docs/postgres.md";
+/// What the commands call that server.
+const DATABASE: &str = "host=db.example.com";
 /// The documents that have no commands to run with a broker.
 const WITHOUT_BROKER: [&str; 3] =
     ["docs/architecture.md", "docs/testing.md", "docs/threat-model.md"];
@@ -102,7 +108,7 @@ fn run_blocks_in(directory: &Path, documents: &[&str], rewrite: impl Fn(&str) ->
     let texts = documents.iter().map(|document| blocks(&read(document)));
     let blocks: Vec<_> =
         texts.flatten().filter(|one| one.language == "sh" && one.what != "setup").collect();
-    assert!(blocks.len() >= 4, "{documents:?} have their commands in sh blocks");
+    assert!(blocks.len() >= 3, "{documents:?} have their commands in sh blocks");
     for Block { what, body, .. } in blocks {
         let body = rewrite(&body);
         let mut path = path_with_binary();
@@ -112,7 +118,7 @@ fn run_blocks_in(directory: &Path, documents: &[&str], rewrite: impl Fn(&str) ->
             path = std::env::join_paths(all.collect::<Vec<_>>()).unwrap();
         }
         let mut command = match what.as_str() {
-            "step" | "upstream-step" => {
+            "step" | "upstream-step" | "postgres-step" => {
                 let names =
                     ["step", "run", "--workflow", "deploy", "--run", "1", "--step", "build"];
                 let mut command = keyhatch_in(directory, &names);
@@ -138,20 +144,41 @@ fn run_blocks_in(directory: &Path, documents: &[&str], rewrite: impl Fn(&str) ->
     }
 }
 
+/// Serves a new broker with an issuer. It may connect to what this entry of `egress.allow` names.
+fn serve_with(directory: &Path, allowed: &str) -> ServeProcess {
+    let file = directory.join("keyhatch.toml");
+    let issuer = "[issuer]\nurl = \"https://keyhatch.example.com\"\n";
+    std::fs::write(&file, format!("[egress]\nallow = [{allowed:?}]\n{issuer}")).unwrap();
+    crate::harness::init_in(directory);
+    let mut serve = keyhatch_in(directory, &["serve", "--config"]);
+    serve.arg(file);
+    ServeProcess::spawn(directory, serve)
+}
+
 #[test]
 fn the_commands_of_minting_run_with_an_upstream() {
     let upstream = Scripted::start();
     let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
-    let file = directory.path().join("keyhatch.toml");
-    let issuer = "[issuer]\nurl = \"https://keyhatch.example.com\"\n";
-    let config = format!("[egress]\nallow = [\"{}\"]\n{issuer}", upstream.url(""));
-    std::fs::write(&file, config).unwrap();
-    crate::harness::init_in(directory.path());
-    let mut serve = keyhatch_in(directory.path(), &["serve", "--config"]);
-    serve.arg(file);
-    let serving = ServeProcess::spawn(directory.path(), serve);
+    let serving = serve_with(directory.path(), &upstream.url(""));
     let url = upstream.url("");
     run_blocks_in(directory.path(), &[MINTING], |body| body.replace(UPSTREAM, &url));
+    assert!(serving.terminate());
+}
+
+#[test]
+fn the_commands_of_postgres_run_with_a_server() {
+    let Some(postgres) = Postgres::start() else { return };
+    for Block { language, body, .. } in blocks(&read(POSTGRES)) {
+        if language == "sql" {
+            postgres.ask_in("orders", &body);
+        }
+    }
+    postgres.ask("ALTER ROLE keyhatch_admin PASSWORD 'not-a-real-secret'");
+    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    std::fs::write(directory.path().join("db-ca.pem"), &postgres.ca_pem).unwrap();
+    let serving = serve_with(directory.path(), "127.0.0.1");
+    let place = format!("host=127.0.0.1 --field port={}", postgres.port);
+    run_blocks_in(directory.path(), &[POSTGRES], |body| body.replace(DATABASE, &place));
     assert!(serving.terminate());
 }
 
@@ -168,7 +195,7 @@ fn the_commands_of_the_docs_run_in_their_order() {
 #[test]
 fn every_document_with_commands_has_its_place() {
     for document in documents() {
-        let alone = ["README.md", MINTING];
+        let alone = ["README.md", MINTING, POSTGRES];
         let is_run = alone.contains(&document.as_str()) || IN_ORDER.contains(&document.as_str());
         let is_known = is_run || WITHOUT_BROKER.contains(&document.as_str());
         let is_page = document.starts_with("docs/") && !document.starts_with("docs/decisions/");
@@ -183,6 +210,9 @@ fn every_document_with_commands_has_its_place() {
                     assert!(body.lines().all(is_setup), "{where_} runs other commands");
                 }
                 ("sh", "upstream" | "upstream-step") => assert_eq!(document, MINTING),
+                ("sh", "postgres" | "postgres-step") | ("sql", "postgres") => {
+                    assert_eq!(document, POSTGRES);
+                }
                 ("sh", "" | "step" | "grpcurl") | ("console", "") => assert!(is_run, "{where_}"),
                 (_, file) => {
                     assert!(!file.is_empty(), "{where_} names no file");

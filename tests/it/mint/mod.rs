@@ -6,6 +6,7 @@ mod bad_days;
 mod changes;
 mod flows;
 mod issuer;
+mod postgres;
 mod processes;
 mod sources;
 mod stories;

@@ -1,0 +1,181 @@
+//! The two stages of an end: access, then the role.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Child, Command, Stdio};
+
+use keyhatch::mint::{End, FailureReason};
+
+use super::{Made, ask, with};
+use crate::harness::{Postgres, wait_until};
+
+/// A psql that stays open, and has answered once.
+fn session(postgres: &Postgres, made: &Made, first: &str) -> Child {
+    let mut psql = Command::new(postgres.psql_path());
+    psql.args(["-X", "-w", "-q", "-A", "-t", "-h", "127.0.0.1", "-d", "orders", "-p"]);
+    psql.arg(postgres.port.to_string()).args(["-U", &made.user]);
+    psql.env("PGPASSWORD", &made.password).env("PGSSLMODE", "require");
+    psql.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut psql = psql.spawn().unwrap();
+    writeln!(psql.stdin.as_mut().unwrap(), "{first}; SELECT 'ready';").unwrap();
+    let mut line = String::new();
+    BufReader::new(psql.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    psql
+}
+
+/// True if the session takes no statement any more.
+fn is_dead(mut session: Child) -> bool {
+    let _ = writeln!(session.stdin.as_mut().unwrap(), "INSERT INTO notes VALUES ('too late');");
+    drop(session.stdin.take());
+    let ended = session.wait_with_output().unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    !ended.status.success() && said.contains("terminating connection")
+}
+
+#[test]
+fn sessions_end_with_the_role_even_after_set_role() {
+    let Some(postgres) = Postgres::start() else { return };
+    let made = Made::of(&with(&postgres, &[]), &ask("build", 1));
+    // From PostgreSQL 16 on, SET ROLE is refused.
+    let sessions =
+        [session(&postgres, &made, "SELECT"), session(&postgres, &made, "SET ROLE writers")];
+    assert!(matches!(made.end(), End::Ended));
+    assert_eq!(postgres.roles(), [""; 0]);
+    assert!(sessions.into_iter().all(is_dead));
+    assert!(made.psql(&postgres, "SELECT").is_err());
+    assert_eq!(postgres.ask_in("orders", "SELECT count(*) FROM notes"), "0");
+}
+
+#[test]
+fn an_ending_may_be_repeated_and_begun_anywhere() {
+    let Some(postgres) = Postgres::start() else { return };
+    let fields = with(&postgres, &[]);
+    let (half, whole) = (Made::of(&fields, &ask("half", 1)), Made::of(&fields, &ask("whole", 2)));
+    // As if an earlier try had stopped there.
+    postgres.ask(&format!("ALTER ROLE {0} NOLOGIN; GRANT {0} TO keyhatch", half.user));
+    postgres.ask(&format!("REVOKE writers FROM {}", half.user));
+    for made in [&half, &whole] {
+        assert!(matches!(made.end(), End::Ended));
+        assert!(matches!(made.end(), End::Ended), "a role that is not there has ended");
+    }
+    assert_eq!(postgres.roles(), [""; 0]);
+}
+
+#[test]
+fn a_role_that_owns_objects_stays_disabled() {
+    let Some(postgres) = Postgres::start() else { return };
+    let made = Made::of(&with(&postgres, &[]), &ask("build", 1));
+    made.psql(&postgres, "CREATE TABLE kept (x int); CREATE TABLE too (x int)").unwrap();
+    let open = session(&postgres, &made, "SELECT");
+    for _ in 0..2 {
+        let End::Disabled(why) = made.end() else { panic!("the role was dropped") };
+        assert!(why.contains("on 2 objects in orders; write reassign_to or drop_objects"), "{why}");
+    }
+    assert!(is_dead(open));
+    assert!(made.psql(&postgres, "SELECT").unwrap_err().contains("not permitted to log in"));
+    let groups = "SELECT count(*) FROM pg_auth_members m JOIN pg_roles r ON r.oid = member WHERE rolname LIKE 'kh%'";
+    assert_eq!(postgres.ask(groups), "0");
+    assert_eq!(postgres.ask_in("orders", "SELECT count(*) FROM kept"), "0");
+    // An operator cleans up, and the next try drops the role.
+    postgres.ask_in("orders", &format!("DROP OWNED BY {}", made.user));
+    assert!(matches!(made.end(), End::Ended));
+}
+
+#[test]
+fn what_a_role_owns_is_handed_on_or_dropped_if_allowed() {
+    let Some(postgres) = Postgres::start() else { return };
+    postgres.ask("CREATE ROLE leavings; GRANT leavings TO keyhatch WITH ADMIN OPTION");
+    postgres.ask("CREATE DATABASE other");
+    for database in ["orders", "other"] {
+        postgres.ask_in(database, "GRANT CREATE ON SCHEMA public TO leavings, writers");
+    }
+    let create = |made: &Made, postgres: &Postgres| {
+        made.psql(postgres, &format!("CREATE TABLE of_{} (x int)", made.user)).unwrap();
+    };
+    let fields = with(&postgres, &[("reassign_to", "leavings")]);
+    let handed = Made::of(&fields, &ask("handed", 1));
+    create(&handed, &postgres);
+    postgres.ask_in(
+        "other",
+        &format!("CREATE TABLE there (x int); ALTER TABLE there OWNER TO {}", handed.user),
+    );
+    assert!(matches!(handed.end(), End::Ended));
+    let owners =
+        "SELECT tableowner FROM pg_tables WHERE tablename = 'there' OR tablename LIKE 'of%'";
+    for database in ["orders", "other"] {
+        assert_eq!(postgres.ask_in(database, owners), "leavings", "{database}");
+    }
+    let dropped = Made::of(&with(&postgres, &[("drop_objects", "true")]), &ask("dropped", 2));
+    create(&dropped, &postgres);
+    assert!(matches!(dropped.end(), End::Ended));
+    assert_eq!(
+        postgres
+            .ask_in("orders", "SELECT count(*) FROM pg_tables WHERE tablename LIKE 'of_kh_02%'"),
+        "0"
+    );
+    assert_eq!(postgres.roles(), [""; 0]);
+}
+
+#[test]
+fn no_role_with_more_rights_gets_what_a_step_has_made() {
+    let Some(postgres) = Postgres::start() else { return };
+    for (n, owner) in [(1, "postgres"), (2, "keyhatch")] {
+        let made = Made::of(&with(&postgres, &[("reassign_to", owner)]), &ask("build", n));
+        made.psql(&postgres, &format!("CREATE TABLE of_{n} (x int)")).unwrap();
+        let End::Disabled(why) = made.end() else { panic!("{owner} owns it") };
+        assert!(why.contains("reassign_to must be a role without rights"), "{why}");
+    }
+    let made = Made::of(&with(&postgres, &[("reassign_to", "no_such_role")]), &ask("build", 3));
+    made.psql(&postgres, "CREATE TABLE of_3 (x int)").unwrap();
+    let End::Disabled(why) = made.end() else { panic!("the role was dropped") };
+    assert!(why.contains("42704"), "{why}");
+}
+
+#[test]
+fn an_ending_waits_for_a_transaction_that_may_still_make_it() {
+    let Some(postgres) = Postgres::start() else { return };
+    let fields = with(&postgres, &[]);
+    let made = Made::of(&fields, &ask("build", 1));
+    assert!(matches!(made.end(), End::Ended));
+    // The transaction of a broker that died, as the server sees it: it has the lock, and has not taken effect.
+    let log = postgres.log();
+    let lock = log.split("pg_advisory_xact_lock(").nth(1).unwrap().split(')').next().unwrap();
+    let mut held = Command::new(postgres.psql_path());
+    held.args(["-X", "-q", "-A", "-t", "-h", "127.0.0.1", "-d", "orders", "-U", "keyhatch", "-p"]);
+    held.arg(postgres.port.to_string()).env("PGPASSWORD", crate::harness::ADMIN_PASSWORD);
+    let mut held = held.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut stdin = held.stdin.take().unwrap();
+    writeln!(
+        stdin,
+        "BEGIN; SELECT pg_advisory_xact_lock({lock}); CREATE ROLE {} LOGIN; SELECT 'held';",
+        made.user
+    )
+    .unwrap();
+    let mut lines = BufReader::new(held.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap() == "held"));
+    let ended = std::thread::scope(|scope| {
+        let ending = scope.spawn(|| made.try_end());
+        let waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
+        wait_until("the ending waits", || postgres.ask_in("orders", waiting) == "1");
+        writeln!(stdin, "COMMIT;").unwrap();
+        ending.join().unwrap()
+    });
+    assert!(matches!(ended.unwrap(), End::Ended));
+    assert_eq!(postgres.roles(), [""; 0], "the role that came last is gone, too");
+    drop(stdin);
+    held.wait().unwrap();
+}
+
+#[test]
+fn an_ending_goes_on_when_the_server_is_back() {
+    let Some(mut postgres) = Postgres::start() else { return };
+    let made = Made::of(&with(&postgres, &[]), &ask("build", 1));
+    postgres.stop();
+    let failure = made.try_end().err().unwrap();
+    assert_eq!(failure.reason, FailureReason::Unavailable);
+    postgres.serve();
+    assert!(matches!(made.end(), End::Ended));
+    postgres.ask("ALTER ROLE keyhatch PASSWORD 'another-password'");
+    let made = made.try_end().err().unwrap();
+    assert!(made.detail.contains("28P01"), "{made:?}");
+}
