@@ -46,6 +46,7 @@ pub use read::tail_filter::{PrincipalFilter, TailFilter, TailLine};
 pub use read::verify::{Proof, ProofError, verify};
 pub use state::live::Live;
 pub use state::open_step::{LiveOpening, NotAccepted};
+pub use state::outliving::Outliving;
 pub use state::owed::{BegunEnding, Owed, Standing};
 pub use state::requests::{DoneRequest, RequestNote, RequestTable};
 pub use state::usage::Usage;
@@ -238,8 +239,9 @@ impl Journal {
         chain.live_mut().expire(now);
         let live = chain.live();
         let revoked = live.leases().of_opening(opening);
+        let open = live.opening(opening);
         let mut events: Vec<Event> =
-            live.opening(opening).map(|open| left_to_expire(live, open)).unwrap_or_default();
+            open.map(|open| left_to_expire(live, open, now)).unwrap_or_default();
         events.push(Event::Closed { opening, reason, revoked: revoked.clone() });
         chain.append_all(now, &events)?;
         Ok(Some((chain.last(), revoked)))

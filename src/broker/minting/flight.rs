@@ -109,12 +109,11 @@ impl FlightParts {
         self.metrics.end(order.source.name(), failed, start.elapsed());
         match made {
             Ok(made) => self.land(order, begun, made, &ask, is_kept).await,
-            Err(failure) if is_kept && !failure.is_uncertain => {
-                let mint = begun.mint;
-                self.forget(mint).await;
-                self.fail(mint, failure, false)
+            // If nothing was made, nothing needs what is kept any more.
+            Err(failure) => {
+                let is_owed = is_kept && failure.is_uncertain;
+                self.fail(begun.mint, failure, is_owed)
             }
-            Err(failure) => self.fail(begun.mint, failure, is_kept),
         }
     }
 
@@ -175,14 +174,6 @@ impl FlightParts {
             let detail = format!("what would end the credential cannot be kept: {error}");
             failure(FailureReason::Unavailable, &detail)
         })
-    }
-
-    /// Forgets what would have ended a credential that was not made. If the store fails, a later start forgets it.
-    async fn forget(&self, mint: Id) {
-        let key = RecordKey { kind: RecordKind::Ending, uid: mint };
-        if let Err(error) = self.keeper.forget("ending.forget", vec![key]).await {
-            tracing::warn!(mint.id = %mint, %error, "a record that is of no use stays");
-        }
     }
 
     /// Decides again on the newest snapshot, writes the line, and opens the root.

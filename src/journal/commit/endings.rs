@@ -23,7 +23,7 @@ use super::CommitError;
 use crate::journal::commit::permit::{Permit, Root};
 use crate::journal::event::{EndedLine, EndingLine, Event};
 use crate::journal::{Journal, Live, LiveOpening, Owed, Position, Standing, Unavailable};
-use crate::model::{Id, IdSet, Timestamp};
+use crate::model::{Id, Timestamp};
 use crate::seal::{RecordKey, RecordKind};
 
 /// An ending that is due.
@@ -112,23 +112,22 @@ impl Journal {
     }
 }
 
-/// The lines of credentials that an opening has for itself and that outlive it, from its leases.
-pub(in crate::journal) fn left_to_expire(live: &Live, opening: &LiveOpening) -> Vec<Event> {
-    let id = opening.record().id;
-    let leases = live.leases().of_opening(id).into_iter();
-    let mut told = IdSet::default();
-    let lines = leases.filter_map(|lease| {
-        let lease = live.leases().find(lease)?;
-        let made = lease.credential().filter(|made| made.outlives && told.insert(made.mint))?;
-        Some(Event::LeftToExpire(Box::new(EndedLine {
-            mint: made.mint,
-            opening: id,
+/// The lines of credentials that an opening has for itself and that outlive it.
+pub(in crate::journal) fn left_to_expire(
+    live: &Live,
+    opening: &LiveOpening,
+    now: Timestamp,
+) -> Vec<Event> {
+    let lines = live.mints().outliving(opening.record().id, now).map(|one| {
+        Event::LeftToExpire(Box::new(EndedLine {
+            mint: one.credential.mint,
+            opening: one.opening,
             principal: opening.principal(),
-            resource: lease.ask.target.to_text(),
-            handle: made.handle.clone(),
-            credential_expire_time: Some(made.credential_expire_time),
+            resource: one.resource.clone(),
+            handle: one.credential.handle.clone(),
+            credential_expire_time: Some(one.credential.credential_expire_time),
             detail: String::new(),
-        })))
+        }))
     });
     lines.collect()
 }

@@ -4,6 +4,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::mints::MintingLine;
+use crate::journal::state::outliving::Outliving;
 use crate::journal::state::owed::Owed;
 use crate::journal::state::requests::{RequestNote, of_registrations};
 use crate::lease::Lease;
@@ -75,6 +76,9 @@ pub struct Checkpoint {
     /// The credentials that are owed an ending.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub owed: Vec<Owed>,
+    /// The credentials that will outlive their openings.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outliving: Vec<Outliving>,
     /// Whether the broker was restored and is not confirmed yet.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub quarantined: bool,

@@ -129,7 +129,7 @@ pub struct EndedLine {
     /// The step of that opening, with its workflow and run.
     #[serde(with = "super::step_path")]
     pub principal: Arc<WorkflowPath>,
-    /// The full name of the connection, or the target of a lease on it.
+    /// The full name of the connection.
     pub resource: String,
     /// Its name in the upstream's audit log, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -169,6 +169,12 @@ impl Live {
             | Event::Minted(_)
             | Event::Minting(_) => {
                 self.mints.apply(event, time, &mut self.leases);
+                // A step may be closed before the upstream answers: the line of the credential says all there is to say.
+                if let Event::Minted(line) = event
+                    && !self.openings.contains_key(&line.opening)
+                {
+                    self.mints.close(line.opening);
+                }
             }
             Event::Opened(opening) => self.open(opening),
             Event::QuarantineEnded { restored_as, .. } => {
@@ -286,6 +292,7 @@ impl Live {
             unwritten: unwritten.map(|opening| opening.record().id).collect(),
             mints: self.mints.iter().cloned().collect(),
             owed: self.mints.owed().iter().cloned().collect(),
+            outliving: self.mints.all_outliving().cloned().collect(),
             quarantined: self.is_quarantined,
         }
     }
@@ -311,6 +318,7 @@ impl Live {
             self.remember(live.record());
         }
         self.leases.remove_opening(id);
+        self.mints.close(id);
     }
 
     /// Remembers of a closed step what later requests may ask for.

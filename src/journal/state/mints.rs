@@ -1,5 +1,6 @@
 //! The mints that are under way, begun and neither made nor failed; and the credentials that are owed an ending.
 
+use super::outliving::{Outliving, OutlivingCredentials};
 use super::owed::OwedEndings;
 use crate::journal::event::{Checkpoint, Event, MintFailedLine, MintedLine, MintingLine};
 use crate::lease::{Lease, LeaseTable};
@@ -10,12 +11,17 @@ use crate::model::{Id, IdMap, Timestamp};
 pub(crate) struct Mints {
     under_way: IdMap<MintingLine>,
     owed: OwedEndings,
+    outliving: OutlivingCredentials,
 }
 
 impl Mints {
     pub(super) fn start_from(checkpoint: &Checkpoint) -> Self {
         let under_way = checkpoint.mints.iter().map(|line| (line.mint, line.clone())).collect();
-        Self { under_way, owed: OwedEndings::start_from(&checkpoint.owed) }
+        Self {
+            under_way,
+            owed: OwedEndings::start_from(&checkpoint.owed),
+            outliving: OutlivingCredentials::start_from(&checkpoint.outliving),
+        }
     }
 
     /// The credentials that are owed an ending.
@@ -31,6 +37,25 @@ impl Mints {
     /// How a mint began that is under way or owed an ending.
     pub(crate) fn line(&self, mint: Id) -> Option<&MintingLine> {
         self.find(mint).or_else(|| self.owed.find(mint).map(|owed| &owed.minting))
+    }
+
+    /// The credentials that will outlive an opening, oldest first.
+    pub(crate) fn outliving(
+        &self,
+        opening: Id,
+        now: Timestamp,
+    ) -> impl Iterator<Item = &Outliving> {
+        self.outliving.of_opening(opening, now)
+    }
+
+    /// The credentials that will outlive their openings, in no order.
+    pub(crate) fn all_outliving(&self) -> impl Iterator<Item = &Outliving> {
+        self.outliving.iter()
+    }
+
+    /// Takes in that an opening was closed.
+    pub(super) fn close(&mut self, opening: Id) {
+        self.outliving.close(opening);
     }
 
     /// Forgets what is owed: another broker ends it.
@@ -49,16 +74,24 @@ impl Mints {
             Event::MintFailed(line) => self.take_failed(line, leases),
             Event::MintJoined(line) => leases.bind(line.lease, &line.credential),
             // No lease changes before the credential is handed out.
-            Event::Minted(line) => self.take_minted(line),
+            Event::Minted(line) => self.take_minted(line, time),
             Event::Minting(line) => {
                 self.under_way.insert(line.mint, MintingLine::clone(line));
             }
-            _ => self.owed.apply(event, time),
+            _ => {
+                if let Event::LeftToExpire(line) = event {
+                    self.outliving.tell(line);
+                }
+                self.owed.apply(event, time);
+            }
         }
     }
 
     /// Takes in that a credential was made.
-    fn take_minted(&mut self, line: &MintedLine) {
+    fn take_minted(&mut self, line: &MintedLine, time: Timestamp) {
+        if line.credential.outlives {
+            self.outliving.take(line, time);
+        }
         let begun = self.under_way.remove(&line.credential.mint);
         if let Some(begun) = begun.filter(|_| line.owed) {
             self.owed.owe(begun, Some(line.credential.clone()));

@@ -4,6 +4,7 @@ pub(super) mod index;
 pub(super) mod live;
 pub(super) mod mints;
 pub(super) mod open_step;
+pub(super) mod outliving;
 pub(super) mod owed;
 pub(super) mod remembered;
 pub(super) mod requests;

@@ -63,6 +63,8 @@ pub(super) struct World {
     made: Vec<(Arc<MintedCredential>, Arc<LiveOpening>)>,
     /// The model: what is owed an ending, and whether that has begun.
     owed: BTreeMap<Id, bool>,
+    /// The model: the openings of the credentials that outlive them, and when these end.
+    outliving: Vec<(Id, Timestamp)>,
     /// How many lines of endings were written.
     pub(super) lines: usize,
 }
@@ -85,6 +87,7 @@ impl World {
             flying: Vec::new(),
             made: Vec::new(),
             owed: BTreeMap::new(),
+            outliving: Vec::new(),
             lines: 0,
         };
         world.open_journal();
@@ -127,14 +130,17 @@ impl World {
     pub(super) fn close(&mut self, nth: usize) {
         let Some(step) = self.steps[nth].take() else { return };
         let id = step.record().id;
-        let outlived = self.journal().with_live(|live| left_to_expire(live, &step)).unwrap();
+        let told = |live: &Live| left_to_expire(live, &step, self.now).len();
+        let told = self.journal().with_live(told).unwrap();
         let before = self.journal().last().unwrap().0;
         let closed = self.journal().close(self.now, id, CloseReason::Executor, |_| {}).unwrap();
         let (Position(last), _) = closed.unwrap();
-        // Expired leases are removed first, so that there may be fewer.
-        let written = usize::try_from(last - before - 1).unwrap();
-        assert!(written <= outlived.len());
-        self.lines += written;
+        assert_eq!(usize::try_from(last - before - 1).unwrap(), told);
+        // Each is told once, whether a lease is on it or not.
+        let is_told = |(opening, end): &&(Id, Timestamp)| *opening == id && self.now < *end;
+        assert_eq!(self.outliving.iter().filter(is_told).count(), told);
+        self.outliving.retain(|(opening, _)| *opening != id);
+        self.lines += told;
         self.awaited.retain(|one| one.opening.record().id != id);
     }
 
@@ -202,7 +208,11 @@ impl World {
             is_owed: is_kept(mint),
             is_own,
         };
+        let end = made.credential_expire_time;
         let made = self.journal().minted(self.now, mint, made).unwrap();
+        if made.outlives && !opening.is_closed() {
+            self.outliving.push((opening.record().id, end));
+        }
         self.made.push((made, opening));
         self.owe(mint);
     }
@@ -332,6 +342,7 @@ impl World {
         self.journal().append(self.now, &event).unwrap();
         self.steps = [const { None }; STEPS];
         self.awaited.clear();
+        self.outliving.clear();
         let (now, by) = (self.now, || "operator:admin".to_owned());
         for mint in self.owed.keys() {
             let request = EndingRequest { epoch: 0, mint: *mint, standing: Standing::Same };

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::OpenOptions;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -311,18 +310,11 @@ fn a_value_that_is_overwritten_for_ever_takes_no_more_room() {
     );
 }
 
-/// Fills the disk.
-fn fill(disk: &Path) {
-    let mut file = OpenOptions::new().create(true).append(true).open(disk.join("fill")).unwrap();
-    let piece = vec![0; 4096];
-    while std::io::Write::write_all(&mut file, &piece).is_ok() {}
-}
-
 #[test]
 fn a_full_disk_still_allows_closing_and_removing_access() {
     let directory = temp_dir();
     let disk = directory.path().join("state");
-    let Some(_mounted) = SmallFilesystem::mount(&disk, "size=64m,mode=0700") else {
+    let Some(mounted) = SmallFilesystem::mount(&disk, "size=64m,mode=0700") else {
         skipped("a full disk", "needs the right to mount");
         return;
     };
@@ -340,7 +332,7 @@ fn a_full_disk_still_allows_closing_and_removing_access() {
     let resolve =
         || block_on(async { resolve_on(step_channel(&step).await, request("aws/prod")).await });
     resolve().unwrap();
-    fill(&disk);
+    mounted.fill();
     // Lines still fit into the rest of the last page, and then no more.
     wait_until("the disk is full to the last byte", || resolve().is_err());
     assert!(refused(&["connection", "update", "aws/prod", "--label", "a=b"]).contains("DISK_FULL"));
@@ -351,7 +343,7 @@ fn a_full_disk_still_allows_closing_and_removing_access() {
     serving.must(&["step", "close", &opened.name]);
     assert!(!step.exists());
     assert!(serving.must(&["status"]).contains("no-secrets"));
-    std::fs::remove_file(disk.join("fill")).unwrap();
+    mounted.empty();
     wait_until("the reserve is taken again", || serving.must(&["status"]).contains("serving"));
     serving.must(&["connection", "update", "aws/prod", "--label", "a=b"]);
     drop(serving);

@@ -1,5 +1,7 @@
 //! File systems of a limited size.
 
+use std::fs::OpenOptions;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -14,6 +16,19 @@ impl SmallFilesystem {
         mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(directory);
         let mounted = mount.output().is_ok_and(|output| output.status.success());
         mounted.then(|| Self(directory.to_owned()))
+    }
+
+    /// Fills it to the last page.
+    pub fn fill(&self) {
+        let path = self.0.join("fill");
+        let mut file = OpenOptions::new().create(true).append(true).open(path).unwrap();
+        let piece = vec![0; 4096];
+        while file.write_all(&piece).is_ok() {}
+    }
+
+    /// Makes room again.
+    pub fn empty(&self) {
+        std::fs::remove_file(self.0.join("fill")).unwrap();
     }
 }
 

@@ -11,6 +11,6 @@ mod handshakes;
 mod keys;
 mod memory;
 mod padding;
-mod secrecy;
+pub mod secrecy;
 mod tampering;
 mod users;
