@@ -22,7 +22,7 @@ use super::EgressError;
 use super::destination::{Destination, HostAndPort};
 use crate::model::{Timestamp, Value};
 
-/// The longest reply: status line, headers and body together, in bytes.
+/// The longest reply unless a request says otherwise: headers and body together, in bytes.
 pub const MAX_REPLY_BYTES: usize = 64 * 1024;
 /// The most headers of a reply.
 const MAX_HEADERS: usize = 100;
@@ -44,6 +44,8 @@ pub struct Request {
     pub ca_certificate: Option<Vec<u8>>,
     /// True if private ranges are denied, because a step sees the reply.
     pub is_private_denied: bool,
+    /// The longest reply, headers and body together, in bytes. The headers have at most 64 KiB.
+    pub max_reply_bytes: usize,
 }
 
 /// The reply of an upstream. A redirect is a reply like any other.
@@ -52,7 +54,7 @@ pub struct Reply {
     pub status: u16,
     /// The headers, with names in lower case.
     pub headers: Headers,
-    /// The body. With the headers it has at most 64 KiB.
+    /// The body.
     pub body: Value,
     /// The upstream's clock, by its header `Date`.
     pub date: Option<Timestamp>,
@@ -137,6 +139,7 @@ pub(super) async fn send(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     message: Message,
     at: &HostAndPort,
+    max_reply_bytes: usize,
 ) -> Result<Reply, EgressError> {
     let failed = |error: hyper::Error| of_http(at, &error);
     let mut builder = http1::Builder::new();
@@ -146,7 +149,7 @@ pub(super) async fn send(
         let response = sender.send_request(message).await.map_err(failed)?;
         // The connection ends when both the reply is read and nothing more can be sent.
         drop(sender);
-        read(response, at).await
+        read(response, at, max_reply_bytes).await
     };
     let mut exchange = std::pin::pin!(exchange);
     tokio::select! {
@@ -157,7 +160,11 @@ pub(super) async fn send(
     }
 }
 
-async fn read(response: Response<Incoming>, at: &HostAndPort) -> Result<Reply, EgressError> {
+async fn read(
+    response: Response<Incoming>,
+    at: &HostAndPort,
+    max_reply_bytes: usize,
+) -> Result<Reply, EgressError> {
     let invalid = |fault: &str| EgressError::Invalid(format!("{at}: {fault}"));
     let (Parts { status, headers, .. }, mut body) = response.into_parts();
     if status == StatusCode::SWITCHING_PROTOCOLS || status.is_informational() {
@@ -166,9 +173,10 @@ async fn read(response: Response<Incoming>, at: &HostAndPort) -> Result<Reply, E
     if headers.get(CONTENT_ENCODING).is_some_and(|coding| !is_identity(coding)) {
         return Err(invalid("the reply is compressed, although the request asked for none"));
     }
-    let too_large = || invalid("the reply is larger than 64 KiB");
+    let too_large =
+        || invalid(&format!("the reply is larger than {} KiB", max_reply_bytes.div_ceil(1024)));
     let sizes = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
-    let mut room = MAX_REPLY_BYTES.checked_sub(sizes.sum()).ok_or_else(too_large)?;
+    let mut room = max_reply_bytes.checked_sub(sizes.sum()).ok_or_else(too_large)?;
     if body.size_hint().lower() > u64::try_from(room).unwrap_or(u64::MAX) {
         return Err(too_large());
     }

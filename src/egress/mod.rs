@@ -60,7 +60,8 @@ impl Egress {
     /// # Errors
     /// If the rules deny the destination, or the upstream does not answer in time and within bounds.
     pub async fn exchange(&self, request: Request) -> Result<Reply, EgressError> {
-        let Request { method, url, headers, body, ca_certificate, is_private_denied } = request;
+        let Request { method, url, headers, body, ca_certificate, is_private_denied, .. } = request;
+        let most = request.max_reply_bytes;
         let (destination, path) = Destination::parse(&url)?;
         let message = exchange::message(method, &destination, path, headers, body)?;
         let at = &destination.at;
@@ -76,8 +77,8 @@ impl Egress {
                 })
             };
             match in_time(at, connecting).await? {
-                Connected::Plain(stream) => exchange::send(stream, message, at).await,
-                Connected::Secure(stream) => exchange::send(stream, message, at).await,
+                Connected::Plain(stream) => exchange::send(stream, message, at, most).await,
+                Connected::Secure(stream) => exchange::send(stream, message, at, most).await,
             }
         };
         let late = |_| EgressError::unavailable(at, "no reply within 7 seconds");

@@ -24,6 +24,7 @@ async fn ask(server: &NameServer, url: &str) -> String {
         // Another test's issuer: no handshake succeeds.
         ca_certificate: Some(include_bytes!("../../tests/fixtures/formats/3/ca.crt").to_vec()),
         is_private_denied: false,
+        max_reply_bytes: MAX_REPLY_BYTES,
     };
     egress.exchange(request).await.err().map(|error| error.to_string()).unwrap_or_default()
 }

@@ -18,6 +18,8 @@ pub enum Source {
     Gcp,
     /// Google's workload identity federation, with a token of the broker's issuer.
     GcpWebIdentity,
+    /// A GitHub App's installation token.
+    GithubApp,
     /// The broker's own issuer of tokens.
     OidcIssuer,
     /// OAuth 2.0, client credentials.
@@ -30,13 +32,14 @@ pub enum Source {
 
 impl Source {
     /// All protocols.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::AwsSts,
         Self::AwsWebIdentity,
         Self::Entra,
         Self::EntraGraph,
         Self::Gcp,
         Self::GcpWebIdentity,
+        Self::GithubApp,
         Self::OidcIssuer,
         Self::Oauth2Client,
         Self::Postgres,
@@ -57,10 +60,26 @@ impl Source {
             Self::EntraGraph => "entra_graph",
             Self::Gcp => "gcp",
             Self::GcpWebIdentity => "gcp_web_identity",
+            Self::GithubApp => "github_app",
             Self::OidcIssuer => "oidc_issuer",
             Self::Oauth2Client => "oauth2_client",
             Self::Postgres => "postgres",
             Self::TwoStep => "two_step",
+        }
+    }
+
+    /// True if each opening has a credential for itself, because the upstream's audit log tells who used the credential, or
+    /// the upstream can end it. `has` tells whether the connection has a field.
+    pub fn is_own(self, has: impl FnOnce(&str) -> bool) -> bool {
+        match self {
+            Self::AwsSts
+            | Self::AwsWebIdentity
+            | Self::GcpWebIdentity
+            | Self::GithubApp
+            | Self::OidcIssuer
+            | Self::Postgres => true,
+            Self::Oauth2Client => has("revocation_url"),
+            Self::Entra | Self::EntraGraph | Self::Gcp | Self::TwoStep => false,
         }
     }
 }

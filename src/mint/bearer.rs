@@ -19,7 +19,7 @@ const MAX_TYPE_BYTES: usize = 32;
 const ADVICE: &str = "check that the URL is the server's token endpoint";
 
 /// The codes of errors, with their next steps. A code that is not here is not shown: it could be anything.
-const CODES: [(&str, &str); 11] = [
+const CODES: [(&str, &str); 12] = [
     ("access_denied", "the server does not allow this client; ask its operator"),
     ("invalid_client", "the client ID or secret is wrong or has expired; write the valid secret"),
     ("invalid_grant", "the key is wrong, removed or disabled, or a clock is wrong; check both"),
@@ -31,6 +31,7 @@ const CODES: [(&str, &str); 11] = [
     ("temporarily_unavailable", "the broker asks again later"),
     ("unauthorized_client", "allow the client to use this grant, at the server"),
     ("unsupported_grant_type", "the token endpoint does not offer this grant; check the URL"),
+    ("unsupported_token_type", "the server revokes no access tokens; remove revocation_url"),
 ];
 
 #[derive(Deserialize)]
@@ -93,7 +94,7 @@ pub fn bearer(
     asked: Option<Duration>,
     numbers: &[&str],
 ) -> Result<Bearer, Failure> {
-    check_accepted(reply, now, numbers, refusal(reply), ADVICE)?;
+    check_accepted(reply, numbers, refusal(reply), ADVICE)?;
     let parsed: TokenReply<'_> = serde_json::from_slice(reply.body.expose()).map_err(|_| {
         Failure::invalid(
             "the reply is no JSON object with access_token and token_type; check that the URL is the server's token endpoint",

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::egress::{Egress, Request};
+use crate::egress::{Egress, MAX_REPLY_BYTES, Request};
 use crate::identity::{IssuerUrl, KEY_SET};
 use crate::model::Value;
 
@@ -29,6 +29,7 @@ pub async fn is_hosted(egress: &Egress, issuer: &IssuerUrl, key: &str) -> Result
         body: Value::new(Vec::new()),
         ca_certificate: None,
         is_private_denied: false,
+        max_reply_bytes: MAX_REPLY_BYTES,
     };
     let reply = egress.exchange(request).await?;
     if reply.status != 200 {

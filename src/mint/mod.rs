@@ -5,11 +5,14 @@
 
 mod aws;
 mod bearer;
+mod client;
 mod clock;
 mod entra;
 mod failure;
 mod gcp;
+mod github;
 mod hosted;
+mod jwt;
 mod oauth2;
 mod oidc;
 mod postgres;
@@ -123,6 +126,7 @@ pub async fn mint(
             Source::Gcp => gcp::mint(egress, roots, ask).await,
             Source::GcpWebIdentity => gcp::mint_by_token(upstreams, roots, ask).await,
             Source::OidcIssuer => oidc::mint(&upstreams.issuer, roots, ask),
+            Source::GithubApp => github::mint(egress, roots, ask).await,
             Source::Oauth2Client => oauth2::mint(egress, roots, ask).await,
             Source::Postgres => postgres::mint(egress, roots, ask).await,
             Source::TwoStep => two_step::mint(egress, roots, ask).await,
@@ -146,6 +150,7 @@ pub fn ending_ahead(source: Source, roots: &Fields, ask: &Ask) -> Result<Option<
         | Source::Gcp
         | Source::GcpWebIdentity
         | Source::OidcIssuer
+        | Source::GithubApp
         | Source::Oauth2Client
         | Source::TwoStep => Ok(None),
     }
@@ -160,6 +165,8 @@ pub async fn end(egress: &Egress, source: Source, ending: &Fields) -> Result<End
     let ending = Roots(ending);
     let ended = async {
         match source {
+            Source::GithubApp => github::end(egress, ending).await,
+            Source::Oauth2Client => oauth2::end(egress, ending).await,
             Source::Postgres => postgres::end(egress, ending).await,
             Source::AwsSts
             | Source::AwsWebIdentity
@@ -168,7 +175,6 @@ pub async fn end(egress: &Egress, source: Source, ending: &Fields) -> Result<End
             | Source::Gcp
             | Source::GcpWebIdentity
             | Source::OidcIssuer
-            | Source::Oauth2Client
             | Source::TwoStep => Err(Failure::invalid("what this protocol makes only expires")),
         }
     };
@@ -179,6 +185,15 @@ pub async fn end(egress: &Egress, source: Source, ending: &Fields) -> Result<End
 fn late(_: Elapsed) -> Failure {
     let text = format!("the upstream did not answer within {} s", EXCHANGE_TIMEOUT.as_secs());
     Failure { is_uncertain: true, ..Failure::new(FailureReason::Unavailable, text) }
+}
+
+/// The name of a credential in what ends it.
+const TOKEN: &str = "token";
+
+/// What ends a credential that has nothing but itself to end it: the credential, and these fields of the connection.
+fn ending(roots: Roots<'_>, kept: &[&str], token: &str) -> Result<Fields, Failure> {
+    let kept = kept.iter().filter_map(|name| roots.copy(name).map(|value| (*name, value)));
+    fields(kept.chain([(TOKEN, roots::text_value(token))]))
 }
 
 /// Fields by these names.

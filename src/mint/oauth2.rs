@@ -1,18 +1,22 @@
-//! OAuth 2.0, client credentials (RFC 6749, 4.4).
+//! OAuth 2.0, client credentials (RFC 6749, 4.4), and the revocation of their access tokens (RFC 7009).
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use form_urlencoded::Serializer;
-use zeroize::Zeroizing;
 
 use crate::egress::{Egress, Request};
 
-use super::bearer::bearer;
+use super::bearer::{bearer, refusal};
+use super::client::of_client;
 use super::failure::Failure;
-use super::reply::exchange;
-use super::roots::{Roots, header};
-use super::{Ask, Minted, asked_life};
+use super::reply::{check_accepted, exchange};
+use super::roots::Roots;
+use super::{Ask, End, Minted, TOKEN, asked_life, ending};
 
+const REVOCATION_URL: &str = "revocation_url";
+/// The fields that a revocation needs beside the token: its own URL, and those of the client.
+const ENDING: [&str; 5] =
+    [REVOCATION_URL, "client_id", "client_secret", "client_auth", "ca_certificate"];
+/// The next step if the refusal to revoke a token has no code.
+const ADVICE: &str = "check that revocation_url is the server's revocation endpoint";
 /// Headers that may have the server's number of the request.
 const NUMBERS: [&str; 2] = ["x-request-id", "x-correlation-id"];
 
@@ -22,14 +26,31 @@ const NUMBERS: [&str; 2] = ["x-request-id", "x-correlation-id"];
 /// See [`super::mint`].
 pub async fn mint(egress: &Egress, roots: Roots<'_>, ask: &Ask) -> Result<Minted, Failure> {
     let reply = exchange(egress, request(roots)?).await?;
-    bearer(&reply, ask.now, asked_life(roots.0), &NUMBERS)?.into_minted(true)
+    let made = bearer(&reply, ask.now, asked_life(roots.0), &NUMBERS)?;
+    let is_revoked = roots.value(REVOCATION_URL).is_some();
+    let ending = is_revoked.then(|| ending(roots, &ENDING, &made.token)).transpose()?;
+    Ok(Minted { ending, ..made.into_minted(true)? })
 }
 
-/// The request. `client_auth` alone says in which form the secret is sent: a server that does not know the client must not see
-/// the secret in the other form, too.
+/// Revokes an access token (RFC 7009). Servers accept a token that they do not know, or that has ended.
+///
+/// # Errors
+/// See [`super::end`].
+pub async fn end(egress: &Egress, ending: Roots<'_>) -> Result<End, Failure> {
+    let reply = exchange(egress, revocation(ending)?).await?;
+    check_accepted(&reply, &NUMBERS, refusal(&reply), ADVICE)?;
+    Ok(End::Ended)
+}
+
+fn revocation(ending: Roots<'_>) -> Result<Request, Failure> {
+    let mut form = Serializer::new(String::new());
+    form.append_pair("token", ending.text(TOKEN)?).append_pair("token_type_hint", "access_token");
+    of_client(ending, ending.text(REVOCATION_URL)?, form)
+}
+
 fn request(roots: Roots<'_>) -> Result<Request, Failure> {
-    let url = roots.text("token_url")?;
-    let (id, secret) = (roots.text("client_id")?, roots.text("client_secret")?);
+    // No client without a secret has this grant.
+    roots.bytes("client_secret")?;
     let mut form = Serializer::new(String::new());
     form.append_pair("grant_type", "client_credentials");
     for (field, parameter) in [("scopes", "scope"), ("audience", "audience")] {
@@ -37,22 +58,7 @@ fn request(roots: Roots<'_>) -> Result<Request, Failure> {
             form.append_pair(parameter, value);
         }
     }
-    let mut headers = Vec::new();
-    match roots.optional("client_auth")?.unwrap_or("basic") {
-        "basic" => headers.push(header("authorization", &basic(id, secret))),
-        "post" => {
-            form.append_pair("client_id", id).append_pair("client_secret", secret);
-        }
-        _ => return Err(Failure::field("client_auth", "is neither basic nor post")),
-    }
-    Ok(roots.form(url, headers, form.finish()))
-}
-
-/// Basic authentication. OAuth wants ID and secret form-encoded first (RFC 6749, 2.3.1).
-fn basic(id: &str, secret: &str) -> Zeroizing<String> {
-    let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
-    let pair = Zeroizing::new(format!("{}:{}", encoded(id), encoded(secret)));
-    Zeroizing::new(format!("Basic {}", STANDARD.encode(pair.as_bytes())))
+    of_client(roots, roots.text("token_url")?, form)
 }
 
 #[cfg(test)]
@@ -93,6 +99,23 @@ mod tests {
         assert_eq!(sent(&request, "authorization"), None);
         assert_eq!(text(&request.url), "https://auth.example.com/token");
         assert!(sent_by(&[("client_auth", "both")]).is_err());
+    }
+
+    #[test]
+    fn a_token_is_revoked_by_the_client_that_it_was_made_for() {
+        let more = [("revocation_url", "https://auth.example.com/revoke"), ("client_auth", "post")];
+        let roots = fields(&[ROOTS.as_slice(), &more].concat());
+        let ending = ending(Roots(&roots), &ENDING, "to/ken").unwrap();
+        let names: Vec<_> = ending.keys().map(ToString::to_string).collect();
+        let expected = ["client_auth", "client_id", "client_secret", "revocation_url", "token"];
+        assert_eq!(names, expected);
+        let request = revocation(Roots(&ending)).unwrap();
+        assert_eq!(text(&request.url), "https://auth.example.com/revoke");
+        assert_eq!(
+            text(&request.body),
+            "token=to%2Fken&token_type_hint=access_token&client_id=id%3A1&client_secret=p+w%2F%C3%A9"
+        );
+        assert_eq!(sent(&request, "authorization"), None);
     }
 
     #[test]

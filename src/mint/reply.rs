@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use aws_lc_rs::digest;
+use aws_lc_rs::digest::{self, Digest};
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 
@@ -59,6 +59,7 @@ fn copy(request: &Request) -> Request {
         body: value(&request.body),
         ca_certificate: request.ca_certificate.clone(),
         is_private_denied: request.is_private_denied,
+        max_reply_bytes: request.max_reply_bytes,
     }
 }
 
@@ -69,7 +70,6 @@ fn copy(request: &Request) -> Request {
 /// If the status is not 2xx.
 pub fn check_accepted(
     reply: &Reply,
-    now: Timestamp,
     numbers: &[&str],
     refusal: Option<Refusal>,
     advice: &'static str,
@@ -87,7 +87,7 @@ pub fn check_accepted(
     Err(Failure {
         reason,
         detail: format!("the upstream answered HTTP {status}{code}; {next}"),
-        retry_after: retry_after(reply, now),
+        retry_after: retry_after(reply),
         upstream_request: request_number(reply, numbers),
         is_uncertain: false,
     })
@@ -99,27 +99,35 @@ pub fn header<'a>(reply: &'a Reply, name: &str) -> Option<&'a str> {
     std::str::from_utf8(value.expose()).ok()
 }
 
-/// How long the upstream wants to be left alone: seconds, or a date by its own clock.
-fn retry_after(reply: &Reply, now: Timestamp) -> Option<Duration> {
+/// How long the upstream wants to be left alone: seconds, or a date by its own clock, which it must then tell.
+fn retry_after(reply: &Reply) -> Option<Duration> {
     let text = header(reply, "retry-after")?;
     if let Ok(seconds) = text.parse::<u32>() {
         return Some(Duration::from_secs(seconds.into()));
     }
     let until = OffsetDateTime::parse(text, &Rfc2822).ok()?;
-    Some(Timestamp::from_seconds(until.unix_timestamp()).since(reply.date.unwrap_or(now)))
+    Some(Timestamp::from_seconds(until.unix_timestamp()).since(reply.date?))
 }
 
-/// The upstream's number of the request, of the first of these headers that has a UUID. Other texts are left out: an upstream
-/// may echo what it was sent.
+/// The upstream's number of the request, of the first of these headers that has one: a UUID, or GitHub's form. Other texts are
+/// left out: an upstream may echo what it was sent.
 pub fn request_number(reply: &Reply, headers: &[&str]) -> Option<String> {
     let numbers = headers.iter().filter_map(|name| header(reply, name));
-    numbers.into_iter().find(|text| is_uuid(text)).map(str::to_owned)
+    numbers.into_iter().find(|text| is_uuid(text) || is_of_github(text)).map(str::to_owned)
 }
 
 /// True for a UUID, as 8-4-4-4-12 hexadecimal digits.
 pub fn is_uuid(text: &str) -> bool {
     let lengths = text.split('-').map(str::len);
     lengths.eq([8, 4, 4, 4, 12]) && text.chars().all(|c| c == '-' || c.is_ascii_hexdigit())
+}
+
+/// True for a number of GitHub's: five groups of hexadecimal digits.
+fn is_of_github(text: &str) -> bool {
+    let is_group = |group: &str| {
+        (1..=12).contains(&group.len()) && group.chars().all(|c| c.is_ascii_hexdigit())
+    };
+    text.split(':').count() == 5 && text.split(':').all(is_group)
 }
 
 /// True for a token that fits into a header: visible ASCII.
@@ -129,6 +137,15 @@ pub fn is_token(text: &[u8]) -> bool {
 
 /// The public name of a token: its SHA-256, base64url. `None` if the token is so short that its hash might reveal it.
 pub fn handle_of(token: &str) -> Option<String> {
-    let hash = || URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, token.as_bytes()));
+    hash(token).map(|hash| URL_SAFE_NO_PAD.encode(hash))
+}
+
+/// The same in base64 with its padding: `hashed_token` of GitHub's audit log.
+pub fn padded_handle_of(token: &str) -> Option<String> {
+    hash(token).map(|hash| STANDARD.encode(hash))
+}
+
+fn hash(token: &str) -> Option<Digest> {
+    let hash = || digest::digest(&digest::SHA256, token.as_bytes());
     (token.len() >= LEAST_HASHED_BYTES).then(hash)
 }

@@ -1,6 +1,6 @@
 //! The fields that a credential is made from.
 
-use crate::egress::{Headers, Request};
+use crate::egress::{Headers, MAX_REPLY_BYTES, Request};
 use crate::model::{FieldName, Fields, Value};
 
 use super::failure::Failure;
@@ -14,6 +14,11 @@ impl<'a> Roots<'a> {
     pub fn value(self, name: &str) -> Option<&'a Value> {
         let found = self.0.iter().find(|(field, _)| field.as_str() == name);
         found.map(|(_, value)| value).filter(|value| !value.is_empty())
+    }
+
+    /// A copy of the value of a field; `None` if it is missing or empty.
+    pub fn copy(self, name: &str) -> Option<Value> {
+        self.value(name).map(|value| Value::new(value.expose().to_vec()))
     }
 
     /// The bytes of a field that there must be.
@@ -76,7 +81,15 @@ impl<'a> Roots<'a> {
         body: Value,
     ) -> Request {
         let ca_certificate = self.value("ca_certificate").map(|pem| pem.expose().to_vec());
-        Request { method, url, headers, body, ca_certificate, is_private_denied: false }
+        Request {
+            method,
+            url,
+            headers,
+            body,
+            ca_certificate,
+            is_private_denied: false,
+            max_reply_bytes: MAX_REPLY_BYTES,
+        }
     }
 
     /// A form to be sent to the connection's upstream.

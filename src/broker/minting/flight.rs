@@ -302,8 +302,8 @@ fn regrant(catalog: &Catalog, order: &Order) -> Option<Grant> {
         return None;
     }
     let grant = authorize_step(catalog, record, &order.target, None).ok()?;
-    let Material::Minted { source, .. } = grant.material else { return None };
-    let key = MintKey::of(source, grant.values.key.uid, grant.version, record);
+    let Material::Minted { source, is_own, .. } = grant.material else { return None };
+    let key = MintKey::of(is_own, grant.values.key.uid, grant.version, record);
     (source == order.source && key == order.key).then_some(grant)
 }
 

@@ -1,6 +1,5 @@
 //! Who shares a minted credential.
 
-use crate::integration::Source;
 use crate::model::{Id, Opening, WorkflowName};
 
 /// What a minted credential is made for: one version of a connection, and the steps that share it. The TTL and the
@@ -13,26 +12,14 @@ pub(crate) struct MintKey {
     pub(crate) version: u64,
     /// The workflow of the steps that share it.
     pub(crate) workflow: WorkflowName,
-    /// The opening that has it for itself, because the upstream's audit log tells who used the credential. `None` if all
-    /// steps of the workflow share it, because the upstream cannot tell them apart.
+    /// The opening that has it for itself; `None` if all steps of the workflow share it.
     pub(crate) opening: Option<Id>,
 }
 
 impl MintKey {
-    /// The key of what a step gets from a connection of this source.
-    pub(crate) fn of(source: Source, connection: Id, version: u64, opening: &Opening) -> Self {
-        let own = match source {
-            Source::AwsSts
-            | Source::AwsWebIdentity
-            | Source::GcpWebIdentity
-            | Source::OidcIssuer
-            | Source::Postgres => Some(opening.id),
-            Source::Entra
-            | Source::EntraGraph
-            | Source::Gcp
-            | Source::Oauth2Client
-            | Source::TwoStep => None,
-        };
-        Self { connection, version, workflow: opening.key.workflow.clone(), opening: own }
+    /// The key of what a step gets from a connection. `is_own` if each opening has a credential for itself.
+    pub(crate) fn of(is_own: bool, connection: Id, version: u64, opening: &Opening) -> Self {
+        let workflow = opening.key.workflow.clone();
+        Self { connection, version, workflow, opening: is_own.then_some(opening.id) }
     }
 }

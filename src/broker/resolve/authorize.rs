@@ -34,6 +34,8 @@ pub(crate) enum Material {
     Minted {
         /// The protocol.
         source: Source,
+        /// True if each opening has a credential for itself.
+        is_own: bool,
         /// The credential. `None` if the upstream is to be asked for it.
         credential: Option<Arc<Credential>>,
     },
@@ -87,7 +89,7 @@ impl Grant {
     pub(super) fn upstream(&self) -> Option<Upstream> {
         match &self.material {
             Material::Stored => None,
-            Material::Minted { source, credential } => {
+            Material::Minted { source, credential, .. } => {
                 let credential = credential.as_ref().map(|made| Arc::clone(&made.minted));
                 Some(Upstream { source: *source, credential })
             }
@@ -114,7 +116,6 @@ impl Grant {
     /// If the credential has no field that the step asked for.
     pub(crate) fn on(
         mut self,
-        source: Source,
         credential: Arc<Credential>,
         is_for_all: bool,
     ) -> Result<Self, Refusal> {
@@ -126,7 +127,9 @@ impl Grant {
         {
             return Err(Refusal::field_unknown(field.clone(), names));
         }
-        self.material = Material::Minted { source, credential: Some(credential) };
+        if let Material::Minted { credential: made, .. } = &mut self.material {
+            *made = Some(credential);
+        }
         Ok(self)
     }
 }
@@ -366,7 +369,8 @@ fn select_minted(
     let kind = kind_of(catalog, connection).ok_or(Refusal::Denied)?;
     let source = source_of(kind, |rule| connection.metadata.has(&rule.name));
     let source = source.ok_or(Refusal::Denied)?;
-    let material = Material::Minted { source, credential: None };
+    let is_own = source.is_own(|field| connection.metadata.has(field));
+    let material = Material::Minted { source, is_own, credential: None };
     let Some(asked) = asked else { return Ok((vec![], material)) };
     let names = released_names(kind, Release::Minted, connection.metadata.fields.keys());
     if asked.is_empty() {

@@ -124,8 +124,8 @@ pub(super) struct Landed {
 
 /// The source and the key of a minted connection's grant.
 pub(super) fn key_of(grant: &Grant, opening: &Opening) -> Option<(Source, MintKey)> {
-    let Material::Minted { source, .. } = &grant.material else { return None };
-    Some((*source, MintKey::of(*source, grant.values.key.uid, grant.version, opening)))
+    let Material::Minted { source, is_own, .. } = &grant.material else { return None };
+    Some((*source, MintKey::of(*is_own, grant.values.key.uid, grant.version, opening)))
 }
 
 impl Broker {
@@ -143,7 +143,7 @@ impl Broker {
         let now = self.now();
         match self.mints.offer(&key, now) {
             Offer::Missing => Ok(grant),
-            Offer::Ready(credential) => grant.on(source, credential, request.fields.is_empty()),
+            Offer::Ready(credential) => grant.on(credential, request.fields.is_empty()),
             Offer::Failing(trouble) => {
                 let (wait, mint) = (trouble.until.since(now), trouble.mint);
                 let (name, reason) = (grant.name, trouble.reason);
@@ -301,9 +301,7 @@ impl Broker {
         loop {
             let decided = self.authorize_now(&opening, &claim.request)?;
             let allowed = decided.outcome.ok().filter(|grant| claim.is_for(grant));
-            let source = claim.source;
-            let grant =
-                allowed.and_then(|grant| grant.on(source, Arc::clone(credential), is_for_all).ok());
+            let grant = allowed.and_then(|grant| grant.on(Arc::clone(credential), is_for_all).ok());
             let Some(grant) = grant else { return Ok(Err(claim)) };
             let bytes = grant.bytes();
             if bytes > taken && !room.take(bytes - taken) {

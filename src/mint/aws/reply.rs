@@ -47,7 +47,7 @@ pub fn minted(
     now: Timestamp,
 ) -> Result<Minted, Failure> {
     let number = |path: &str| text_at(reply.body.expose(), path).filter(|text| is_uuid(text));
-    if let Err(mut failure) = check_accepted(reply, now, &NUMBERS, refusal(reply), ADVICE) {
+    if let Err(mut failure) = check_accepted(reply, &NUMBERS, refusal(reply), ADVICE) {
         let in_body = || number("ErrorResponse/RequestId");
         failure.upstream_request = failure.upstream_request.or_else(in_body);
         return Err(failure);

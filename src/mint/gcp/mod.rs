@@ -6,20 +6,16 @@ mod federation;
 use std::borrow::Cow;
 use std::time::Duration;
 
-use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeyPair;
-use aws_lc_rs::signature::RSA_PKCS1_SHA256;
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use form_urlencoded::Serializer;
 use serde::{Deserialize, Serialize};
 
 use crate::egress::{Egress, Reply, Request};
-use crate::identity::private_key_der;
 use crate::model::{Timestamp, Value};
 
 use super::bearer::{Bearer, bearer};
 use super::failure::Failure;
+use super::jwt::{key_pair, signed};
 use super::reply::{Refusal, check_accepted, exchange, handle_of, is_token};
 use super::roots::{Roots, header, is_of, text_value};
 use super::{Ask, Minted, asked_life, clock, fields};
@@ -114,13 +110,6 @@ impl<'a> Account<'a> {
     /// The signed assertion.
     fn assertion(&self, scopes: &str, now: Timestamp) -> Result<String, Failure> {
         #[derive(Serialize)]
-        struct Header<'a> {
-            alg: &'static str,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            kid: Option<&'a str>,
-            typ: &'static str,
-        }
-        #[derive(Serialize)]
         struct Claims<'a> {
             iss: &'a str,
             scope: &'a str,
@@ -130,29 +119,9 @@ impl<'a> Account<'a> {
         }
         let iat = now.seconds();
         let exp = iat.saturating_add(ASSERTION_SECONDS);
-        let header = Header { alg: "RS256", kid: self.key_id.as_deref(), typ: "JWT" };
         let claims = Claims { iss: &self.email, scope: scopes, aud: TOKEN_URL, iat, exp };
-        let signed = format!("{}.{}", encoded(&header)?, encoded(&claims)?);
-        let mut signature = vec![0; self.key.public_modulus_len()];
-        self.key
-            .sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), signed.as_bytes(), &mut signature)
-            .map_err(|_| Failure::field("private_key", "cannot sign"))?;
-        Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature)))
+        signed(&self.key, self.key_id.as_deref(), &claims)
     }
-}
-
-/// A part of an assertion.
-fn encoded(part: &impl Serialize) -> Result<String, Failure> {
-    let json = serde_json::to_vec(part).map_err(|error| Failure::invalid(&error.to_string()))?;
-    Ok(URL_SAFE_NO_PAD.encode(json))
-}
-
-/// An RSA key, PEM: PKCS#8 or PKCS#1.
-fn key_pair(field: &str, pem: &[u8]) -> Result<KeyPair, Failure> {
-    let der = private_key_der(pem).ok();
-    let key =
-        der.and_then(|der| KeyPair::from_pkcs8(&der).or_else(|_| KeyPair::from_der(&der)).ok());
-    key.ok_or_else(|| Failure::field(field, "has no RSA private key of 2048 to 8192 bits in PEM"))
 }
 
 /// The account to impersonate, by its email address.
@@ -202,7 +171,7 @@ fn impersonated(reply: &Reply, now: Timestamp, asked: Duration) -> Result<Minted
         access_token: Cow<'a, str>,
         expire_time: Timestamp,
     }
-    check_accepted(reply, now, &[], refusal(reply), ADVICE)?;
+    check_accepted(reply, &[], refusal(reply), ADVICE)?;
     let parsed: Option<TokenReply<'_>> = serde_json::from_slice(reply.body.expose()).ok();
     let parsed = parsed.filter(|parsed| is_token(parsed.access_token.as_bytes()));
     let parsed = parsed.ok_or_else(|| {

@@ -41,7 +41,7 @@ pub async fn mint(egress: &Egress, roots: Roots<'_>, ask: &Ask) -> Result<Minted
         "GET" => exchange(egress, request).await?,
         _ => egress.exchange(request).await?,
     };
-    check_accepted(&reply, ask.now, &[], None, ADVICE)?;
+    check_accepted(&reply, &[], None, ADVICE)?;
     let token = path.find(&reply).ok_or_else(|| {
         let text = "the reply has no access token at access_token_path, or no text that a header can carry; correct the path";
         Failure::invalid(text)

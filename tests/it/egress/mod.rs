@@ -9,7 +9,7 @@ mod upstreams;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 
-use keyhatch::egress::{Egress, EgressError, Reply, Request, Rules};
+use keyhatch::egress::{Egress, EgressError, MAX_REPLY_BYTES, Reply, Request, Rules};
 use keyhatch::model::Value;
 
 use crate::harness::{allowing, block_on};
@@ -23,6 +23,7 @@ fn get(url: &str) -> Request {
         body: Value::new(Vec::new()),
         ca_certificate: None,
         is_private_denied: false,
+        max_reply_bytes: MAX_REPLY_BYTES,
     }
 }
 

@@ -56,7 +56,7 @@ pub use process::{
 pub use report::{installed, not_set_up, report, scale, skipped};
 pub use scan::{Found, Scanner};
 pub use steps::{Steps, connection, secret, source};
-pub use upstream::{Internet, Upstream, allowing};
+pub use upstream::{Internet, Upstream, allowing, node};
 
 /// The time at which every test begins, in milliseconds: now, to the second, because clients check certificates by the
 /// system's clock.

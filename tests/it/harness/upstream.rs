@@ -6,7 +6,8 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use keyhatch::egress::{EgressTable, Rules};
+use keyhatch::egress::{Egress, EgressTable, MAX_REPLY_BYTES, Request, Rules};
+use keyhatch::model::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -52,11 +53,12 @@ impl Upstream {
 
     /// Token servers by oidc-provider (`tests/clients/oidc-provider/token_server.js`). `None` as for [`Self::aws`].
     pub fn tokens() -> Option<Self> {
-        let modules = installed("oidc-provider")?.join("node_modules");
-        let mut command = Command::new("node");
-        command.arg(source("tests/clients/oidc-provider/token_server.js"));
-        command.env("NODE_PATH", modules);
-        Some(Self::start(command))
+        Some(Self::start(node("oidc-provider", "token_server.js")?))
+    }
+
+    /// GitHub, with jose (`tests/clients/github/door.js`). `None` as for [`Self::aws`].
+    pub fn github() -> Option<Self> {
+        Some(Self::start(node("github", "door.js")?))
     }
 
     fn start(mut command: Command) -> Self {
@@ -77,11 +79,41 @@ impl Upstream {
         format!("http://127.0.0.1:{}", self.port())
     }
 
+    /// The JSON with which it answers a request of the test's own.
+    pub fn ask(&self, method: &'static str, path: &str) -> serde_json::Value {
+        self.ask_with(method, path, "")
+    }
+
+    /// The same for a form, which may be empty.
+    pub fn ask_with(&self, method: &'static str, path: &str, form: &str) -> serde_json::Value {
+        let form_type = Value::new(b"application/x-www-form-urlencoded".to_vec());
+        let request = Request {
+            method,
+            url: Value::new(format!("{}{path}", self.origin()).into()),
+            headers: vec![("content-type".to_owned(), form_type)],
+            body: Value::new(form.into()),
+            ca_certificate: None,
+            is_private_denied: false,
+            max_reply_bytes: MAX_REPLY_BYTES,
+        };
+        let egress = Egress::new(allowing(&[&self.origin()]));
+        let reply = block_on(egress.exchange(request)).unwrap();
+        serde_json::from_slice(reply.body.expose()).unwrap()
+    }
+
     /// What the server said about itself: `access_key_id`, `google.private_key`.
     pub fn told(&self, path: &str) -> &str {
         let found = path.split('.').fold(&self.told, |found, key| &found[key]);
         found.as_str().unwrap_or_else(|| panic!("{path} was not told"))
     }
+}
+
+/// A script of a client in Node. `None` if the client is not installed; the test is reported as skipped.
+pub fn node(client: &str, script: &str) -> Option<Command> {
+    let modules = installed(client)?.join("node_modules");
+    let mut command = Command::new("node");
+    command.arg(source("tests/clients").join(client).join(script)).env("NODE_PATH", modules);
+    Some(command)
 }
 
 impl Drop for Upstream {

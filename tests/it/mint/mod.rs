@@ -3,8 +3,10 @@
 
 mod aws;
 mod bad_days;
+mod canaries;
 mod changes;
 mod flows;
+mod github;
 mod issuer;
 mod postgres;
 mod processes;
@@ -16,13 +18,16 @@ pub mod upstream;
 mod watching;
 mod web_identity;
 
+use keyhatch::egress::Egress;
 use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::connection_service_client::ConnectionServiceClient;
-use keyhatch::model::Limits;
+use keyhatch::integration::Source;
+use keyhatch::mint::{self, End};
+use keyhatch::model::{FieldName, Limits, Value};
 use tonic::Status;
 
 use crate::harness::{
-    Got, TestBroker, TestStep, allowing, bytes, request, resolve_on, resolver, wait_until,
+    Got, TestBroker, TestStep, allowing, block_on, bytes, request, resolve_on, resolver, wait_until,
 };
 use upstream::Scripted;
 
@@ -37,6 +42,15 @@ struct World {
 
 /// A Resolve that is under way.
 type Pending = tokio::task::JoinHandle<Result<Got, Status>>;
+
+/// Ends a credential that these values end.
+fn end_alone(egress: &Egress, source: Source, ending: &[(&str, &str)]) {
+    let ending = ending.iter().map(|(name, value)| {
+        (FieldName::parse(name).unwrap(), Value::new(value.as_bytes().to_vec()))
+    });
+    let ended = block_on(mint::end(egress, source, &ending.collect()));
+    assert!(matches!(ended, Ok(End::Ended)));
+}
 
 impl World {
     /// With the connection oauth2/api, which steps of workflow w may resolve.

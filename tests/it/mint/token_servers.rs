@@ -1,11 +1,12 @@
 //! Tokens of servers that others wrote: oidc-provider, with jose for Google's assertions.
 
-use keyhatch::egress::{Egress, Request, Rules};
+use keyhatch::egress::{Egress, Rules};
 use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::connection_service_client::ConnectionServiceClient;
-use keyhatch::model::Value;
+use keyhatch::integration::Source;
 
-use crate::harness::{Got, Internet, TestBroker, Upstream, allowing, block_on, bytes, resolver};
+use super::end_alone;
+use crate::harness::{Got, Internet, TestBroker, Upstream, allowing, bytes, resolver};
 
 fn broker(rules: Rules) -> TestBroker {
     let mut broker = TestBroker::start();
@@ -38,18 +39,7 @@ fn resolve(broker: &TestBroker, reference: &str) -> Got {
 /// True if the token server says that the token is valid.
 fn is_active(tokens: &Upstream, token: &str) -> bool {
     let form = format!("token={token}&client_id=kh-post&client_secret=p0st-secret");
-    let form_type = Value::new(b"application/x-www-form-urlencoded".to_vec());
-    let request = Request {
-        method: "POST",
-        url: Value::new(format!("{}/token/introspection", tokens.origin()).into()),
-        headers: vec![("content-type".to_owned(), form_type)],
-        body: Value::new(form.into()),
-        ca_certificate: None,
-        is_private_denied: false,
-    };
-    let egress = Egress::new(allowing(&[&tokens.origin()]));
-    let reply = block_on(egress.exchange(request)).unwrap();
-    let body: serde_json::Value = serde_json::from_slice(reply.body.expose()).unwrap();
+    let body = tokens.ask_with("POST", "/token/introspection", &form);
     body["active"] == true
 }
 
@@ -73,6 +63,51 @@ fn an_oauth_server_gives_a_token_to_either_form_of_client() {
         assert_eq!(got.lease.ttl_limited_by(), pb::TtlLimit::Upstream, "{name}");
     }
     assert!(!is_active(&tokens, "made-up"));
+}
+
+/// The client kh-basic, whose tokens can be revoked.
+fn revocable(tokens: &Upstream) -> [(&'static str, String); 5] {
+    let origin = tokens.origin();
+    [
+        ("token_url", format!("{origin}/token")),
+        ("revocation_url", format!("{origin}/token/revocation")),
+        ("client_id", "kh-basic".to_owned()),
+        ("client_secret", "s3cret +/=&%".to_owned()),
+        ("scopes", "read".to_owned()),
+    ]
+}
+
+#[test]
+fn a_revoked_token_is_inactive_and_may_be_revoked_again() {
+    let Some(tokens) = Upstream::tokens() else { return };
+    let rules = || allowing(&[&tokens.origin()]);
+    let (broker, fields) = (broker(rules()), revocable(&tokens));
+    let fields = fields.each_ref().map(|(name, value)| (*name, value.as_str()));
+    create(&broker, "oauth2/own", "client_credentials", &fields);
+    let token = resolve(&broker, "oauth2/own").fields["access_token"].clone();
+    assert!(is_active(&tokens, &token));
+    let ending = [&fields[1..4], &[("token", token.as_str())]].concat();
+    for _ in 0..2 {
+        end_alone(&Egress::new(rules()), Source::Oauth2Client, &ending);
+        assert!(!is_active(&tokens, &token));
+    }
+}
+
+#[test]
+fn a_token_that_can_be_revoked_belongs_to_one_step() {
+    let Some(tokens) = Upstream::tokens() else { return };
+    let broker = broker(allowing(&[&tokens.origin()]));
+    let fields = revocable(&tokens);
+    let fields = fields.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let shared: Vec<_> = fields.into_iter().filter(|(name, _)| *name != "revocation_url").collect();
+    create(&broker, "oauth2/own", "client_credentials", &fields);
+    create(&broker, "oauth2/shared", "client_credentials", &shared);
+    let [one, other] = ["one", "other"].map(|name| broker.open("w", name));
+    let token = |step, name| broker.resolve(step, name).unwrap().fields["access_token"].clone();
+    assert_ne!(token(&one, "oauth2/own"), token(&other, "oauth2/own"));
+    assert_eq!(token(&one, "oauth2/own"), token(&one, "oauth2/own"));
+    assert_eq!(token(&one, "oauth2/shared"), token(&other, "oauth2/shared"));
+    assert!(is_active(&tokens, &token(&one, "oauth2/own")));
 }
 
 #[test]

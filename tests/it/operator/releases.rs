@@ -18,9 +18,10 @@ use crate::harness::{
 type KindFields = &'static [(&'static str, &'static str)];
 
 /// The kinds that have a source, with the fields that each needs to be minted, and their default.
-const KINDS: [(&str, KindFields, pb::Release); 7] = [
+const KINDS: [(&str, KindFields, pb::Release); 8] = [
     ("aws/role", &ROLE, Minted),
     ("oauth2/api", &CLIENT, Minted),
+    ("github/app", &INSTALLATION, Minted),
     ("http/two", &TWO_STEP, Minted),
     ("gcp/key", &[("service_account_key", "{}")], Stored),
     ("gcp/account", &[("service_account_email", "a@b.example"), ("private_key", "k")], Stored),
@@ -35,6 +36,8 @@ const ROLE: [(&str, &str); 4] = [
 ];
 const CLIENT: [(&str, &str); 3] =
     [("token_url", "https://auth.example/token"), ("client_id", "me"), ("client_secret", "canary")];
+const INSTALLATION: [(&str, &str); 3] =
+    [("app_id", "1"), ("installation_id", "2"), ("private_key", "canary")];
 const TWO_STEP: [(&str, &str); 6] = [
     ("base_url", "https://api.example"),
     ("request_url", "https://auth.example/token"),
@@ -146,7 +149,7 @@ fn a_new_connection_releases_what_its_kind_says() {
     world.create("azure/minted", &APP, Minted).unwrap();
     assert_eq!(
         world.list("release = minted"),
-        ["aws/role", "azure/minted", "http/two", "oauth2/api"]
+        ["aws/role", "azure/minted", "github/app", "http/two", "oauth2/api"]
     );
     let long_lived = ["azure/app", "gcp/account", "gcp/key", "microsoft-teams/app", "oauth2/raw"];
     assert_eq!(world.list("release = stored AND mintable = true"), long_lived);

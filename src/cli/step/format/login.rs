@@ -4,6 +4,8 @@ use super::picker::Picker;
 use crate::cli::io::failure::Failure;
 use crate::cli::step::credential::Credential;
 
+/// GitHub's own server.
+const GITHUB: &str = "github.com";
 /// The user name that GitHub accepts with a token as the password.
 const GITHUB_USER: &str = "x-access-token";
 /// The same for GitLab.
@@ -21,9 +23,10 @@ pub struct Login<'a> {
 impl<'a> Login<'a> {
     /// The login of a connection. Fails if it has none.
     pub fn of(picker: &Picker<'a>) -> Result<Self, Failure> {
-        if picker.is("github", "token") {
+        if picker.is("github", "token") || picker.is("github", "app") {
+            let server = picker.find("api_url")?.map_or(GITHUB, server_of_api);
             let (username, password) = (GITHUB_USER, picker.get("access_token")?);
-            return Ok(Self { server: Some("github.com"), username, password, is_token: true });
+            return Ok(Self { server: Some(server), username, password, is_token: true });
         }
         if picker.is("gitlab", "api_token") {
             let server = picker.find("base_url")?.or(Some("gitlab.com"));
@@ -54,6 +57,16 @@ impl<'a> Login<'a> {
     }
 }
 
+/// The server whose API is at this URL: GitHub's own, one of `*.ghe.com`, or an Enterprise Server.
+fn server_of_api(url: &str) -> &str {
+    let authority = authority_of(url);
+    authority.strip_prefix("api.").filter(|server| is_github(server)).unwrap_or(authority)
+}
+
+fn is_github(server: &str) -> bool {
+    server == GITHUB || server.ends_with(".ghe.com")
+}
+
 /// The host in an address or URL: without scheme, user, port, path, and the brackets of IPv6.
 pub fn host_of(server: &str) -> &str {
     let authority = authority_of(server);
@@ -76,7 +89,19 @@ pub fn authority_of(server: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use super::{authority_of, host_of};
+    use super::{authority_of, host_of, server_of_api};
+
+    #[test]
+    fn a_login_for_git_is_for_the_server_of_the_api() {
+        for (url, server) in [
+            ("https://api.github.com", "github.com"),
+            ("https://api.octo.ghe.com/", "octo.ghe.com"),
+            ("https://github.example.com/api/v3", "github.example.com"),
+            ("https://api.example.com:8443/api/v3", "api.example.com:8443"),
+        ] {
+            assert_eq!(server_of_api(url), server, "{url}");
+        }
+    }
 
     #[test]
     fn a_host_is_found_in_every_form_of_address() {
