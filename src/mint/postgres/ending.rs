@@ -131,7 +131,7 @@ async fn drop_role(
         Err(Refused::Code(code, _)) if code == NO_ROLE => Ok(End::Ended),
         Err(Refused::Code(code, _)) if code == HAS_DEPENDENTS => {
             let of = Left::find(session, role).await?;
-            Ok(End::Disabled(format!("the role cannot log in, but it is not dropped: {of}")))
+            Ok(End::Disabled(format!("the role cannot log in, but it stays because of {of}")))
         }
         Err(refused) => Err(refused.into()),
     }

@@ -50,7 +50,7 @@ impl<'a> Left<'a> {
     ) -> Result<Option<String>, Failure> {
         let found = Self::find(session, role).await?;
         let stays = |why: &str| {
-            Ok(Some(format!("the role cannot log in, but it is not dropped: {found}; {why}")))
+            Ok(Some(format!("the role cannot log in, but it stays because of {found}; {why}")))
         };
         let Some(statements) = self.statements(role) else {
             return stays(
@@ -145,16 +145,17 @@ impl Found {
 
 impl fmt::Display for Found {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let counts = self.0.iter().map(|(_, count)| count.parse::<u64>().unwrap_or_default());
-        let count: u64 = counts.sum();
         // A name that a client has chosen could be any text.
-        let named = self.0.iter().map(|(database, _)| match database.as_str() {
-            "" => "the whole server",
-            name if is_of(name, "_-.") => name,
-            _ => "a database with another name",
+        let parts = self.0.iter().map(|(database, count)| {
+            let database = match database.as_str() {
+                "" => "the whole server",
+                name if is_of(name, "_-.") => name,
+                _ => "a database with another name",
+            };
+            format!("{} in {database}", count.parse::<u64>().unwrap_or_default())
         });
-        let named: Vec<&str> = named.collect();
-        write!(f, "it owns or has rights on {count} objects in {}", named.join(", "))
+        let parts: Vec<String> = parts.collect();
+        write!(f, "objects that it owns or has rights on: {}", parts.join(", "))
     }
 }
 
@@ -169,7 +170,7 @@ mod tests {
         let found = Found(found.to_vec());
         assert_eq!(
             found.to_string(),
-            "it owns or has rights on 6 objects in the whole server, orders, a database with another name"
+            "objects that it owns or has rights on: 1 in the whole server, 2 in orders, 3 in a database with another name"
         );
         assert_eq!(found.databases("orders"), ["a\nb", "orders"]);
     }

@@ -43,10 +43,12 @@ impl Postgres {
         let key = path.join("key.pem");
         std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
         std::fs::set_permissions(&key, PermissionsExt::from_mode(0o600)).unwrap();
-        std::fs::write(path.join("certificate.pem"), made.cert.pem()).unwrap();
+        let certificate = path.join("certificate.pem");
+        std::fs::write(&certificate, made.cert.pem()).unwrap();
         if rustix::process::geteuid().is_root() {
-            chown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
-            chown(&key, Some(NOBODY), Some(NOBODY)).unwrap();
+            for path in [&path, &key, &certificate] {
+                chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+            }
         }
         let data = path.join("data");
         let mut initdb = unprivileged(&programs.join("initdb"), &path);
@@ -64,6 +66,7 @@ impl Postgres {
         let mut postgres = Self { directory, programs, server, port, ca_pem };
         // Another process may have taken the port meanwhile.
         while !postgres.is_ready() {
+            assert!(postgres.log().contains("could not bind"), "{}", postgres.log());
             let path = postgres.directory.path();
             (postgres.server, postgres.port) = serve(&postgres.programs, path, free_port());
         }

@@ -5,31 +5,16 @@ use std::process::{Child, Command, Stdio};
 
 use keyhatch::mint::{End, FailureReason};
 
-use super::{Made, ask, with};
+use super::{Made, ask, is_dead, open, with};
 use crate::harness::{Postgres, wait_until};
 
-/// A psql that stays open, and has answered once.
+/// A psql of the role that stays open, and has answered once.
 fn session(postgres: &Postgres, made: &Made, first: &str) -> Child {
     let mut psql = Command::new(postgres.psql_path());
     psql.args(["-X", "-w", "-q", "-A", "-t", "-h", "127.0.0.1", "-d", "orders", "-p"]);
     psql.arg(postgres.port.to_string()).args(["-U", &made.user]);
     psql.env("PGPASSWORD", &made.password).env("PGSSLMODE", "require");
-    psql.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut psql = psql.spawn().unwrap();
-    writeln!(psql.stdin.as_mut().unwrap(), "{first}; SELECT 'ready';").unwrap();
-    let mut line = String::new();
-    BufReader::new(psql.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-    assert_eq!(line, "ready\n");
-    psql
-}
-
-/// True if the session takes no statement any more.
-fn is_dead(mut session: Child) -> bool {
-    let _ = writeln!(session.stdin.as_mut().unwrap(), "INSERT INTO notes VALUES ('too late');");
-    drop(session.stdin.take());
-    let ended = session.wait_with_output().unwrap();
-    let said = String::from_utf8(ended.stderr).unwrap();
-    !ended.status.success() && said.contains("terminating connection")
+    open(psql, first)
 }
 
 #[test]
@@ -69,7 +54,10 @@ fn a_role_that_owns_objects_stays_disabled() {
     let open = session(&postgres, &made, "SELECT");
     for _ in 0..2 {
         let End::Disabled(why) = made.end() else { panic!("the role was dropped") };
-        assert!(why.contains("on 2 objects in orders; write reassign_to or drop_objects"), "{why}");
+        assert!(
+            why.contains("has rights on: 2 in orders; write reassign_to or drop_objects"),
+            "{why}"
+        );
     }
     assert!(is_dead(open));
     assert!(made.psql(&postgres, "SELECT").unwrap_err().contains("not permitted to log in"));

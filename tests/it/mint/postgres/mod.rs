@@ -4,7 +4,8 @@ mod endings;
 mod making;
 mod steps;
 
-use std::process::Command;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Child, Command, Stdio};
 
 use keyhatch::egress::Egress;
 use keyhatch::identity::{Issuer, IssuerKeys};
@@ -109,4 +110,22 @@ impl Made {
             false => Err(text(&ran.stderr)),
         }
     }
+}
+
+/// Starts psql, which stays open, and waits until it has answered.
+fn open(mut psql: Command, first: &str) -> Child {
+    psql.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut psql = psql.spawn().unwrap();
+    writeln!(psql.stdin.as_mut().unwrap(), "{first}; SELECT 'ready';").unwrap();
+    let mut lines = BufReader::new(psql.stdout.as_mut().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap() == "ready"), "psql has not answered");
+    psql
+}
+
+/// True if the session takes no statement any more.
+fn is_dead(mut session: Child) -> bool {
+    let _ = writeln!(session.stdin.as_mut().unwrap(), "INSERT INTO notes VALUES ('too late');");
+    drop(session.stdin.take());
+    let ended = session.wait_with_output().unwrap();
+    !ended.status.success() && text(&ended.stderr).contains("terminating connection")
 }
