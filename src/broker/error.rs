@@ -393,6 +393,14 @@ fn of_upstream(name: &ResourceName, reason: FailureReason) -> String {
         FailureReason::NoIssuer => format!(
             "{name} needs a token of this broker, which is no issuer yet; an operator reads: keyhatch issuer show"
         ),
+        FailureReason::NotKept => {
+            format!(
+                "the store takes no writes, so the upstream of {name} was not asked; try again later"
+            )
+        }
+        FailureReason::Reauthorize => {
+            format!("the refresh token of {name} is of no use any more: an operator writes another")
+        }
         FailureReason::Refused => {
             format!("the upstream of {name} refuses to make a credential from what is stored")
         }

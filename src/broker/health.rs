@@ -96,6 +96,8 @@ pub struct Counts {
     pub live_leases: usize,
     /// Open Watches.
     pub watches: usize,
+    /// Connections whose refresh token is of no use.
+    pub reauthorizations: usize,
 }
 
 /// The keys at rest.
@@ -175,6 +177,7 @@ impl Broker {
             operators,
             executors: catalog.registrations().count() - operators,
             watches: self.watchers.count(),
+            reauthorizations: catalog.unusable_count(),
             ..Counts::default()
         }
     }

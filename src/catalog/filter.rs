@@ -3,7 +3,8 @@
 //! ```text
 //! filter = term { " AND " term }
 //! term   = field ("=" | "!=") value
-//! field  = name | integration | kind | disabled | default | release | mintable | updated_by | tags.KEY | labels.KEY
+//! field  = name | integration | kind | disabled | default | release | mintable | reauthorize |
+//!          updated_by | tags.KEY | labels.KEY
 //! value  = text without spaces, or any text in double quotes; a * at the end stands for anything
 //! ```
 
@@ -33,6 +34,7 @@ enum FilterField {
     Label(String),
     Mintable,
     Name,
+    Reauthorize,
     Release,
     Tag(TagKey),
     UpdatedBy,
@@ -42,7 +44,7 @@ const MAX_FILTER_BYTES: usize = 4096;
 const MAX_TERMS: usize = 32;
 const RULE: &str = "write terms such as kind = access_key, tags.env != prod or labels.team = a*, with AND \
                     between them; fields: name, integration, kind, disabled, default, release, mintable, \
-                    updated_by, tags.KEY, labels.KEY";
+                    reauthorize, updated_by, tags.KEY, labels.KEY";
 
 impl ConnectionFilter {
     /// Parses a filter.
@@ -119,6 +121,7 @@ impl FilterField {
             "kind" => Some(Self::Kind),
             "mintable" => Some(Self::Mintable),
             "name" => Some(Self::Name),
+            "reauthorize" => Some(Self::Reauthorize),
             "release" => Some(Self::Release),
             "updated_by" => Some(Self::UpdatedBy),
             _ => match text.split_once('.')? {
@@ -140,6 +143,7 @@ impl FilterField {
             Self::Label(key) => connection.labels.value(key),
             Self::Mintable => Some(truth(connection.is_mintable())),
             Self::Name => Some(connection.name.as_str()),
+            Self::Reauthorize => Some(truth(connection.unusable().is_some())),
             Self::Release => Some(match connection.release {
                 Release::Minted => "minted",
                 Release::Stored => "stored",

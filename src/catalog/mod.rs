@@ -10,6 +10,7 @@ mod group;
 mod load;
 mod newer;
 mod record;
+mod refresh;
 mod snapshot;
 
 use std::collections::BTreeSet;
@@ -27,6 +28,7 @@ pub use record::{
     Connection, ConnectionMetadata, FieldMetadata, GroupMetadata, Kept, OwnIntegration, Registered,
     Registration, Secret, SecretMetadata, Values,
 };
+pub use refresh::{REFRESH_TOKEN, RefreshState, Unusable, rotated_token};
 pub use snapshot::{Snapshot, Snapshots};
 
 use crate::integration::{self, Integration};

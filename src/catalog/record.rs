@@ -20,6 +20,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use super::refresh::RefreshState;
 use crate::access::{Bindings, Role, Scope};
 use crate::integration::{self, CredentialKind, Integration, Source, find_field};
 use crate::model::{
@@ -100,6 +101,9 @@ pub struct ConnectionMetadata {
     /// When the credential ends, as far as operators know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<Timestamp>,
+    /// What is known of its refresh token; see [`ConnectionMetadata::refresh_state`]. It is no part of a revision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh: Option<Box<RefreshState>>,
     /// When it was created.
     pub create_time: Timestamp,
     /// When it was last changed.

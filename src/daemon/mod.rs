@@ -54,7 +54,7 @@ use crate::grpc;
 use crate::identity::{Authority, Issuer, REFUSALS, TlsError};
 use crate::metrics::Metrics;
 use crate::mint::Upstreams;
-use crate::model::limits::DRAIN_DEADLINE;
+use crate::model::limits::{DRAIN_DEADLINE, REFRESH_DEADLINE};
 use crate::model::{Clock, Invalid, Limits};
 use crate::seal::{NoRandomness, Unlock, release_free_memory};
 use crate::sys::{Lock, Trust};
@@ -171,7 +171,8 @@ impl Daemon {
         self.reload.notify_one();
     }
 
-    /// Drains and stops: no new requests are taken, open requests get [`DRAIN_DEADLINE`] to finish, the journal is closed.
+    /// Drains and stops: no new requests are taken, open requests get [`DRAIN_DEADLINE`] to finish, and refresh
+    /// tokens that are in use [`REFRESH_DEADLINE`]; the journal is closed.
     /// Steps stay open, and find the next daemon at the same paths.
     pub fn stop(mut self) -> StoppedDaemon {
         self.broker.drain();
@@ -179,6 +180,11 @@ impl Daemon {
         self.threads.admin.block_on(async {
             if tokio::time::timeout(DRAIN_DEADLINE, self.servers.recv()).await.is_err() {
                 tracing::warn!("the drain timed out with requests still open");
+            }
+            if tokio::time::timeout(REFRESH_DEADLINE, self.broker.end_refreshes()).await.is_err() {
+                tracing::error!(
+                    "a refresh token that an upstream gave may be lost: the store takes no writes"
+                );
             }
             match tokio::time::timeout(DRAIN_DEADLINE, self.broker.stop()).await {
                 Ok(Ok(())) => {}

@@ -26,13 +26,15 @@ pub enum Source {
     Oauth2Client,
     /// A login role of PostgreSQL.
     Postgres,
+    /// OAuth 2.0, a refresh token, which the upstream may replace with each use.
+    Oauth2Refresh,
     /// A first HTTP request, whose reply has the access token.
     TwoStep,
 }
 
 impl Source {
     /// All protocols.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::AwsSts,
         Self::AwsWebIdentity,
         Self::Entra,
@@ -42,6 +44,7 @@ impl Source {
         Self::GithubApp,
         Self::OidcIssuer,
         Self::Oauth2Client,
+        Self::Oauth2Refresh,
         Self::Postgres,
         Self::TwoStep,
     ];
@@ -64,6 +67,7 @@ impl Source {
             Self::OidcIssuer => "oidc_issuer",
             Self::Oauth2Client => "oauth2_client",
             Self::Postgres => "postgres",
+            Self::Oauth2Refresh => "oauth2_refresh",
             Self::TwoStep => "two_step",
         }
     }
@@ -79,8 +83,16 @@ impl Source {
             | Self::OidcIssuer
             | Self::Postgres => true,
             Self::Oauth2Client => has("revocation_url"),
-            Self::Entra | Self::EntraGraph | Self::Gcp | Self::TwoStep => false,
+            Self::Entra | Self::EntraGraph | Self::Gcp | Self::Oauth2Refresh | Self::TwoStep => {
+                false
+            }
         }
+    }
+
+    /// True if using the root may replace it: the upstream is asked once at a time, and what it gives is kept before it is
+    /// used.
+    pub fn rotates(self) -> bool {
+        self == Self::Oauth2Refresh
     }
 }
 

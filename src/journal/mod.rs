@@ -45,6 +45,7 @@ pub use read::tail::{TailRead, TailReader};
 pub use read::tail_filter::{PrincipalFilter, TailFilter, TailLine};
 pub use read::verify::{Proof, ProofError, verify};
 pub use state::live::Live;
+pub use state::lost::LostRefresh;
 pub use state::open_step::{LiveOpening, NotAccepted};
 pub use state::outliving::Outliving;
 pub use state::owed::{BegunEnding, Owed, Standing};

@@ -79,7 +79,6 @@ impl Bearer {
             handle,
             upstream_request: self.upstream_request,
             ending: None,
-            rotated: None,
         })
     }
 }

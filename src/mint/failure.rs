@@ -28,6 +28,10 @@ pub enum FailureReason {
     NoIssuer,
     /// The upstream's reply is not of the protocol: `UPSTREAM_INVALID`.
     Invalid,
+    /// The store takes no writes, so what the upstream would give could be lost, and nothing was sent: `STORE_READ_ONLY`.
+    NotKept,
+    /// The upstream refuses the refresh token for good: `REAUTHORIZATION_REQUIRED`.
+    Reauthorize,
     /// The upstream refuses the root or the request, or a field makes no request: `UPSTREAM_REFUSED`.
     Refused,
     /// The upstream cannot be reached, or fails: `UPSTREAM_UNAVAILABLE`.
@@ -71,6 +75,8 @@ impl FailureReason {
             Self::EgressDenied => "EGRESS_DENIED",
             Self::NoIssuer => "ISSUER_NOT_CONFIGURED",
             Self::Invalid => "UPSTREAM_INVALID",
+            Self::NotKept => "STORE_READ_ONLY",
+            Self::Reauthorize => "REAUTHORIZATION_REQUIRED",
             Self::Refused => "UPSTREAM_REFUSED",
             Self::Unavailable => "UPSTREAM_UNAVAILABLE",
         }

@@ -16,6 +16,7 @@ mod jwt;
 mod oauth2;
 mod oidc;
 mod postgres;
+mod refresh;
 mod reply;
 mod roots;
 mod two_step;
@@ -85,8 +86,21 @@ pub struct Minted {
     /// What [`end`] needs, if the upstream can end the credential only by the credential's own values. The broker keeps it
     /// sealed until the credential has ended.
     pub ending: Option<Fields>,
-    /// The refresh token that replaces the one that was used, which the upstream may refuse from now on.
+}
+
+/// What an upstream has answered.
+pub struct Answer {
+    /// The credential, or why there is none.
+    pub made: Result<Minted, Failure>,
+    /// The refresh token that replaces the one that was used, which the upstream may refuse from now on. There can be one
+    /// even if no credential was made.
     pub rotated: Option<Value>,
+}
+
+impl From<Failure> for Answer {
+    fn from(failure: Failure) -> Self {
+        Self { made: Err(failure), rotated: None }
+    }
 }
 
 /// How a credential has ended.
@@ -106,17 +120,9 @@ pub fn asked_life(roots: &Fields) -> Option<Duration> {
 }
 
 /// Makes a credential. `roots` are all fields of the connection. It takes at most [`EXCHANGE_TIMEOUT`], with all its
-/// requests.
-///
-/// # Errors
-/// If the upstream cannot be reached, refuses, or answers something else; or if the fields make no request.
-pub async fn mint(
-    upstreams: &Upstreams,
-    source: Source,
-    roots: &Fields,
-    ask: &Ask,
-) -> Result<Minted, Failure> {
-    let (roots, egress) = (Roots(roots), &upstreams.egress);
+/// requests. It fails if the upstream cannot be reached, refuses, or answers something else; or if the fields make no request.
+pub async fn mint(upstreams: &Upstreams, source: Source, roots: &Fields, ask: &Ask) -> Answer {
+    let (roots, egress, mut rotated) = (Roots(roots), &upstreams.egress, None);
     let made = async {
         match source {
             Source::AwsSts => aws::mint(egress, roots, ask).await,
@@ -128,11 +134,13 @@ pub async fn mint(
             Source::OidcIssuer => oidc::mint(&upstreams.issuer, roots, ask),
             Source::GithubApp => github::mint(egress, roots, ask).await,
             Source::Oauth2Client => oauth2::mint(egress, roots, ask).await,
+            Source::Oauth2Refresh => refresh::mint(egress, roots, ask, &mut rotated).await,
             Source::Postgres => postgres::mint(egress, roots, ask).await,
             Source::TwoStep => two_step::mint(egress, roots, ask).await,
         }
     };
-    tokio::time::timeout(EXCHANGE_TIMEOUT, made).await.map_err(late)?
+    let made = tokio::time::timeout(EXCHANGE_TIMEOUT, made).await.map_err(late);
+    Answer { made: made.flatten(), rotated }
 }
 
 /// What [`end`] will need for the credential that is about to be made, if the upstream ends it by its name. `None` if nothing
@@ -152,6 +160,7 @@ pub fn ending_ahead(source: Source, roots: &Fields, ask: &Ask) -> Result<Option<
         | Source::OidcIssuer
         | Source::GithubApp
         | Source::Oauth2Client
+        | Source::Oauth2Refresh
         | Source::TwoStep => Ok(None),
     }
 }
@@ -175,6 +184,7 @@ pub async fn end(egress: &Egress, source: Source, ending: &Fields) -> Result<End
             | Source::Gcp
             | Source::GcpWebIdentity
             | Source::OidcIssuer
+            | Source::Oauth2Refresh
             | Source::TwoStep => Err(Failure::invalid("what this protocol makes only expires")),
         }
     };

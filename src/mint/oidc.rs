@@ -63,7 +63,6 @@ pub fn mint(issuer: &Issuer, roots: Roots<'_>, ask: &Ask) -> Result<Minted, Fail
         handle: Some(ask.mint.to_string()),
         upstream_request: None,
         ending: None,
-        rotated: None,
     })
 }
 

@@ -86,6 +86,9 @@ pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(3);
 /// a restart.
 pub const DRAIN_DEADLINE: Duration = Duration::from_secs(2);
 
+/// How long a daemon that stops waits for upstreams that may give another refresh token, and for the disk that keeps it.
+pub const REFRESH_DEADLINE: Duration = Duration::from_secs(8);
+
 /// Declares the limits, each with its default and a description: once for the code, the configuration file and the printed
 /// reference.
 macro_rules! limits {

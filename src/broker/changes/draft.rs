@@ -6,7 +6,7 @@ use super::batch::{Batch, BatchMark};
 use super::documents::WriteRequest;
 use crate::access::Principal;
 use crate::broker::error::Error;
-use crate::catalog::{Catalog, Change, Connection, ConnectionMetadata, Resource};
+use crate::catalog::{Catalog, Change, Connection, ConnectionMetadata, Resource, rotated_token};
 use crate::journal::{ChangeNote, RequestNote, RequestTable};
 use crate::model::{Id, NamedRequest, Timestamp};
 use crate::seal::Keyring;
@@ -72,8 +72,20 @@ impl Draft {
         let exists =
             |uid: &Id| catalog.group_by_uid(*uid).is_some() || catalog.newer_group(*uid).is_some();
         connection.metadata.groups.retain(exists);
+        if connection.metadata.refresh_state().is_none()
+            && connection.metadata.refresh.take().is_some()
+        {
+            self.forget_rotated_token(connection.metadata.uid);
+        }
         self.put(Resource::Connection(Arc::new(connection)));
         Ok(())
+    }
+
+    /// Removes the refresh token that replaces a connection's, if there is one.
+    pub(crate) fn forget_rotated_token(&mut self, connection: Id) {
+        if let Some(kept) = self.catalog.kept(rotated_token(connection)).cloned() {
+            self.remove(Resource::Kept(kept));
+        }
     }
 
     /// Notes a change for the journal. Leases on the resource are decided again when the change is published.

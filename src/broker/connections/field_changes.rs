@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::broker::changes::documents::{ConnectionDocument, NOTHING_KEPT, Patch};
 use crate::broker::changes::draft::Draft;
 use crate::broker::error::Error;
-use crate::catalog::{Connection, ConnectionMetadata, FieldMetadata, Values};
+use crate::catalog::{Connection, ConnectionMetadata, FieldMetadata, REFRESH_TOKEN, Values};
 use crate::identity::first_validity;
 use crate::integration::{
     self, Checked, CheckedField, CredentialKind, PresentField, PresentFields, Problem, token_end,
@@ -118,7 +118,14 @@ impl FieldChanges {
             (old.metadata.release, self.release) == (Release::Minted, Release::Stored);
         let loosened = Some("release").filter(|_| is_loosened);
         let Some(destination) = loosened.into_iter().chain(moved).next() else { return Ok(()) };
-        let stays = |name: &FieldName| !self.given.contains(name) && !self.removed.contains(name);
+        // A rotated refresh token is known to nobody: only another one shows that the writer has it.
+        let is_rotated =
+            |name: &FieldName| name.as_str() == REFRESH_TOKEN && old.metadata.is_rotated();
+        let is_given = |name: &FieldName| match is_rotated(name) {
+            true => self.changed.contains_key(name),
+            false => self.given.contains(name),
+        };
+        let stays = |name: &FieldName| !is_given(name) && !self.removed.contains(name);
         let missing = fields.iter().filter(|(name, field)| field.sensitive && stays(name));
         let missing: Vec<&str> = missing.map(|(name, _)| name.as_str()).collect();
         if missing.is_empty() {
@@ -139,6 +146,7 @@ impl FieldChanges {
         old: &Connection,
     ) -> Result<Values, Error> {
         metadata.version += 1;
+        metadata.forget_refusal();
         let by = metadata.updated_by.clone();
         let mut changes = BTreeMap::new();
         for name in self.removed {

@@ -5,8 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::access::{Decision, Principal, Role, decide_edit};
 use crate::broker::Broker;
 use crate::broker::changes::documents::{ConnectionDocument, Document, SecretDocument};
-use crate::broker::connections::trial::{Failed, TestMint, TrialOrder, not_mintable};
+use crate::broker::connections::trial::{
+    Failed, TestMint, TrialOrder, handed_out_itself, is_handed_out, not_mintable, rotates, unusable,
+};
 use crate::broker::error::Error;
+use crate::broker::minting::{Turn, open_roots};
 use crate::broker::registry::operators::require_role;
 use crate::catalog::{Catalog, Connection};
 use crate::identity::{PemFault, check_certificate, check_pair, check_private_key, first_validity};
@@ -32,8 +35,17 @@ pub struct Inspected {
 /// A test whose decision is journaled.
 struct Tested {
     inspected: Inspected,
-    /// The mint to try; `None` if nothing of the kind is minted.
-    order: Option<TrialOrder>,
+    /// The mint to try, or why there is nothing to try.
+    order: Result<TrialOrder, Failed>,
+}
+
+/// A test that is asked for.
+struct Wanted<'a> {
+    caller: &'a Principal,
+    name: &'a ConnectionRef,
+    mints: bool,
+    /// The turn of the connection, if its root may be replaced.
+    turn: Option<Turn>,
 }
 
 impl Broker {
@@ -49,11 +61,13 @@ impl Broker {
         mints: bool,
     ) -> Result<Inspected, Error> {
         require_role(caller, Role::Operator)?;
-        let Tested { mut inspected, order } = self.test_values(caller, name, mints)?;
+        let turn = if mints { self.turn_of(name).await } else { None };
+        let wanted = Wanted { caller, name, mints, turn };
+        let Tested { mut inspected, order } = self.test_values(wanted)?;
         if mints {
             let trial = match order {
-                Some(order) => self.try_mint(order).await,
-                None => Err(not_mintable()),
+                Ok(order) => self.try_mint(order).await,
+                Err(failed) => Err(failed),
             };
             inspected.trial = Some(trial.map_err(|Failed { reason, detail }| {
                 inspected.findings.push(Finding::error("", detail));
@@ -63,15 +77,21 @@ impl Broker {
         Ok(inspected)
     }
 
-    fn test_values(
-        &self,
-        caller: &Principal,
-        name: &ConnectionRef,
-        mints: bool,
-    ) -> Result<Tested, Error> {
+    /// The turn of a connection whose root a mint may replace; `None` for other connections, and if its turn does not come.
+    async fn turn_of(&self, name: &ConnectionRef) -> Option<Turn> {
+        let snapshot = self.snapshot();
+        let found = snapshot.catalog.connection(name)?;
+        let (catalog, metadata) = (&snapshot.catalog, &found.metadata);
+        match rotates(catalog, metadata) && !is_handed_out(catalog, metadata) {
+            true => self.mints.turn(metadata.uid).await,
+            false => None,
+        }
+    }
+
+    fn test_values(&self, mut wanted: Wanted<'_>) -> Result<Tested, Error> {
         // Each turn means that another change was published, so the loop ends.
         loop {
-            match self.test_once(caller, name, mints) {
+            match self.test_once(&mut wanted) {
                 Err(CommitError::Stale) => {}
                 Err(CommitError::Quarantined) => return Err(Error::Quarantined),
                 Err(CommitError::Unavailable(Unavailable)) => {
@@ -83,12 +103,8 @@ impl Broker {
         }
     }
 
-    fn test_once(
-        &self,
-        caller: &Principal,
-        name: &ConnectionRef,
-        mints: bool,
-    ) -> Result<Result<Tested, Error>, CommitError> {
+    fn test_once(&self, wanted: &mut Wanted<'_>) -> Result<Result<Tested, Error>, CommitError> {
+        let Wanted { caller, name, mints, .. } = *wanted;
         let snapshot = self.snapshot();
         let resource = ResourceName::Connection(name.clone());
         let Some(connection) = snapshot.catalog.connection(name) else {
@@ -105,6 +121,7 @@ impl Broker {
             version: metadata.version,
             by,
             mints,
+            refreshes: wanted.turn.is_some() && metadata.unusable().is_none(),
         };
         let (record, now) = (connection.values.key, self.now());
         if let Err(error) = self.writer.budgets.take(caller, "TestConnection", now) {
@@ -112,7 +129,8 @@ impl Broker {
         }
         let permit = self.journal.commit_test(now, snapshot.head, record, line)?;
         let decision = permit.decision_id();
-        let opened = permit.open(&connection.values.sealed, &self.keyring);
+        let newest = snapshot.catalog.newest_refresh_token(metadata);
+        let opened = open_roots(&self.keyring, permit, &connection.values, newest);
         Ok(opened.map_err(|_| Error::Corrupt).map(|fields| {
             let mut found = all_findings(&snapshot.catalog, connection, &fields, now);
             found.extend(self.issuer_doubt(metadata));
@@ -126,6 +144,12 @@ impl Broker {
             let order = mint
                 .filter(|_| mints)
                 .and_then(|mint| TrialOrder::of(&snapshot.catalog, metadata, fields, mint, caller));
+            let order = match metadata.unusable() {
+                Some(why) => Err(unusable(why)),
+                None if is_handed_out(&snapshot.catalog, metadata) => Err(handed_out_itself()),
+                None => order.ok_or_else(not_mintable),
+            };
+            let order = order.map(|order| order.with_turn(metadata, wanted.turn.take()));
             Tested { inspected, order }
         }))
     }

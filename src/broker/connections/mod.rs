@@ -279,6 +279,7 @@ fn delete(
         return Err(Error::InUse { resource, users: users.join(", "), hint });
     }
     draft.note(note(caller, "connection.delete", metadata));
+    draft.forget_rotated_token(metadata.uid);
     draft.remove(Resource::Connection(connection));
     Ok(())
 }

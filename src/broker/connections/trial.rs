@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use crate::access::Principal;
 use crate::broker::Broker;
-use crate::catalog::{Catalog, ConnectionMetadata};
+use crate::broker::minting::{RefreshTest, RefreshToken, Turn};
+use crate::catalog::{Catalog, ConnectionMetadata, Unusable};
 use crate::integration::{CredentialKind, Source, handed_out, source_of};
-use crate::mint::{Ask, Failure, TokenSubject};
-use crate::model::{FieldName, Fields, Id, SpiffeId, StepName, Timestamp, WorkflowName};
+use crate::mint::{Ask, Failure, FailureReason, TokenSubject};
+use crate::model::{FieldName, Fields, Id, Release, SpiffeId, StepName, Timestamp, WorkflowName};
 
 /// The workflow that an upstream sees when a credential is made for a test. The operator's name stands for the step.
 const WORKFLOW: &str = "connection-test";
@@ -34,6 +35,8 @@ pub(super) struct TrialOrder {
     roots: Fields,
     step: Option<StepName>,
     subject: Option<TokenSubject>,
+    /// The refresh token among the roots, with the turn of its connection, if using it may replace it.
+    refresh: Option<(RefreshToken, Turn)>,
 }
 
 /// Why nothing was made.
@@ -67,18 +70,46 @@ impl TrialOrder {
             attempt: None,
             executor: None,
         });
-        Some(Self { mint, source, kind, roots, step, subject })
+        Some(Self { mint, source, kind, roots, step, subject, refresh: None })
     }
+
+    /// The same with the turn of the connection, if the mint needs that.
+    pub(super) fn with_turn(self, metadata: &ConnectionMetadata, turn: Option<Turn>) -> Self {
+        let token = RefreshToken::of(metadata).filter(|_| self.source.rotates());
+        Self { refresh: token.zip(turn), ..self }
+    }
+}
+
+/// True if a mint of this connection may replace its root.
+pub(super) fn rotates(catalog: &Catalog, metadata: &ConnectionMetadata) -> bool {
+    let integration = catalog.integration(&metadata.integration);
+    let kind = integration.and_then(|found| found.kind(metadata.kind.as_str()));
+    let source = kind.and_then(|kind| source_of(kind, |rule| metadata.has(&rule.name)));
+    source.is_some_and(Source::rotates)
+}
+
+/// True if steps get the root of this connection itself, and a mint would use it up.
+pub(super) fn is_handed_out(catalog: &Catalog, metadata: &ConnectionMetadata) -> bool {
+    metadata.release == Release::Stored && rotates(catalog, metadata)
 }
 
 impl Broker {
     pub(super) async fn try_mint(&self, order: TrialOrder) -> Result<TestMint, Failed> {
-        let TrialOrder { mint, kind, source, roots, step, subject } = order;
+        let TrialOrder { mint, kind, source, roots, step, subject, refresh } = order;
         let workflow = WorkflowName::parse(WORKFLOW).map_err(|_| not_mintable())?;
-        let ask = Ask { mint, workflow, run: None, step, subject, now: self.now() };
-        let asked = self.mints.try_out(source, &roots, &ask).await;
-        let made = asked.ok_or_else(overloaded)?.map_err(failed)?;
-        let lifetime = made.expire_time.map(|end| end.since(ask.now));
+        let now = self.now();
+        let ask = Ask { mint, workflow, run: None, step, subject, now };
+        let asked = match refresh {
+            None if source.rotates() => None,
+            None => self.mints.try_out(source, &roots, &ask).await.map(|made| (made, roots)),
+            Some((token, turn)) => {
+                let test = RefreshTest { source, roots, ask, token, turn };
+                self.mints.try_refresh(test).await
+            }
+        };
+        let (made, roots) = asked.ok_or_else(overloaded)?;
+        let made = made.map_err(failed)?;
+        let lifetime = made.expire_time.map(|end| end.since(now));
         Ok(TestMint {
             fields: handed_out(&kind, roots, made.fields).into_keys().collect(),
             handle: made.handle,
@@ -87,6 +118,18 @@ impl Broker {
             upstream_request: made.upstream_request,
         })
     }
+}
+
+/// The failure for a refresh token that is of no use.
+pub(super) fn unusable(why: &Unusable) -> Failed {
+    let detail = format!("nothing was sent: {why}");
+    Failed { reason: FailureReason::Reauthorize.as_str(), detail }
+}
+
+/// The failure for a refresh token that steps get.
+pub(super) fn handed_out_itself() -> Failed {
+    let detail = "nothing was sent: steps get the refresh token itself, and a test could use it up; change the connection to --release minted first";
+    Failed { reason: "NOT_MINTABLE", detail: detail.to_owned() }
 }
 
 /// The failure for a kind without a source.

@@ -73,6 +73,7 @@ pub(crate) fn create(
         is_default: false,
         release,
         expires: document.expires.flatten(),
+        refresh: None,
         create_time: now,
         update_time: now,
         updated_by: by.clone(),

@@ -2,4 +2,5 @@
 
 pub(super) mod backup;
 pub(super) mod quarantine;
+pub(super) mod restored_tokens;
 pub(super) mod start;

@@ -1,5 +1,6 @@
 //! A broker that was restored from a backup resolves nothing until an administrator confirms it.
 
+use super::restored_tokens::trust;
 use crate::access::{Principal, Role};
 use crate::broker::Broker;
 use crate::broker::error::Error;
@@ -8,7 +9,8 @@ use crate::journal::{QuarantineEnd, RestoredAs};
 
 impl Broker {
     /// Ends the quarantine. Returns whether there was one. The credentials that are owed an ending are ended from then on, or
-    /// forgotten if this broker is a copy; their records are then removed as those that nothing needs.
+    /// forgotten if this broker is a copy; their records are then removed as those that nothing needs. `are_current` makes the
+    /// refresh tokens of the backup usable, with or without a quarantine.
     ///
     /// # Errors
     /// See `SystemService.EndQuarantine`.
@@ -16,8 +18,13 @@ impl Broker {
         &self,
         caller: &Principal,
         restored_as: Option<RestoredAs>,
+        are_current: bool,
     ) -> Result<bool, Error> {
         require_role(caller, Role::Administrator)?;
+        if are_current {
+            let by = caller.to_string();
+            self.writer.submit(move |draft| trust(draft, &by)).await?;
+        }
         match self.journal.end_quarantine(self.now(), caller.to_string(), restored_as)? {
             QuarantineEnd::Ended(position) => {
                 self.journal.synced(position).await?;

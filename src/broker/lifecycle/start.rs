@@ -24,7 +24,7 @@ use crate::broker::changes::writer::{Writer, WriterParts, WriterTask};
 use crate::broker::error::Error;
 use crate::broker::insight::readers::Readers;
 use crate::broker::keys::Keys;
-use crate::broker::minting::{FlightParts, Keeper, Mints};
+use crate::broker::minting::{FlightParts, Keeper, Mints, Refresher};
 use crate::broker::resolve::watch::Watchers;
 use crate::broker::steps::runtime_dir::RuntimeDir;
 use crate::broker::steps::sessions::{Sessions, StepListener};
@@ -269,8 +269,10 @@ impl Broker {
         ));
         let keeper = Keeper::new(writer.clone());
         let issuer = Arc::clone(&parts.upstreams.issuer);
-        let flights =
-            FlightParts::new(&foundation.parts, keeper, parts.upstreams, parts.mint_metrics);
+        let directory = parts.journal.parent().unwrap_or(parts.journal).to_owned();
+        let refresher = Refresher::new(&foundation.parts, keeper.clone(), directory);
+        let (upstreams, metrics) = (parts.upstreams, parts.mint_metrics);
+        let flights = FlightParts::new(&foundation.parts, keeper, refresher, upstreams, metrics);
         let WriterParts { snapshots, journal, store, keyring, .. } = foundation.parts.clone();
         let broker = Self {
             keys,
@@ -364,6 +366,11 @@ impl Broker {
     /// Removes the admin socket of a daemon that has stopped.
     pub fn remove_admin_socket(&self) {
         self.runtime.remove_admin_socket();
+    }
+
+    /// Mints nothing more, and waits until no refresh token is in use.
+    pub async fn end_refreshes(&self) {
+        self.mints.end_refreshes().await;
     }
 
     /// Journals that the daemon stops in order.

@@ -39,10 +39,13 @@ impl Trouble {
         let failures = before.map_or(0, |before| before.failures).saturating_add(1);
         let doubled = FIRST_WAIT * 1_u32.wrapping_shl((failures - 1).min(6));
         let own = match failure.reason {
-            FailureReason::EgressDenied | FailureReason::NoIssuer | FailureReason::Refused => {
-                REFUSED_WAIT
+            FailureReason::EgressDenied
+            | FailureReason::NoIssuer
+            | FailureReason::Reauthorize
+            | FailureReason::Refused => REFUSED_WAIT,
+            FailureReason::Invalid | FailureReason::NotKept | FailureReason::Unavailable => {
+                doubled.min(LONGEST_WAIT)
             }
-            FailureReason::Invalid | FailureReason::Unavailable => doubled.min(LONGEST_WAIT),
         };
         let asked = failure.retry_after.unwrap_or_default().min(REFUSED_WAIT);
         let (reason, fault) = (failure.reason, fault_of(failure));
@@ -61,6 +64,7 @@ pub(super) fn fault_of(failure: &Failure) -> MintFault {
         reason: failure.reason.as_str().to_owned(),
         detail: failure.detail.clone(),
         upstream_request: failure.upstream_request.clone(),
+        uncertain: failure.is_uncertain,
     }
 }
 

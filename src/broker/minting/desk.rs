@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::back_off::Trouble;
@@ -13,15 +15,19 @@ use super::book::{Arrival, Book, Landing, Offer, Outcome};
 use super::flight::{FlightParts, Order};
 use super::in_use::InUse;
 use super::key::MintKey;
+use super::refresh::RefreshToken;
+use super::turns::Turn;
 use crate::egress::Egress;
 use crate::integration::Source;
 use crate::journal::Live;
 use crate::metrics::MintLookup;
 use crate::mint::{self, Ask, Failure, Minted};
-use crate::model::{Fields, Timestamp};
+use crate::model::{Fields, Id, Timestamp};
 
 /// The mints for tests of connections at a time, besides the flights.
 const TRIALS: usize = 4;
+/// How long a test waits until no other uses the refresh token.
+const TURN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The minted credentials of a broker. Flights are detached from those who ask: they go on if a caller goes away.
 pub(crate) struct Mints {
@@ -36,10 +42,21 @@ pub(crate) struct Mints {
     trials: Arc<Semaphore>,
 }
 
+/// A test that uses a refresh token.
+pub(crate) struct RefreshTest {
+    pub(crate) source: Source,
+    pub(crate) roots: Fields,
+    pub(crate) ask: Ask,
+    pub(crate) token: RefreshToken,
+    /// The turn of its connection, since before the roots were opened.
+    pub(crate) turn: Turn,
+}
+
 /// Counts a trial as long as it is on.
 struct Trial<'a> {
     flying: &'a watch::Sender<usize>,
-    _place: OwnedSemaphorePermit,
+    /// Of a test whose connection takes no turns.
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 impl Drop for Trial<'_> {
@@ -92,9 +109,48 @@ impl Mints {
     ) -> Option<Result<Minted, Failure>> {
         let place = Arc::clone(&self.trials).try_acquire_owned().ok()?;
         self.flying.send_modify(|count| *count += 1);
-        let _trial = Trial { flying: &self.flying, _place: place };
+        let _trial = Trial { flying: &self.flying, _place: Some(place) };
         let asked = mint::mint(&self.parts.upstreams, source, roots, ask);
-        self.stop.run_until_cancelled(asked).await
+        self.stop.run_until_cancelled(asked).await.map(|answer| answer.made)
+    }
+
+    /// Waits for the turn of a connection whose root may be replaced. `None` if its turn does not come in time, or the broker
+    /// stops.
+    pub(crate) async fn turn(&self, connection: Id) -> Option<Turn> {
+        let turn = timeout(TURN_TIMEOUT, self.parts.refresher.turn(connection));
+        self.stop.run_until_cancelled(turn).await?.ok()
+    }
+
+    /// Uses a refresh token for a test: as a flight does, and to its end even if the caller goes away. Returns the roots, too;
+    /// `None` if the broker stops.
+    pub(crate) async fn try_refresh(
+        self: &Arc<Self>,
+        test: RefreshTest,
+    ) -> Option<(Result<Minted, Failure>, Fields)> {
+        let mints = Arc::clone(self);
+        let task = self.runtime.spawn(async move {
+            mints.flying.send_modify(|count| *count += 1);
+            let _trial = Trial { flying: &mints.flying, _place: None };
+            let RefreshTest { source, roots, ask, token, turn: _turn } = test;
+            let refresher = &mints.parts.refresher;
+            let made = match refresher.prepare(&token).await {
+                Ok(()) => {
+                    let answer = mint::mint(&mints.parts.upstreams, source, &roots, &ask).await;
+                    refresher.settle(&token, ask.mint, answer, &mints.stop).await
+                }
+                Err(failure) => Err(failure),
+            };
+            refresher.end_test(&token, &made).await;
+            (made, roots)
+        });
+        task.await.ok()
+    }
+
+    /// Starts nothing more, and waits until no refresh token is in use: the answer may have the only copy of the next.
+    pub(crate) async fn end_refreshes(&self) {
+        self.drain();
+        self.stop.cancel();
+        self.parts.refresher.is_over().await;
     }
 
     /// What there is for a key.

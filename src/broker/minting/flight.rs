@@ -1,27 +1,28 @@
 //! One flight: a line, the root, the upstream, a line, a sealed credential.
 
 use std::collections::BTreeSet;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use futures_util::FutureExt as _;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::back_off::fault_of;
 use super::book::Outcome;
 use super::credential::{Credential, UNTOLD_LIFE, refresh_time};
+use super::failures::{failure, uncertain, without_panic};
 use super::keeper::Keeper;
 use super::key::MintKey;
 use super::mint_ends::{MintEnd, MintEnds};
+use super::refresh::{RefreshToken, Refresher, open_roots};
+use super::turns::Turn;
 use crate::broker::changes::writer::WriterParts;
 use crate::broker::resolve::authorize::{Grant, Material, authorize_step, is_executors};
-use crate::catalog::{Catalog, Snapshot, Snapshots, Values};
+use crate::catalog::{Catalog, ConnectionMetadata, Snapshot, Snapshots, Values};
 use crate::integration::{CredentialKind, Source, handed_out};
 use crate::journal::{CommitError, DecisionId, Journal, LiveOpening, Made, MintFault, MintRequest};
 use crate::metrics::MintMetrics;
-use crate::mint::{self, Ask, Failure, FailureReason, Minted, TokenSubject, Upstreams};
-use crate::model::{Clock, FieldName, Fields, Id, Reference, Timestamp};
+use crate::mint::{self, Answer, Ask, Failure, FailureReason, Minted, TokenSubject, Upstreams};
+use crate::model::{Clock, FieldName, Fields, Id, Reference, ResourceName, Timestamp};
 use crate::seal::{Keyring, RecordKey, RecordKind};
 
 /// What flights work with.
@@ -30,6 +31,7 @@ pub(crate) struct FlightParts {
     pub(super) journal: Arc<Journal>,
     keyring: Arc<Keyring>,
     keeper: Keeper,
+    pub(super) refresher: Refresher,
     pub(super) upstreams: Upstreams,
     pub(super) metrics: Arc<MintMetrics>,
     pub(super) clock: Clock,
@@ -61,6 +63,8 @@ enum NotBegun {
 struct Begun {
     mint: Id,
     roots: Fields,
+    /// The refresh token among them, if using it may replace it.
+    refresh_token: Option<RefreshToken>,
     /// The snapshot that it was decided on last.
     snapshot: Arc<Snapshot>,
     grant: Grant,
@@ -70,24 +74,26 @@ impl FlightParts {
     pub(crate) fn new(
         parts: &WriterParts,
         keeper: Keeper,
+        refresher: Refresher,
         upstreams: Upstreams,
         metrics: Arc<MintMetrics>,
     ) -> Self {
         let WriterParts { snapshots, journal, keyring, clock, .. } = parts.clone();
         let ends = MintEnds::default();
-        Self { snapshots, journal, keyring, keeper, upstreams, metrics, clock, ends }
+        Self { snapshots, journal, keyring, keeper, refresher, upstreams, metrics, clock, ends }
     }
 
     /// Flies with the first order whose decision still holds. `stop` ends the flight early.
     pub(super) async fn run(
         &self,
-        mut orders: impl Iterator<Item = Order>,
+        mut orders: impl Iterator<Item = Order> + Send,
         stop: &CancellationToken,
     ) -> Outcome {
-        let (order, begun) = loop {
+        let (order, begun, _turn) = loop {
             let Some(order) = orders.next() else { return Outcome::GivenUp };
+            let Some(turn) = self.turn(&order, stop).await else { return Outcome::GivenUp };
             match self.begin(&order) {
-                Ok(begun) => break (order, begun),
+                Ok(begun) => break (order, begun, turn),
                 Err(NotBegun::Outdated) => {}
                 Err(NotBegun::Ended(outcome)) => return outcome,
             }
@@ -99,21 +105,49 @@ impl FlightParts {
             Ok(is_kept) => is_kept,
             Err(failure) => return self.fail(begun.mint, failure, false),
         };
-        let start = Instant::now();
-        let asked = mint::mint(&self.upstreams, order.source, &begun.roots, &ask);
-        let made = match stop.run_until_cancelled(without_panic(asked)).await {
-            Some(made) => made,
-            None => Err(uncertain("the broker stopped meanwhile")),
-        };
-        let failed = made.as_ref().err().map(|failure| failure.reason.as_str());
-        self.metrics.end(order.source.name(), failed, start.elapsed());
-        match made {
+        match self.ask_upstream(order, &begun, &ask, stop).await {
             Ok(made) => self.land(order, begun, made, &ask, is_kept).await,
             // If nothing was made, nothing needs what is kept any more.
             Err(failure) => {
                 let is_owed = is_kept && failure.is_uncertain;
                 self.fail(begun.mint, failure, is_owed)
             }
+        }
+    }
+
+    /// Waits for the turn of a connection whose root may be replaced; `None` if the broker stops before.
+    async fn turn(&self, order: &Order, stop: &CancellationToken) -> Option<Option<Turn>> {
+        if !order.source.rotates() {
+            return Some(None);
+        }
+        let turn = self.refresher.turn(order.key.connection);
+        stop.run_until_cancelled(turn).await.map(Some)
+    }
+
+    async fn ask_upstream(
+        &self,
+        order: &Order,
+        begun: &Begun,
+        ask: &Ask,
+        stop: &CancellationToken,
+    ) -> Result<Minted, Failure> {
+        if let Some(token) = &begun.refresh_token {
+            self.refresher.prepare(token).await?;
+        }
+        let start = Instant::now();
+        let asked = without_panic(mint::mint(&self.upstreams, order.source, &begun.roots, ask));
+        let answer = match begun.refresh_token {
+            // The answer may have the only copy of the next refresh token.
+            Some(_) => Some(asked.await),
+            None => stop.run_until_cancelled(asked).await,
+        };
+        let answer = answer.unwrap_or_else(|| Err(uncertain("the broker stopped meanwhile")));
+        let answer = answer.unwrap_or_else(Answer::from);
+        let failed = answer.made.as_ref().err().map(|failure| failure.reason.as_str());
+        self.metrics.end(order.source.name(), failed, start.elapsed());
+        match &begun.refresh_token {
+            Some(token) => self.refresher.settle(token, begun.mint, answer, stop).await,
+            None => answer.made,
         }
     }
 
@@ -139,7 +173,8 @@ impl FlightParts {
             }
         };
         let is_own = order.key.opening.is_some();
-        match without_panic(async { self.seal(begun, made, ask) }).await {
+        let sealed = without_panic(async { self.seal(begun, made, ask) }).await;
+        match sealed.flatten() {
             Ok(sealed) => {
                 let made = Made { is_owed, is_own, ..sealed.made };
                 self.take(mint, Sealed { made, ..sealed })
@@ -200,13 +235,15 @@ impl FlightParts {
                 }
                 Err(_) => return Err(NotBegun::Ended(Outcome::GivenUp)),
             };
-            return match permit.open(&grant.values.sealed, &self.keyring) {
-                Ok(roots) => Ok(Begun { mint, roots, snapshot, grant }),
+            let metadata = metadata_of(&snapshot.catalog, &grant);
+            let newest = metadata.and_then(|one| snapshot.catalog.newest_refresh_token(one));
+            let rotating = metadata.filter(|_| order.source.rotates());
+            let refresh_token = rotating.and_then(RefreshToken::of);
+            return match open_roots(&self.keyring, permit, &grant.values, newest) {
+                Ok(roots) => Ok(Begun { mint, roots, refresh_token, snapshot, grant }),
                 Err(error) => {
                     tracing::error!(resource.name = %grant.name, %error, "a stored credential cannot be opened");
-                    let reason = "RECORD_CORRUPT".to_owned();
-                    let fault = MintFault { reason, detail: String::new(), upstream_request: None };
-                    self.note(mint, fault, false);
+                    self.note(mint, MintFault::new("RECORD_CORRUPT", ""), false);
                     Err(NotBegun::Ended(Outcome::Corrupt))
                 }
             };
@@ -215,7 +252,7 @@ impl FlightParts {
 
     /// Seals what a step may get of what was made.
     fn seal(&self, begun: Begun, made: Minted, ask: &Ask) -> Result<Sealed, Failure> {
-        let Begun { mint, roots, snapshot, grant } = begun;
+        let Begun { mint, roots, snapshot, grant, .. } = begun;
         let end = made.expire_time.unwrap_or_else(|| ask.now.after(UNTOLD_LIFE));
         let kind = kind_of(&snapshot.catalog, &grant);
         let invalid = |text| failure(FailureReason::Invalid, text);
@@ -249,9 +286,7 @@ impl FlightParts {
         match self.journal.minted(self.clock.now(), mint, made) {
             Ok(minted) => Outcome::Minted(Arc::new(Credential { minted, values, names, refresh })),
             Err(_) => {
-                let reason = "JOURNAL_UNAVAILABLE".to_owned();
-                let fault = MintFault { reason, detail: String::new(), upstream_request: None };
-                self.note(mint, fault, is_owed);
+                self.note(mint, MintFault::new("JOURNAL_UNAVAILABLE", ""), is_owed);
                 Outcome::GivenUp
             }
         }
@@ -303,47 +338,19 @@ fn regrant(catalog: &Catalog, order: &Order) -> Option<Grant> {
     }
     let grant = authorize_step(catalog, record, &order.target, None).ok()?;
     let Material::Minted { source, is_own, .. } = grant.material else { return None };
+    if grant.unusable.is_some() {
+        return None;
+    }
     let key = MintKey::of(is_own, grant.values.key.uid, grant.version, record);
     (source == order.source && key == order.key).then_some(grant)
+}
+
+fn metadata_of<'a>(catalog: &'a Catalog, grant: &Grant) -> Option<&'a ConnectionMetadata> {
+    let ResourceName::Connection(name) = &grant.name else { return None };
+    catalog.connection(name).map(|found| &found.metadata)
 }
 
 fn kind_of<'a>(catalog: &'a Catalog, grant: &Grant) -> Option<&'a CredentialKind> {
     let (integration, kind) = grant.kind.as_ref()?;
     catalog.integration(integration)?.kind(kind.as_str())
-}
-
-/// The same, with a failure for a panic, which is a fault of ours: the mint ends, and is not repeated at once.
-async fn without_panic<T>(made: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let made = AssertUnwindSafe(made).catch_unwind().await;
-    made.unwrap_or_else(|_| {
-        tracing::error!("a mint has panicked");
-        Err(uncertain("the broker failed meanwhile"))
-    })
-}
-
-/// A failure after which nobody knows whether the upstream has made the credential.
-fn uncertain(detail: &str) -> Failure {
-    Failure { is_uncertain: true, ..failure(FailureReason::Unavailable, detail) }
-}
-
-fn failure(reason: FailureReason, detail: &str) -> Failure {
-    Failure {
-        reason,
-        detail: detail.to_owned(),
-        retry_after: None,
-        upstream_request: None,
-        is_uncertain: false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_mint_that_panics_has_failed() {
-        let made = without_panic(async { panic!("a fault of ours") });
-        let made: Option<Result<(), _>> = made.now_or_never();
-        assert_eq!(made.unwrap().unwrap_err().reason.as_str(), "UPSTREAM_UNAVAILABLE");
-    }
 }

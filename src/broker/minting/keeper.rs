@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use crate::broker::changes::checks::change_note;
+use crate::broker::changes::draft::Draft;
 use crate::broker::changes::writer::Writer;
 use crate::broker::error::Error;
-use crate::catalog::{Kept, Resource, Values};
-use crate::model::{Fields, Id};
-use crate::seal::RecordKey;
+use crate::catalog::{Connection, Kept, RefreshState, Resource, Values, rotated_token};
+use crate::model::{ConnectionRef, Fields, Id, ResourceName};
+use crate::seal::{RecordKey, Sealed};
 
 /// The principal of these changes in the journal.
 const BY: &str = "broker";
@@ -43,6 +44,55 @@ impl Keeper {
         submitted.await
     }
 
+    /// Keeps what is known of a connection's refresh token, and its successor if there is one, and waits until both are on
+    /// disk. Nothing is kept if the connection is gone, or another token was written meanwhile.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub(crate) async fn take_refresh(
+        &self,
+        action: &'static str,
+        connection: (ConnectionRef, Id),
+        state: RefreshState,
+        successor: Option<Sealed>,
+    ) -> Result<(), Error> {
+        let submitted = self.0.submit(move |draft| {
+            let Some(mut connection) = find(draft, &connection) else { return Ok(()) };
+            let written = connection.metadata.written_refresh_token();
+            if written.is_none_or(|written| written.fingerprint != state.written) {
+                return Ok(());
+            }
+            if let Some(sealed) = &successor {
+                let key = rotated_token(connection.metadata.uid);
+                // No record comes under a DEK that was replaced while it waited for the writer.
+                let sealed = draft.keyring.reseal(key, sealed).map_err(|_| Error::Corrupt)?;
+                draft.put(Resource::Kept(Arc::new(Kept { values: Values { key, sealed } })));
+            }
+            connection.metadata.refresh = Some(Box::new(state.clone()));
+            put(draft, action, connection);
+            Ok(())
+        });
+        submitted.await
+    }
+
+    /// Notes the end of a test of a connection, if the connection still exists.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub(crate) async fn end_test(
+        &self,
+        action: &'static str,
+        connection: (ConnectionRef, Id),
+    ) -> Result<(), Error> {
+        let submitted = self.0.submit(move |draft| {
+            if let Some(connection) = find(draft, &connection) {
+                put(draft, action, connection);
+            }
+            Ok(())
+        });
+        submitted.await
+    }
+
     /// Removes records, as far as they exist.
     ///
     /// # Errors
@@ -65,6 +115,19 @@ impl Keeper {
         });
         submitted.await
     }
+}
+
+fn find(draft: &Draft, (name, uid): &(ConnectionRef, Id)) -> Option<Connection> {
+    let found = draft.catalog().connection(name).filter(|found| found.metadata.uid == *uid);
+    found.map(|found| Connection::clone(found))
+}
+
+/// Puts a connection that no operator has changed: its version and its etag stay, and no lease is decided again.
+fn put(draft: &mut Draft, action: &'static str, connection: Connection) {
+    let metadata = &connection.metadata;
+    let name = ResourceName::Connection(metadata.reference());
+    draft.note_for_none(change_note(BY, action, name, metadata.uid, metadata.version));
+    draft.put(Resource::Connection(Arc::new(connection)));
 }
 
 /// The name of a mint in lines of changes.

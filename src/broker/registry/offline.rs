@@ -7,6 +7,7 @@ use super::{LocalExecutor, register_first, reissue};
 use crate::broker::changes::draft::Draft;
 use crate::broker::changes::writer::{Writer, WriterParts, WriterTask};
 use crate::broker::error::Error;
+use crate::broker::lifecycle::restored_tokens::distrust;
 use crate::broker::lifecycle::start::{Foundation, StartError};
 use crate::identity::Authority;
 use crate::journal::{Event, RotatedKey};
@@ -61,16 +62,17 @@ impl Offline<'_> {
     }
 
     /// Journals that the broker was restored: its steps are closed, and nothing is resolved until an administrator
-    /// confirms it.
+    /// confirms it. Refresh tokens that an upstream gave before the backup are of no use until they are confirmed, too.
     ///
     /// # Errors
     /// If journal and store are damaged or do not belong together, or cannot be written.
     pub async fn quarantine(self, backup_time: Timestamp) -> Result<(), StartError> {
         let foundation = self.foundation().await?;
-        let (journal, clock) = (foundation.parts.journal, foundation.parts.clock);
+        let (journal, clock) = (&foundation.parts.journal, &foundation.parts.clock);
         journal.append(clock.now(), &Event::Restored { backup_time })?;
         journal.sign(clock.now());
-        Ok(journal.synced(journal.last()?).await?)
+        journal.synced(journal.last()?).await?;
+        foundation.change(move |draft| distrust(draft, backup_time)).await
     }
 
     /// Puts a new key in force, after a line in the journal.
@@ -97,10 +99,19 @@ impl Offline<'_> {
         self,
         change: impl FnMut(&mut Draft) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, StartError> {
-        let foundation = self.foundation().await?;
+        self.foundation().await?.change(change).await
+    }
+}
+
+impl Foundation {
+    /// Makes one change. The store is closed afterwards.
+    async fn change<T: Send + 'static>(
+        self,
+        change: impl FnMut(&mut Draft) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, StartError> {
         let (writer, queue) = Writer::new(Limits::default().admin_lines());
-        let known = foundation.parts.journal.with_live(|live| live.requests().clone())?;
-        let task = WriterTask::new(foundation.parts, queue, foundation.last_batch, known);
+        let known = self.parts.journal.with_live(|live| live.requests().clone())?;
+        let task = WriterTask::new(self.parts, queue, self.last_batch, known);
         let task = tokio::spawn(task.run());
         let outcome = writer.submit(change).await;
         drop(writer);

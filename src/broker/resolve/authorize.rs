@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::access::{Bindings, Decision, Principal, Relation, decide, decide_secret};
 use crate::broker::error::Error;
 use crate::broker::minting::Credential;
-use crate::catalog::{Catalog, Connection, NotSelected, Values};
+use crate::catalog::{Catalog, Connection, NotSelected, Unusable, Values};
 use crate::integration::{
     self, CredentialKind, Source, find_released_field, released_names, source_of,
 };
@@ -54,6 +54,8 @@ pub(crate) struct Grant {
     pub(crate) values: Values,
     /// What the step gets.
     pub(crate) material: Material,
+    /// Why no further credential is minted, if the refresh token is of no use.
+    pub(crate) unusable: Option<Unusable>,
     /// The longest that a lease on it lasts.
     pub(crate) max_ttl: Option<Duration>,
     /// Pairs of the name asked for and our name; the former are unique.
@@ -153,8 +155,8 @@ pub(crate) enum Refusal {
         source: Source,
         reason: FailureReason,
         wait: Duration,
-        /// The mint that has failed.
-        mint: Id,
+        /// The mint that has failed; `None` if the upstream was not asked.
+        mint: Option<Id>,
     },
 }
 
@@ -189,7 +191,7 @@ impl Refusal {
     /// The mint that has failed, if that refuses it.
     pub(crate) fn mint(&self) -> Option<Id> {
         match self {
-            Self::Upstream { mint, .. } => Some(*mint),
+            Self::Upstream { mint, .. } => *mint,
             _ => None,
         }
     }
@@ -301,6 +303,7 @@ fn authorize_connection(
         version: metadata.version,
         values: connection.values.clone(),
         material,
+        unusable: metadata.unusable().cloned(),
         max_ttl: metadata.max_ttl_seconds.map(Duration::from_secs),
         fields,
     })
@@ -330,6 +333,7 @@ fn authorize_secret(
         version: secret.metadata.version,
         values: secret.values.clone(),
         material: Material::Stored,
+        unusable: None,
         max_ttl: None,
         fields: vec![(SECRET_FIELD.to_owned(), field)],
     })

@@ -17,6 +17,7 @@ use crate::broker::Broker;
 use crate::broker::error::Error;
 use crate::broker::minting::{Credential, Landing, MintKey, Offer, Order, Ticket, Trouble};
 use crate::broker::steps::session::StepSession;
+use crate::catalog::Unusable;
 use crate::integration::Source;
 use crate::journal::{CommitError, DecisionId, Journal, LiveOpening, MintFault, Waiter};
 use crate::metrics::MintLookup;
@@ -25,6 +26,8 @@ use crate::model::{Clock, Id, Opening, Reference, ResourceName, Timestamp};
 
 /// When to try again if no upstream says so.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// When a Watch looks again at a refresh token that is of no use. Another one that is written wakes it.
+const UNUSABLE_WAIT: Duration = Duration::from_secs(5 * 60);
 
 /// The answer to a request.
 pub enum Answer {
@@ -141,13 +144,20 @@ impl Broker {
     ) -> Result<Grant, Refusal> {
         let Some((source, key)) = key_of(&grant, opening) else { return Ok(grant) };
         let now = self.now();
-        match self.mints.offer(&key, now) {
-            Offer::Missing => Ok(grant),
-            Offer::Ready(credential) => grant.on(credential, request.fields.is_empty()),
-            Offer::Failing(trouble) => {
-                let (wait, mint) = (trouble.until.since(now), trouble.mint);
-                let (name, reason) = (grant.name, trouble.reason);
-                Err(Refusal::Upstream { name, source, reason, wait, mint })
+        let offer = self.mints.offer(&key, now);
+        let refused = |grant: Grant, reason, wait, mint| {
+            Err(Refusal::Upstream { name: grant.name, source, reason, wait, mint })
+        };
+        let unusable = grant.unusable.as_ref().map(Unusable::mint);
+        match (offer, unusable) {
+            (Offer::Ready(credential), _) => grant.on(credential, request.fields.is_empty()),
+            (Offer::Missing | Offer::Failing(_), Some(mint)) => {
+                refused(grant, FailureReason::Reauthorize, UNUSABLE_WAIT, mint)
+            }
+            (Offer::Missing, None) => Ok(grant),
+            (Offer::Failing(trouble), None) => {
+                let wait = trouble.until.since(now);
+                refused(grant, trouble.reason, wait, Some(trouble.mint))
             }
         }
     }
@@ -180,7 +190,7 @@ impl Broker {
             source,
             decision,
             lease,
-            fault: (None, fault("CANCELLED", "the step no longer waits")),
+            fault: (None, MintFault::new("CANCELLED", "the step no longer waits")),
             is_settled: false,
         };
         match self.mints.join(order(&claim), self.now()) {
@@ -217,6 +227,9 @@ impl Broker {
     ) -> Option<Result<Ticket, Timestamp>> {
         let now = self.now();
         grant.credential().filter(|credential| credential.refresh <= now)?;
+        if grant.unusable.is_some() {
+            return Some(Err(now.after(UNUSABLE_WAIT)));
+        }
         let (source, key) = key_of(grant, opening.record())?;
         let (opening, target) = (Arc::clone(opening), target.clone());
         let order = Order { key, source, opening, target, decision, lease };
@@ -261,7 +274,7 @@ impl Broker {
             None => return Err(self.no_answer(claim, "the upstream did not answer in time")),
             Some(Landing::Failed(trouble)) => return Err(self.upstream_failed(claim, &trouble)),
             Some(Landing::Corrupt) => {
-                claim.ends_by(None, fault("RECORD_CORRUPT", ""));
+                claim.ends_by(None, MintFault::new("RECORD_CORRUPT", ""));
                 return Err(Error::Corrupt);
             }
             Some(Landing::GivenUp) => claim,
@@ -275,7 +288,7 @@ impl Broker {
         let (opening, request) = (Arc::clone(&claim.opening), claim.request.clone());
         claim.ends_by(
             None,
-            fault("DECIDED_AGAIN", "something changed while the upstream was asked"),
+            MintFault::new("DECIDED_AGAIN", "something changed while the upstream was asked"),
         );
         let (decided, now) = (self.authorize_now(&opening, &request)?, self.now());
         let answer =
@@ -346,7 +359,7 @@ impl Broker {
             wait: RETRY_AFTER,
             decision_id: claim.decision.to_opaque(&self.keyring),
         };
-        claim.ends_by(None, fault(FailureReason::Unavailable.as_str(), detail));
+        claim.ends_by(None, MintFault::new(FailureReason::Unavailable.as_str(), detail));
         error
     }
 }
@@ -360,8 +373,4 @@ fn order(claim: &Claim) -> Order {
         decision: claim.decision,
         lease: claim.lease,
     }
-}
-
-fn fault(reason: &str, detail: &str) -> MintFault {
-    MintFault { reason: reason.to_owned(), detail: detail.to_owned(), upstream_request: None }
 }

@@ -44,6 +44,9 @@ pub struct RestoreCommand {
     /// With --confirm: the original broker goes on. Its credentials are its own, and this one leaves them alone.
     #[arg(long, requires = "confirm")]
     copy: bool,
+    /// With --confirm: no broker has used a refresh token since the backup, so the tokens in the backup are used again.
+    #[arg(long, requires = "confirm")]
+    refresh_tokens_current: bool,
     #[command(flatten)]
     broker: BrokerArgs,
 }
@@ -135,7 +138,10 @@ impl RestoreCommand {
     pub(crate) fn run(self, common: &Common) -> Result<(), Failure> {
         match self.file {
             Some(file) => restore_from(common, file, self.broker),
-            None => block_on(confirm(common, restored_as(self.original_gone, self.copy))),
+            None => {
+                let restored_as = restored_as(self.original_gone, self.copy);
+                block_on(confirm(common, restored_as, self.refresh_tokens_current))
+            }
         }
     }
 }
@@ -190,10 +196,15 @@ fn restored_as(original_gone: bool, copy: bool) -> pb::RestoredAs {
     }
 }
 
-async fn confirm(common: &Common, restored_as: pb::RestoredAs) -> Result<(), Failure> {
+async fn confirm(
+    common: &Common,
+    restored_as: pb::RestoredAs,
+    refresh_tokens_current: bool,
+) -> Result<(), Failure> {
     let channel = common.operator().await?;
     let mut client = SystemServiceClient::new(channel);
-    let request = pb::EndQuarantineRequest { restored_as: restored_as.into() };
+    let restored_as = restored_as.into();
+    let request = pb::EndQuarantineRequest { restored_as, refresh_tokens_current };
     let ended = client.end_quarantine(request).await?.into_inner().ended;
     let text = match ended {
         true => "confirmed: credentials are resolved again",

@@ -53,6 +53,11 @@ fn counts(health: &Health) -> impl Iterator<Item = Gauge> {
         ("open_steps", "Steps that are open.", counts.open_steps),
         ("live_leases", "Leases that are live.", counts.live_leases),
         ("watches", "Watches that steps have open.", counts.watches),
+        (
+            "reauthorizations_required",
+            "Connections whose refresh token is of no use until another is written.",
+            counts.reauthorizations,
+        ),
     ]
     .into_iter()
     .map(|(name, help, count)| Gauge::of(name, help, number(count)))

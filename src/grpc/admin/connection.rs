@@ -285,6 +285,14 @@ fn to_message(listed: &ListedConnection) -> pb::Connection {
         findings: Vec::new(),
         release: convert::release_message(metadata.release),
         mintable: metadata.is_mintable(),
+        refresh_token: metadata.refresh_state().map(|state| pb::RefreshTokenState {
+            generation: convert::count(state.generation),
+            update_time: convert::timestamp(state.update_time),
+            reauthorization_required: match &state.unusable {
+                Some(unusable) => unusable.to_string(),
+                None => String::new(),
+            },
+        }),
     }
 }
 

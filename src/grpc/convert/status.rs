@@ -125,10 +125,11 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
 /// The code of a failure of an upstream. Only what may pass by itself is worth a retry.
 fn of_upstream(reason: FailureReason) -> Code {
     match reason {
-        FailureReason::Unavailable => Code::Unavailable,
+        FailureReason::NotKept | FailureReason::Unavailable => Code::Unavailable,
         FailureReason::EgressDenied
         | FailureReason::Invalid
         | FailureReason::NoIssuer
+        | FailureReason::Reauthorize
         | FailureReason::Refused => Code::FailedPrecondition,
     }
 }
@@ -240,7 +241,7 @@ pub(crate) fn to_status(error: &Error) -> Status {
         }
         Error::Upstream { reason, wait, decision_id, .. } => {
             metadata.insert("decision_id".to_owned(), decision_id.clone());
-            details.set_retry_info((*reason == FailureReason::Unavailable).then_some(*wait));
+            details.set_retry_info((of_upstream(*reason) == Code::Unavailable).then_some(*wait));
         }
         Error::DocumentsInvalid(problems)
         | Error::FieldsInvalid(problems)

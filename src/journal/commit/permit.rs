@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use crate::journal::DecisionId;
 use crate::model::Fields;
-use crate::seal::{Keyring, OpenError, OpenedFields, RecordKey, Sealed};
+use crate::seal::{Keyring, OpenError, OpenedFields, RecordKey, RecordKind, Sealed};
 
 /// The right to open one version of one record, once, [for the broker itself](Root) or [for a step](HandOut). Only
 /// [`Journal`](crate::journal::Journal) makes permits, after the line of the decision is written. Opening uses the permit
@@ -44,6 +44,18 @@ impl Permit<Root> {
     /// The place of the line in the journal.
     pub fn decision_id(&self) -> DecisionId {
         self.decision_id
+    }
+
+    /// The permit for the refresh token that replaces the one among a connection's values: the same decision is about both.
+    ///
+    /// # Errors
+    /// If this permit is not for a connection's values.
+    pub fn to_rotated_token(&self, generation: u64) -> Result<Self, PermitError> {
+        let RecordKey { kind: RecordKind::ConnectionValues, uid } = self.record else {
+            return Err(PermitError::OtherRecord);
+        };
+        let record = RecordKey { kind: RecordKind::RotatedToken, uid };
+        Ok(Self::to_root(record, generation, self.decision_id))
     }
 
     /// Opens the record of this permit: all of its fields.

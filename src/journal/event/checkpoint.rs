@@ -4,6 +4,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::mints::MintingLine;
+use crate::journal::state::lost::LostRefresh;
 use crate::journal::state::outliving::Outliving;
 use crate::journal::state::owed::Owed;
 use crate::journal::state::requests::{RequestNote, of_registrations};
@@ -79,6 +80,9 @@ pub struct Checkpoint {
     /// The credentials that will outlive their openings.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub outliving: Vec<Outliving>,
+    /// The refreshes whose answers nobody knows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost_refreshes: Vec<LostRefresh>,
     /// Whether the broker was restored and is not confirmed yet.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub quarantined: bool,

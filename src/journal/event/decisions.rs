@@ -131,6 +131,9 @@ pub struct TestLine {
     /// True if an upstream is asked for a credential, too.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub mints: bool,
+    /// True if a refresh token is used for that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub refreshes: bool,
 }
 
 /// The outcome of a decision on a Resolve.

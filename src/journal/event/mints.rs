@@ -169,13 +169,22 @@ pub struct MintFault {
     /// The upstream's number of the request, if it told the number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upstream_request: Option<String>,
+    /// True if the upstream may have done what it was asked for nevertheless.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub uncertain: bool,
 }
 
 impl MintFault {
+    /// A fault after which the upstream has done nothing.
+    pub fn new(reason: &str, detail: &str) -> Self {
+        let (reason, detail) = (reason.to_owned(), detail.to_owned());
+        Self { reason, detail, upstream_request: None, uncertain: false }
+    }
+
     /// The fault of a mint that was under way when the daemon stopped: whether the upstream has made a credential is
     /// not known.
     pub(in crate::journal) fn interrupted() -> Self {
         let detail = "the daemon stopped before the upstream's answer was journaled";
-        Self { reason: "INTERRUPTED".to_owned(), detail: detail.to_owned(), upstream_request: None }
+        Self { uncertain: true, ..Self::new("INTERRUPTED", detail) }
     }
 }

@@ -150,8 +150,14 @@ impl Live {
             Event::ClockSetBack => self.close_all(),
             Event::Closed { opening, .. } => self.close(*opening),
             Event::Formats(formats) => self.formats = *formats,
-            Event::Head { batch, revoked, .. } => self.take_head(*batch, revoked),
-            Event::Intent(intent) => self.announce(intent.batch, &intent.requests),
+            Event::Head { batch, revoked, .. } => {
+                self.take_head(*batch, revoked);
+                self.mints.lost_mut().take_head(*batch);
+            }
+            Event::Intent(intent) => {
+                self.announce(intent.batch, &intent.requests);
+                self.mints.lost_mut().announce(intent.batch, &intent.changes);
+            }
             Event::LeaseRenewal(line) => {
                 if let RenewalOutcome::Allow { expire_time, limited_by, .. } = line.outcome {
                     self.leases.extend(line.lease, Terms { expire_time, limited_by });
@@ -167,7 +173,8 @@ impl Live {
             | Event::MintFailed(_)
             | Event::MintJoined(_)
             | Event::Minted(_)
-            | Event::Minting(_) => {
+            | Event::Minting(_)
+            | Event::Tested(_) => {
                 self.mints.apply(event, time, &mut self.leases);
                 // A step may be closed before the upstream answers: the line of the credential says all there is to say.
                 if let Event::Minted(line) = event
@@ -191,6 +198,7 @@ impl Live {
             Event::Abandoned { batch } => {
                 self.abandoned = *batch;
                 self.announced.retain(|announced| announced.batch != *batch);
+                self.mints.lost_mut().abandon(*batch);
             }
             Event::AdminRefused { .. }
             | Event::BackedUp { .. }
@@ -202,7 +210,6 @@ impl Live {
             | Event::Signed(_)
             | Event::Started { .. }
             | Event::Stopped
-            | Event::Tested(_)
             | Event::Torn { .. } => {}
         }
     }
@@ -293,6 +300,7 @@ impl Live {
             mints: self.mints.iter().cloned().collect(),
             owed: self.mints.owed().iter().cloned().collect(),
             outliving: self.mints.all_outliving().cloned().collect(),
+            lost_refreshes: self.mints.lost().iter().cloned().collect(),
             quarantined: self.is_quarantined,
         }
     }

@@ -1,5 +1,6 @@
 //! The mints that are under way, begun and neither made nor failed; and the credentials that are owed an ending.
 
+use super::lost::LostRefreshes;
 use super::outliving::{Outliving, OutlivingCredentials};
 use super::owed::OwedEndings;
 use crate::journal::event::{Checkpoint, Event, MintFailedLine, MintedLine, MintingLine};
@@ -12,6 +13,7 @@ pub(crate) struct Mints {
     under_way: IdMap<MintingLine>,
     owed: OwedEndings,
     outliving: OutlivingCredentials,
+    lost: LostRefreshes,
 }
 
 impl Mints {
@@ -21,7 +23,17 @@ impl Mints {
             under_way,
             owed: OwedEndings::start_from(&checkpoint.owed),
             outliving: OutlivingCredentials::start_from(&checkpoint.outliving),
+            lost: LostRefreshes::start_from(&checkpoint.lost_refreshes),
         }
+    }
+
+    /// The refreshes whose answers nobody knows.
+    pub(crate) fn lost(&self) -> &LostRefreshes {
+        &self.lost
+    }
+
+    pub(super) fn lost_mut(&mut self) -> &mut LostRefreshes {
+        &mut self.lost
     }
 
     /// The credentials that are owed an ending.
@@ -71,12 +83,17 @@ impl Mints {
     /// Applies the line of a mint or of an ending.
     pub(super) fn apply(&mut self, event: &Event, time: Timestamp, leases: &mut LeaseTable) {
         match event {
-            Event::MintFailed(line) => self.take_failed(line, leases),
+            Event::MintFailed(line) => self.take_failed(line, time, leases),
             Event::MintJoined(line) => leases.bind(line.lease, &line.credential),
             // No lease changes before the credential is handed out.
             Event::Minted(line) => self.take_minted(line, time),
             Event::Minting(line) => {
                 self.under_way.insert(line.mint, MintingLine::clone(line));
+            }
+            Event::Tested(line) => {
+                if line.refreshes {
+                    self.lost.lose(line.uid, None, time);
+                }
             }
             _ => {
                 if let Event::LeftToExpire(line) = event {
@@ -93,14 +110,21 @@ impl Mints {
             self.outliving.take(line, time);
         }
         let begun = self.under_way.remove(&line.credential.mint);
+        if let Some(begun) = begun.as_ref().filter(|begun| begun.source.rotates()) {
+            self.lost.settle(begun.uid);
+        }
         if let Some(begun) = begun.filter(|_| line.owed) {
             self.owed.owe(begun, Some(line.credential.clone()));
         }
     }
 
     /// Takes in that nothing was made, as far as is known.
-    fn take_failed(&mut self, line: &MintFailedLine, leases: &mut LeaseTable) {
+    fn take_failed(&mut self, line: &MintFailedLine, time: Timestamp, leases: &mut LeaseTable) {
         let begun = line.mint.and_then(|mint| self.under_way.remove(&mint));
+        let is_lost = |begun: &&MintingLine| begun.source.rotates() && line.fault.uncertain;
+        if let Some(begun) = begun.as_ref().filter(is_lost) {
+            self.lost.lose(begun.uid, Some(begun.mint), time);
+        }
         if let Some(begun) = begun.filter(|_| line.owed) {
             self.owed.owe(begun, None);
         }

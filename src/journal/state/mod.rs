@@ -2,6 +2,7 @@
 
 pub(super) mod index;
 pub(super) mod live;
+pub(super) mod lost;
 pub(super) mod mints;
 pub(super) mod open_step;
 pub(super) mod outliving;

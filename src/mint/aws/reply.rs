@@ -79,7 +79,6 @@ pub fn minted(
         upstream_request: request_number(reply, &NUMBERS)
             .or_else(|| number(&format!("{action}Response/ResponseMetadata/RequestId"))),
         ending: None,
-        rotated: None,
     })
 }
 

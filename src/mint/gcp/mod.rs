@@ -183,7 +183,6 @@ fn impersonated(reply: &Reply, now: Timestamp, asked: Duration) -> Result<Minted
         handle: handle_of(&parsed.access_token),
         upstream_request: None,
         ending: None,
-        rotated: None,
     })
 }
 

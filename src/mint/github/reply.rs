@@ -68,7 +68,6 @@ pub fn minted(reply: &Reply, roots: Roots<'_>, now: Timestamp) -> Result<Minted,
         handle: padded_handle_of(&parsed.token),
         upstream_request: request_number(reply, &NUMBERS),
         ending: Some(ending(roots, &["api_url", "ca_certificate"], &parsed.token)?),
-        rotated: None,
     })
 }
 

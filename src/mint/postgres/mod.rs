@@ -88,7 +88,6 @@ pub async fn mint(egress: &Egress, roots: Roots<'_>, ask: &Ask) -> Result<Minted
         handle: Some(role),
         upstream_request: None,
         ending: None,
-        rotated: None,
     })
 }
 

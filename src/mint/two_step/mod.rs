@@ -53,7 +53,6 @@ pub async fn mint(egress: &Egress, roots: Roots<'_>, ask: &Ask) -> Result<Minted
         handle: handle_of(&token),
         upstream_request: None,
         ending: None,
-        rotated: None,
     })
 }
 

@@ -1,8 +1,15 @@
-// OAuth 2.0 token servers on loopback, by oidc-provider: client credentials at /token, Microsoft's at
+// OAuth 2.0 token servers on loopback, by oidc-provider: client credentials and refresh tokens at /token, Microsoft's at
 // /TENANT/oauth2/v2.0/token, and Google's JWT bearer at oauth2.googleapis.com, where jose checks the assertion.
 //
-// Prints one line of JSON when it serves: its port, and the service account with its private key. GET /issued says how
-// many tokens there are. It ends when its stdin ends.
+// Each refresh token is used once: the server gives another with each access token, and ends all of them if it sees one again.
+//
+// Prints one line of JSON when it serves: its port, and the service account with its private key. It ends when its stdin
+// ends. GET
+//   /issued        how many tokens there are
+//   /seed/CLIENT   a new refresh token, as a sign-in would give it
+//   /asked         how many requests /token has had
+//   /gate/PLACE    holds them before they are processed (before), or their answers (after), until it is open
+//   /held          how many it holds
 'use strict';
 
 const { generateKeyPairSync } = require('node:crypto');
@@ -27,6 +34,51 @@ const client = (id, secret, method, grants = ['client_credentials']) => ({
   token_endpoint_auth_method: method,
 });
 
+/** A new refresh token of a client. */
+async function seed(provider, clientId) {
+  const client = await provider.Client.find(clientId);
+  const grant = new provider.Grant({ accountId: 'somebody', clientId });
+  grant.addOIDCScope('offline_access read');
+  const grantId = await grant.save();
+  return new provider.RefreshToken({
+    accountId: 'somebody',
+    client,
+    grantId,
+    gty: 'authorization_code',
+    scope: 'offline_access read',
+  }).save();
+}
+
+/** Holds requests to /token before they are processed, or their answers. */
+class Gate {
+  place = 'open';
+
+  asked = 0;
+
+  held = [];
+
+  async pass(place) {
+    if (this.place === place) await new Promise((resolve) => { this.held.push(resolve); });
+  }
+
+  set(place) {
+    this.place = place;
+    if (place === 'open') this.held.splice(0).forEach((resolve) => resolve());
+  }
+
+  async token(request, response, answer) {
+    this.asked += 1;
+    const end = response.end.bind(response);
+    response.end = (...rest) => {
+      this.pass('after').then(() => end(...rest));
+      return response;
+    };
+    await this.pass('before');
+    // A client that has gone has sent nothing, as if its request had been lost on the way.
+    if (!request.socket.destroyed) answer(request, response);
+  }
+}
+
 async function main() {
   const [{ Provider, errors }, jose] = await Promise.all([load('oidc-provider'), load('jose')]);
   const { publicKey, privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
@@ -36,6 +88,8 @@ async function main() {
       client('kh-post', 'p0st-secret', 'client_secret_post'),
       client('kh-entra', 'entra~secret', 'client_secret_post'),
       client('kh-google', undefined, 'none', [JWT_BEARER]),
+      client('kh-refresh', 'r3fresh-secret', 'client_secret_basic', ['refresh_token']),
+      client('kh-public', undefined, 'none', ['refresh_token']),
     ],
     features: {
       clientCredentials: { enabled: true },
@@ -43,8 +97,10 @@ async function main() {
       introspection: { enabled: true },
       revocation: { enabled: true },
     },
-    scopes: ['read', 'write', 'https://graph.microsoft.com/.default'],
-    ttl: { ClientCredentials: 600 },
+    findAccount: (ctx, id) => ({ accountId: id, claims: async () => ({ sub: id }) }),
+    rotateRefreshToken: true,
+    scopes: ['offline_access', 'read', 'write', 'https://graph.microsoft.com/.default'],
+    ttl: { AccessToken: 600, ClientCredentials: 600, Grant: 86400, RefreshToken: 86400 },
   });
   let issued = 0;
   provider.on('grant.success', () => { issued += 1; });
@@ -75,15 +131,28 @@ async function main() {
   }, ['assertion', 'scope'], []);
 
   const answer = provider.callback();
-  const server = http.createServer((request, response) => {
-    if (request.url === '/issued') {
-      response.end(String(issued));
+  const gate = new Gate();
+  const told = {
+    asked: () => gate.asked,
+    gate: (place) => gate.set(place),
+    held: () => gate.held.length,
+    issued: () => issued,
+    seed: (id) => seed(provider, id),
+  };
+  const server = http.createServer(async (request, response) => {
+    const [, what, argument] = request.url.split('/');
+    if (Object.hasOwn(told, what)) {
+      response.end(String(await told[what](argument)));
       return;
     }
     if (request.url === `/${TENANT}/oauth2/v2.0/token`) request.url = '/token';
     if (request.headers.host === GOOGLE) {
       // Google knows the client by the assertion.
       withClient(request, 'kh-google', () => answer(request, response));
+      return;
+    }
+    if (request.url === '/token') {
+      gate.token(request, response, answer);
       return;
     }
     answer(request, response);

@@ -84,8 +84,17 @@ impl Upstream {
         self.ask_with(method, path, "")
     }
 
+    /// The text with which it answers a GET of the test's own.
+    pub fn get(&self, path: &str) -> String {
+        self.reply("GET", path, "")
+    }
+
     /// The same for a form, which may be empty.
     pub fn ask_with(&self, method: &'static str, path: &str, form: &str) -> serde_json::Value {
+        serde_json::from_str(&self.reply(method, path, form)).unwrap()
+    }
+
+    fn reply(&self, method: &'static str, path: &str, form: &str) -> String {
         let form_type = Value::new(b"application/x-www-form-urlencoded".to_vec());
         let request = Request {
             method,
@@ -98,7 +107,7 @@ impl Upstream {
         };
         let egress = Egress::new(allowing(&[&self.origin()]));
         let reply = block_on(egress.exchange(request)).unwrap();
-        serde_json::from_slice(reply.body.expose()).unwrap()
+        String::from_utf8(reply.body.expose().to_vec()).unwrap()
     }
 
     /// What the server said about itself: `access_key_id`, `google.private_key`.

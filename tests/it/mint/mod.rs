@@ -10,6 +10,8 @@ mod github;
 mod issuer;
 mod postgres;
 mod processes;
+mod refresh_kills;
+mod refreshing;
 mod sources;
 mod stories;
 mod token_servers;

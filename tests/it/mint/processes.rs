@@ -131,11 +131,11 @@ fn nothing_shows_a_root_or_a_minted_value() {
         assert!(!shown.contains(canary), "{canary}: {shown}");
     }
     drop(serving);
-    holds_nothing(directory.path().join("state"));
+    holds_none_of(&[ROOT, "minted-1", "minted-9"], directory.path().join("state"));
 }
 
-/// Asserts that no file below holds a root or a minted value.
-fn holds_nothing(below: std::path::PathBuf) {
+/// Asserts that no file below holds one of these.
+pub fn holds_none_of(canaries: &[&str], below: PathBuf) {
     let mut directories = vec![below];
     while let Some(below) = directories.pop() {
         for entry in std::fs::read_dir(below).unwrap() {
@@ -145,7 +145,7 @@ fn holds_nothing(below: std::path::PathBuf) {
                 continue;
             }
             let bytes = std::fs::read(&path).unwrap_or_default();
-            for canary in [ROOT, "minted-1", "minted-9"] {
+            for canary in canaries {
                 let holds = bytes.windows(canary.len()).any(|part| part == canary.as_bytes());
                 assert!(!holds, "{canary}: {}", path.display());
             }

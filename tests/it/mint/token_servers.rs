@@ -37,7 +37,7 @@ fn resolve(broker: &TestBroker, reference: &str) -> Got {
 }
 
 /// True if the token server says that the token is valid.
-fn is_active(tokens: &Upstream, token: &str) -> bool {
+pub fn is_active(tokens: &Upstream, token: &str) -> bool {
     let form = format!("token={token}&client_id=kh-post&client_secret=p0st-secret");
     let body = tokens.ask_with("POST", "/token/introspection", &form);
     body["active"] == true

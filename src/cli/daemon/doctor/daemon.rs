@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use tokio::net::UnixStream;
+use tonic::transport::Channel;
 
 use super::certificates::SET_CLOCK;
 use super::diagnosis::{Diagnosis, Remedy};
@@ -23,9 +24,12 @@ const VERSION: &str = "version";
 const RECORDS: &str = "records";
 const RELEASE: &str = "release";
 const ISSUER: &str = "issuer";
+const REFRESH_TOKENS: &str = "refresh tokens";
 const RESTART: &str = "restart the daemon";
 /// The filter of connections that release what the broker could mint from.
 const LONG_LIVED: &str = "release = stored AND mintable = true";
+/// The filter of connections whose refresh token is of no use.
+const REAUTHORIZE: &str = "reauthorize = true";
 /// At most this many of them are named.
 const MAX_NAMED: usize = 10;
 
@@ -38,6 +42,8 @@ struct DaemonAnswer {
     stored: Vec<String>,
     /// None if the identity is not an operator's.
     issuer: Option<pb::Issuer>,
+    /// The connections whose refresh token is of no use.
+    unusable: Vec<String>,
 }
 
 /// A daemon that has a socket.
@@ -80,15 +86,18 @@ pub(super) fn check(site: &Site, report: Option<DaemonReport>) -> Vec<Diagnosis>
         // The check of the socket reports that it is missing.
         return limits::check(site, Granted::here(), None);
     };
-    let (first, status, stored, issuer) = match answer {
-        Ok(answer) => (state(&answer), answer.status, answer.stored, answer.issuer),
-        Err(diagnosis) => (diagnosis, None, Vec::new(), None),
+    let (first, status, stored, unusable, issuer) = match answer {
+        Ok(answer) => {
+            (state(&answer), answer.status, answer.stored, answer.unusable, answer.issuer)
+        }
+        Err(diagnosis) => (diagnosis, None, Vec::new(), Vec::new(), None),
     };
     let mut diagnoses = vec![first];
     diagnoses.extend(status.as_ref().map(|status| version(&status.version)));
     diagnoses.extend(status.as_ref().and_then(newer));
     diagnoses.extend(long_lived(&stored));
     diagnoses.extend(issuer.as_ref().and_then(of_issuer));
+    diagnoses.extend(reauthorization_required(&unusable));
     let memory = status.as_ref().map(|status| status.key_memory.as_str());
     diagnoses.extend(limits::check(site, granted.unwrap_or_else(Granted::here), memory));
     diagnoses
@@ -102,12 +111,18 @@ async fn ask(site: &Site) -> Result<DaemonAnswer, Failure> {
     let is_serving = is_serving(channel.clone()).await?;
     let mut client = SystemServiceClient::new(channel.clone());
     let status = client.get_status(pb::GetStatusRequest {}).await;
-    let wanted = pb::ListConnectionsRequest { filter: LONG_LIVED.to_owned(), ..Default::default() };
-    let stored = pages::connections(&channel, wanted).await.unwrap_or_default();
-    let stored = stored.iter().map(|one| short_name(&one.name).to_owned()).collect();
+    let (stored, unusable) =
+        (names(&channel, LONG_LIVED).await, names(&channel, REAUTHORIZE).await);
     let status = status.ok().map(tonic::Response::into_inner);
     let issuer = issuer::ask(channel).await.ok();
-    Ok(DaemonAnswer { is_serving, status, stored, issuer })
+    Ok(DaemonAnswer { is_serving, status, stored, unusable, issuer })
+}
+
+/// The connections that a filter admits; empty if the identity may not list them.
+async fn names(channel: &Channel, filter: &str) -> Vec<String> {
+    let wanted = pb::ListConnectionsRequest { filter: filter.to_owned(), ..Default::default() };
+    let found = pages::connections(channel, wanted).await.unwrap_or_default();
+    found.iter().map(|one| short_name(&one.name).to_owned()).collect()
 }
 
 /// The limits of the process that listens here. None if nothing listens, or the system does not report them.
@@ -143,10 +158,7 @@ fn newer(status: &pb::Status) -> Option<Diagnosis> {
 /// Connections that hand a long-lived credential to steps although the broker could mint a short-lived one. None if there
 /// are none.
 fn long_lived(stored: &[String]) -> Option<Diagnosis> {
-    let (first, more) = stored.split_at_checked(MAX_NAMED).unwrap_or((stored, &[]));
-    let names = first.join(", ");
-    let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
-    let text = format!("steps get the stored, long-lived credential of {names}{more}");
+    let text = format!("steps get the stored, long-lived credential of {}", first_of(stored));
     let advice = format!(
         "where steps can use a short-lived one instead: keyhatch connection update REF --release minted; all: keyhatch \
          connection list --filter '{LONG_LIVED}'"
@@ -156,17 +168,32 @@ fn long_lived(stored: &[String]) -> Option<Diagnosis> {
 
 /// The issuer of tokens that name a step. None if there is no issuer, and no connection needs one.
 fn of_issuer(issuer: &pb::Issuer) -> Option<Diagnosis> {
-    let needing: Vec<_> = issuer.connections.iter().map(|name| short_name(name)).collect();
+    let needing: Vec<_> =
+        issuer.connections.iter().map(|name| short_name(name).to_owned()).collect();
     if !issuer.url.is_empty() {
         let current = issuer.keys.iter().find(|key| key.state() == pb::IssuerKeyState::Current);
         let id = current.map(|key| key.id.as_str()).unwrap_or_default();
         return Some(Diagnosis::ok(ISSUER, format!("{}; key {id} signs", issuer.url)));
     }
-    let first = needing.get(..MAX_NAMED).unwrap_or(&needing).join(", ");
-    let text = format!("the broker is no issuer, and steps get nothing of {first}");
+    let text = format!("the broker is no issuer, and steps get nothing of {}", first_of(&needing));
     let advice = "set url in the table issuer of the daemon's configuration, restart the daemon, and host what this \
                   writes: keyhatch issuer write --out DIR";
     (!needing.is_empty()).then(|| Diagnosis::warn(ISSUER, text, advice))
+}
+
+/// Connections whose refresh token is of no use. None if there are none.
+fn reauthorization_required(unusable: &[String]) -> Option<Diagnosis> {
+    let text =
+        format!("steps get no credential of {}: REAUTHORIZATION_REQUIRED", first_of(unusable));
+    let advice = "keyhatch connection get REF says why; sign in at the upstream again, and write the new refresh_token";
+    (!unusable.is_empty()).then(|| Diagnosis::fail(REFRESH_TOKENS, text, advice))
+}
+
+/// The first of these names, and how many more there are.
+fn first_of(names: &[String]) -> String {
+    let (first, more) = names.split_at_checked(MAX_NAMED).unwrap_or((names, &[]));
+    let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+    format!("{}{more}", first.join(", "))
 }
 
 fn version(theirs: &str) -> Diagnosis {

@@ -47,6 +47,11 @@ pub fn to_json(connection: &pb::Connection) -> Json {
         "default": connection.default,
         "release": release_name(connection.release()),
         "mintable": connection.mintable,
+        "refresh_token": connection.refresh_token.as_ref().map(|state| json!({
+            "generation": state.generation,
+            "update_time": moment(state.update_time.as_ref()),
+            "reauthorization_required": state.reauthorization_required,
+        })),
         "max_ttl_seconds": connection.max_ttl.as_ref().map(|ttl| ttl.seconds),
         "live_leases": connection.live_leases,
         "expires": time(&connection.expires),
@@ -108,6 +113,16 @@ fn releases(connection: &pb::Connection) -> String {
     text.to_owned()
 }
 
+/// What is known of the refresh token, in words; empty if that is nothing.
+fn refresh_token(connection: &pb::Connection) -> String {
+    let Some(state) = &connection.refresh_token else { return String::new() };
+    let time = moment(state.update_time.as_ref());
+    match (state.reauthorization_required.as_str(), state.generation) {
+        ("", count) => format!("replaced {count} time(s) by the upstream, last {time}"),
+        (why, _) => format!("REAUTHORIZATION_REQUIRED since {time}: {why}"),
+    }
+}
+
 /// For people.
 pub fn describe(connection: &pb::Connection) -> String {
     let updated = moment(connection.update_time.as_ref());
@@ -123,6 +138,7 @@ pub fn describe(connection: &pb::Connection) -> String {
     let states = states.into_iter().filter(|(is_so, _)| *is_so).map(|(_, word)| word);
     let optional = [
         ("release", releases(connection)),
+        ("refresh token", refresh_token(connection)),
         ("state", states.collect::<Vec<_>>().join(", ")),
         ("max lease", max_ttl.unwrap_or_default()),
         ("tags", connection.tags.join(", ")),

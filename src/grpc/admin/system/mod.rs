@@ -25,7 +25,8 @@ use tail::TailStream;
 
 parse_requests! {
     BackupRequest -> () = |_| Ok(());
-    EndQuarantineRequest -> Option<RestoredAs> = |one| convert::restored_as(one.restored_as);
+    EndQuarantineRequest -> (Option<RestoredAs>, bool) =
+        |one| Ok((convert::restored_as(one.restored_as)?, one.refresh_tokens_current));
     GetIssuerRequest -> () = |_| Ok(());
     GetStatusRequest -> () = |_| Ok(());
     ListKeysRequest -> () = |_| Ok(());
@@ -89,9 +90,9 @@ impl SystemService for AdminService {
         &self,
         request: Request<pb::EndQuarantineRequest>,
     ) -> Reply<pb::EndQuarantineResponse> {
-        let (call, restored_as) = self.begin(request)?;
+        let (call, (restored_as, are_current)) = self.begin(request)?;
         call.answer(async {
-            let ended = call.broker.end_quarantine(&call.caller, restored_as).await?;
+            let ended = call.broker.end_quarantine(&call.caller, restored_as, are_current).await?;
             Ok(pb::EndQuarantineResponse { ended })
         })
         .await

@@ -66,7 +66,7 @@ fn try_make_by(allow: &str, fields: &Pairs, ask: &Ask) -> Result<Minted, Failure
     let domain = TrustDomain::parse(TrustDomain::DEFAULT).unwrap();
     let issuer = Issuer::new(None, domain, keys).into();
     let upstreams = Upstreams { egress: egress(allow), issuer };
-    block_on(mint::mint(&upstreams, Source::Postgres, &to_fields(fields), ask))
+    block_on(mint::mint(&upstreams, Source::Postgres, &to_fields(fields), ask)).made
 }
 
 /// A role that was made, with what ends it.

@@ -1,0 +1,44 @@
+//! Failures of a mint that are not the upstream's.
+
+use std::panic::AssertUnwindSafe;
+
+use futures_util::FutureExt as _;
+
+use crate::mint::{Failure, FailureReason};
+
+/// The same, with a failure for a panic, which is a fault of ours: the mint ends, and is not repeated at once.
+pub(super) async fn without_panic<T>(made: impl Future<Output = T>) -> Result<T, Failure> {
+    let made = AssertUnwindSafe(made).catch_unwind().await;
+    made.map_err(|_| {
+        tracing::error!("a mint has panicked");
+        uncertain("the broker failed meanwhile")
+    })
+}
+
+/// A failure after which nobody knows whether the upstream has made the credential.
+pub(super) fn uncertain(detail: &str) -> Failure {
+    Failure { is_uncertain: true, ..failure(FailureReason::Unavailable, detail) }
+}
+
+/// A failure after which the upstream has made nothing.
+pub(super) fn failure(reason: FailureReason, detail: &str) -> Failure {
+    Failure {
+        reason,
+        detail: detail.to_owned(),
+        retry_after: None,
+        upstream_request: None,
+        is_uncertain: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mint_that_panics_has_failed() {
+        let made = without_panic(async { panic!("a fault of ours") });
+        let made: Option<Result<(), _>> = made.now_or_never();
+        assert_eq!(made.unwrap().unwrap_err().reason.as_str(), "UPSTREAM_UNAVAILABLE");
+    }
+}
