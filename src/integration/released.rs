@@ -159,12 +159,13 @@ mod tests {
     #[test]
     fn a_role_without_a_key_is_stored_unless_somebody_says() {
         let role = kind("aws", "assume_role");
-        assert_eq!(
-            default_release(role, |rule| !rule.name.starts_with("source_")),
-            Release::Stored
-        );
-        assert_eq!(default_release(role, |_| true), Release::Minted);
-        assert_eq!(default_release(kind("gcp", "service_account"), |_| true), Release::Stored);
+        let has_no_token = |rule: &FieldRule| rule.name != "web_identity_audience";
+        let has_nothing =
+            |rule: &FieldRule| has_no_token(rule) && !rule.name.starts_with("source_");
+        assert_eq!(default_release(role, has_nothing), Release::Stored);
+        assert_eq!(default_release(role, has_no_token), Release::Minted);
+        let has_key = |rule: &FieldRule| rule.name != "workload_identity_provider";
+        assert_eq!(default_release(kind("gcp", "service_account"), has_key), Release::Stored);
     }
 
     #[test]

@@ -73,3 +73,27 @@ fn request(
         .append_pair("subject_token_type", JWT);
     Ok(roots.form(STS_URL, Vec::new(), form.finish()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mint::samples::{ask, fields, now, text, upstreams};
+
+    #[test]
+    fn the_exchange_is_for_the_provider_under_either_of_its_names() {
+        let name = "projects/1/locations/global/workloadIdentityPools/p/providers/q";
+        for provider in [name.to_owned(), format!("{AUDIENCE}{name}")] {
+            let roots = fields(&[("workload_identity_provider", &provider)]);
+            let request = request(&upstreams(), Roots(&roots), &ask(), now()).unwrap();
+            assert_eq!(text(&request.url), "https://sts.googleapis.com/v1/token");
+            let body = text(&request.body);
+            let form: Vec<_> = form_urlencoded::parse(body.as_bytes()).collect();
+            let value =
+                |name: &str| form.iter().find(|(found, _)| found == name).unwrap().1.clone();
+            assert_eq!(value("audience"), format!("{AUDIENCE}{name}"));
+            assert_eq!(value("subject_token_type"), JWT);
+            assert_eq!(value("subject_token").split('.').count(), 3);
+            assert_eq!(form.len(), 6);
+        }
+    }
+}

@@ -6,6 +6,7 @@ use std::process::Stdio;
 
 use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::connection_service_client::ConnectionServiceClient;
+use keyhatch::grpc::pb::step_service_client::StepServiceClient;
 use keyhatch::grpc::pb::system_service_client::SystemServiceClient;
 use keyhatch::identity::IssuerUrl;
 use keyhatch::model::{Clock, Limits};
@@ -13,7 +14,7 @@ use serde_json::Value as Json;
 
 use crate::harness::{
     HttpServer, ServeProcess, TestBroker, TestStep, bytes, installed, keyhatch, keyhatch_in,
-    path_with_binary, reason, resolver, source, succeeded, temp_dir, text,
+    path_with_binary, reason, request, resolver, source, succeeded, temp_dir, text,
 };
 
 /// Hosts what is below `www`. Writes the certificate of the server beside it, and returns the issuer's URL.
@@ -344,4 +345,40 @@ fn a_restored_issuer_keeps_its_keys_and_signs_nothing_yet() {
     );
     let (_, said) = step_runs(other.path(), &["token", "aws/none"]);
     assert!(said.contains("error: RESOLVE_DENIED"), "{said}");
+}
+
+#[test]
+fn a_state_directory_of_0_1_0_gets_keys_that_stay() {
+    let mut broker = TestBroker::of_fixture("formats/0.1.0");
+    broker.serve();
+    let file = broker.config.state.join("issuer.sealed");
+    let mut sealed = std::fs::read(&file).unwrap();
+    broker.restart();
+    assert_eq!(std::fs::read(&file).unwrap(), sealed);
+    broker.stop();
+    *sealed.last_mut().unwrap() ^= 1;
+    std::fs::write(&file, sealed).unwrap();
+    let refused = broker.refusal();
+    assert!(refused.contains("issuer.sealed is damaged"), "{refused}");
+}
+
+#[test]
+fn a_watch_delivers_the_next_token_before_the_last_ends() {
+    let mut broker = TestBroker::start();
+    broker.config.issuer = IssuerUrl::parse("https://keyhatch.example.com");
+    broker.restart();
+    broker.create_connection("oidc/aws", &[AUDIENCE], &["workflow:w"]).unwrap();
+    let step = broker.open("w", "s");
+    let mut client = StepServiceClient::new(step.channel.clone());
+    let watch = pb::WatchRequest { request: Some(request("oidc/aws")) };
+    let mut stream = broker.block_on(client.watch(watch)).unwrap().into_inner();
+    let mut next = || {
+        let delivery = broker.block_on(stream.message()).unwrap().unwrap();
+        delivery.credential.unwrap().fields["token"].clone()
+    };
+    let first = next();
+    // Half of the ten minutes have passed, and any change makes a Watch look at the clock.
+    broker.advance(301);
+    broker.create_aws("other", "x", &[]);
+    assert_ne!(next(), first);
 }
