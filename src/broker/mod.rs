@@ -64,7 +64,7 @@ pub use steps::sessions::StepListener;
 use tokio::sync::Semaphore;
 
 use crate::catalog::{Snapshot, Snapshots};
-use crate::identity::{Authority, Issuer};
+use crate::identity::Authority;
 use crate::journal::Journal;
 use crate::model::{Clock, JournalMode, Limits, RequestMac, SpiffeId, Timestamp};
 use crate::seal::Keyring;
@@ -86,7 +86,6 @@ pub struct Broker {
     store: Arc<Store>,
     keyring: Arc<Keyring>,
     authority: Arc<Authority>,
-    issuer: Arc<Issuer>,
     clock: Clock,
     limits: Limits,
     journal_mode: JournalMode,
@@ -122,11 +121,6 @@ impl Broker {
     /// The CA.
     pub fn authority(&self) -> &Authority {
         &self.authority
-    }
-
-    /// The issuer of tokens that name a step.
-    pub fn issuer(&self) -> &Issuer {
-        &self.issuer
     }
 
     /// The keyed MAC of a request: its method and its whole message.

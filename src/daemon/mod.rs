@@ -51,7 +51,7 @@ use crate::broker::{
 use crate::config::Config;
 use crate::egress::Egress;
 use crate::grpc;
-use crate::identity::{Authority, Issuer, REFUSALS, TlsError};
+use crate::identity::{Authority, REFUSALS, TlsError};
 use crate::metrics::Metrics;
 use crate::mint::Upstreams;
 use crate::model::limits::{DRAIN_DEADLINE, REFRESH_DEADLINE};
@@ -217,9 +217,7 @@ impl Loaded {
         let lock = state.lock()?;
         let keyring = state.unlock(unlock)?.keyring().map_err(StateError::from)?;
         let authority = Arc::new(state.authority(&keyring)?);
-        let issuer_keys = state.issuer_keys(&keyring, clock.now())?;
-        let domain = authority.domain().clone();
-        let issuer = Arc::new(Issuer::new(config.issuer.clone(), domain, issuer_keys));
+        let issuer = state.issuer(config.issuer.clone(), &authority, &keyring, clock.now())?.into();
         let runtime = RuntimeDir::open(&config.runtime, &trust)?;
         let socket = runtime.admin_socket();
         let listener = runtime.bind_admin(config.admin_group)?;

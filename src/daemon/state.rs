@@ -20,7 +20,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::identity::{Authority, AuthorityError, IssuerError, IssuerKeys};
+use crate::identity::{Authority, AuthorityError, Issuer, IssuerError, IssuerKeys, IssuerUrl};
 use crate::journal::written_formats;
 use crate::model::{Formats, Timestamp, TrustDomain};
 use crate::seal::{
@@ -294,22 +294,25 @@ impl StateDirectory {
         self.write(AUTHORITY, 0o600, sealed.as_bytes())
     }
 
-    /// Opens the issuer's keys. Versions before 0.2.0 made none: then there are new ones.
+    /// The issuer at a URL. 0.1.0 made no keys for it: then there are new ones.
     ///
     /// # Errors
-    /// If the file cannot be read or written, or fails authentication.
-    pub(super) fn issuer_keys(
+    /// If the file of the keys cannot be read or written, or fails authentication.
+    pub(super) fn issuer(
         &self,
+        url: Option<IssuerUrl>,
+        authority: &Authority,
         keyring: &Keyring,
         now: Timestamp,
-    ) -> Result<IssuerKeys, StateError> {
-        match self.open_sealed(ISSUER, RecordKey::ISSUER, keyring) {
-            Ok(keys) => Ok(IssuerKeys::from_bytes(&keys)?),
+    ) -> Result<Issuer, StateError> {
+        let keys = match self.open_sealed(ISSUER, RecordKey::ISSUER, keyring) {
+            Ok(keys) => IssuerKeys::from_bytes(&keys)?,
             Err(StateError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
-                self.make_issuer_keys(keyring, now)
+                self.make_issuer_keys(keyring, now)?
             }
-            Err(error) => Err(error),
-        }
+            Err(error) => return Err(error),
+        };
+        Ok(Issuer::new(url, authority.domain().clone(), keys))
     }
 
     pub(super) fn make_issuer_keys(

@@ -37,7 +37,7 @@ impl Broker {
     /// If the caller is no operator.
     pub fn published_issuer(&self, caller: &Principal) -> Result<PublishedIssuer, Error> {
         require_operator(caller)?;
-        let (now, issuer, snapshot) = (self.now(), &self.issuer, self.snapshot());
+        let (now, issuer, snapshot) = (self.now(), &self.keys.issuer, self.snapshot());
         let connections = snapshot.catalog.connections_after(None).map(|one| &one.metadata);
         let needing = connections.filter(|one| one.source().is_some_and(Source::needs_issuer));
         Ok(PublishedIssuer {
@@ -59,21 +59,21 @@ impl Broker {
         force: bool,
     ) -> Result<(Vec<PublishedKey>, bool), Error> {
         require_role(caller, Role::Administrator)?;
-        let next = self.issuer.keys().next_id();
+        let next = self.keys.issuer.keys().next_id();
         let is_hosted = self.is_hosted(&next).await;
         if is_hosted == Some(false) && !force {
-            return Err(not_hosted(&self.issuer));
+            return Err(not_hosted(&self.keys.issuer));
         }
         let (keys, principal) = (Arc::clone(&self.keys), caller.to_string());
         // A task of its own: a caller who disconnects leaves no half-done rotation.
         let rotated = tokio::spawn(keys.rotate_issuer(principal, next)).await;
         rotated.map_err(|error| Error::Internal(error.to_string()))??;
-        Ok((self.issuer.keys().published(self.now()), is_hosted == Some(true)))
+        Ok((self.keys.issuer.keys().published(self.now()), is_hosted == Some(true)))
     }
 
     /// Whether a key is hosted. `None` if there is no issuer, or the hosted keys cannot be read from here.
     async fn is_hosted(&self, key: &str) -> Option<bool> {
-        match is_hosted(self.mints.egress(), self.issuer.url()?, key).await {
+        match is_hosted(self.mints.egress(), self.keys.issuer.url()?, key).await {
             Ok(is_hosted) => Some(is_hosted),
             Err(failure) => {
                 let reason = failure.reason.as_str();
@@ -86,7 +86,7 @@ impl Broker {
     /// A doubt about a connection whose credentials need a token of the issuer, if there is no issuer.
     pub(in crate::broker) fn issuer_doubt(&self, metadata: &ConnectionMetadata) -> Option<Finding> {
         let is_in_doubt =
-            self.issuer.url().is_none() && metadata.source().is_some_and(Source::needs_issuer);
+            self.keys.issuer.url().is_none() && metadata.source().is_some_and(Source::needs_issuer);
         let text = "its credentials need a token of this broker, which is no issuer yet: set url in the table issuer of \
                     the daemon's configuration, and host what keyhatch issuer write writes";
         is_in_doubt.then(|| Finding::warning("", text))
@@ -103,7 +103,7 @@ impl Keys {
             // Another rotation came first, and nobody has looked for the key that is the next now.
             return Err(not_hosted(&self.issuer));
         }
-        let rotated = before.rotated(now).map_err(unusable)?;
+        let rotated = before.rotated(now).map_err(|error| unusable(&error))?;
         let (old, new) = (id_of(&before)?, id_of(&rotated)?);
         let event = Event::KeyRotated { principal, key: RotatedKey::Issuer, old, new };
         let (position, _) = self.journal.append(now, &event)?;
@@ -137,9 +137,9 @@ enum Unwritten {
 }
 
 fn id_of(keys: &IssuerKeys) -> Result<KeyId, Error> {
-    KeyId::parse(&keys.current_id()).ok_or_else(|| unusable(IssuerError::Unusable))
+    KeyId::parse(&keys.current_id()).ok_or_else(|| unusable(&IssuerError::Unusable))
 }
 
-fn unusable(error: IssuerError) -> Error {
+fn unusable(error: &IssuerError) -> Error {
     Error::Internal(error.to_string())
 }

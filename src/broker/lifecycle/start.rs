@@ -262,13 +262,9 @@ impl Broker {
         .await?;
         foundation.check_head(parts.expect_head)?;
         let (writer, queue) = Writer::new(parts.limits.admin_lines());
-        let keys = Arc::new(Keys::new(
-            parts.keys,
-            Arc::clone(&parts.upstreams.issuer),
-            foundation.parts.clone(),
-        ));
-        let keeper = Keeper::new(writer.clone());
         let issuer = Arc::clone(&parts.upstreams.issuer);
+        let keys = Arc::new(Keys::new(parts.keys, issuer, foundation.parts.clone()));
+        let keeper = Keeper::new(writer.clone());
         let directory = parts.journal.parent().unwrap_or(parts.journal).to_owned();
         let refresher = Refresher::new(&foundation.parts, keeper.clone(), directory);
         let (upstreams, metrics) = (parts.upstreams, parts.mint_metrics);
@@ -281,7 +277,6 @@ impl Broker {
             store,
             keyring,
             authority: parts.authority,
-            issuer,
             clock: parts.clock,
             readers: Readers::start(&parts.limits).map_err(StartError::Threads)?,
             limits: parts.limits,

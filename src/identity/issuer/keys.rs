@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::IssuerError;
+use super::error::IssuerError;
 use crate::model::Timestamp;
 
 /// How long a key stays published after it has signed for the last time: the longest life of a token, and room for clocks

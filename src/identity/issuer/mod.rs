@@ -1,6 +1,7 @@
 //! The broker as an issuer of OpenID Connect: it signs tokens that name a step, and others verify them with public keys that
 //! are hosted anywhere.
 
+mod error;
 mod keys;
 mod url;
 
@@ -12,6 +13,7 @@ use parking_lot::RwLock;
 use serde::Serialize;
 use serde_json::json;
 
+pub use error::IssuerError;
 pub use keys::{IssuerKeys, KeyUse, PublishedKey};
 pub use url::IssuerUrl;
 
@@ -21,20 +23,6 @@ use crate::model::{Timestamp, TrustDomain};
 pub const DISCOVERY: &str = ".well-known/openid-configuration";
 /// The name of the document with the public keys, below the issuer's URL.
 pub const KEY_SET: &str = "jwks.json";
-
-/// Why no token is signed.
-#[derive(Debug, thiserror::Error)]
-pub enum IssuerError {
-    /// The stored keys are damaged.
-    #[error("the issuer's keys are damaged; restore the state directory from a backup")]
-    Damaged,
-    /// No random numbers, or the key cannot sign.
-    #[error("the issuer's keys cannot be made or used")]
-    Unusable,
-    /// The claims are no JSON.
-    #[error("the claims cannot be written as JSON")]
-    Claims,
-}
 
 /// The issuer of one broker: its URL, if the configuration has one, and its keys.
 pub struct Issuer {

@@ -1,13 +1,12 @@
 //! AWS STS, AssumeRole and AssumeRoleWithWebIdentity: version 2011-06-15, in the form of the query protocol.
 
 mod endpoint;
+mod form;
 mod reply;
 mod session;
 mod sigv4;
 mod web_identity;
 mod xml;
-
-use form_urlencoded::Serializer;
 
 use crate::egress::{Egress, Request};
 use crate::model::{Timestamp, Value};
@@ -17,15 +16,13 @@ use super::reply::exchange;
 use super::roots::{Roots, is_of, text_value};
 use super::{Ask, Minted, clock};
 use endpoint::Endpoint;
+use form::{CONTENT_TYPE, form, tags};
 use sigv4::{Signer, Unsigned};
 
 pub use web_identity::mint_by_token;
 
 /// The action with an access key.
 const ACTION: &str = "AssumeRole";
-const CONTENT_TYPE: &str = "application/x-www-form-urlencoded; charset=utf-8";
-/// How long a session may last, in seconds.
-const SECONDS: std::ops::RangeInclusive<u32> = 900..=43_200;
 
 /// Makes the credentials of a role session. If STS refuses the request for its time, it is signed once more by the reply's
 /// `Date`. A repeated request makes another session, which nobody gets.
@@ -81,48 +78,6 @@ impl<'a> Call<'a> {
             self.signer.sign(&Unsigned { host, path, content_type: CONTENT_TYPE, body }, now);
         roots.request("POST", text_value(url), headers, Value::new(body.to_vec()))
     }
-}
-
-/// The parameters that both actions have, and the external ID, in botocore's order.
-fn form(
-    action: &str,
-    roots: Roots<'_>,
-    ask: &Ask,
-    partition: &str,
-    external_id: Option<&str>,
-) -> Result<Serializer<'static, String>, Failure> {
-    let is_account = |text: &str| text.len() == 12 && text.chars().all(|c| c.is_ascii_digit());
-    let account = roots.checked("account_id", "an account ID of 12 digits", is_account)?;
-    let account = account.ok_or_else(|| Failure::field("account_id", "is missing"))?;
-    let role =
-        roots.checked("role", "a role's name, with its path", |text| is_of(text, "_+=,.@-/"))?;
-    let role = role.ok_or_else(|| Failure::field("role", "is missing"))?.trim_start_matches('/');
-    let mut form = Serializer::new(String::new());
-    form.append_pair("Action", action).append_pair("Version", "2011-06-15");
-    form.append_pair("RoleArn", &format!("arn:{partition}:iam::{account}:role/{role}"));
-    form.append_pair("RoleSessionName", &session::session_name(ask));
-    let is_time = |text: &str| text.parse().is_ok_and(|seconds: u32| SECONDS.contains(&seconds));
-    let time = roots.checked("mint_seconds", "a number of 900 to 43200", is_time)?;
-    let policy = roots.optional("policy")?;
-    let parameters = [("DurationSeconds", time), ("ExternalId", external_id), ("Policy", policy)];
-    for (name, value) in parameters {
-        if let Some(value) = value {
-            form.append_pair(name, value);
-        }
-    }
-    let arns = roots.optional("policy_arns")?.unwrap_or_default();
-    for (number, arn) in (1..).zip(arns.split(',').map(str::trim).filter(|arn| !arn.is_empty())) {
-        form.append_pair(&format!("PolicyArns.member.{number}.arn"), arn);
-    }
-    Ok(form)
-}
-
-/// The session's tags: `KEY=VALUE`, with commas between them.
-fn tags(roots: Roots<'_>) -> Result<Vec<(&str, &str)>, Failure> {
-    let text = roots.optional("session_tags")?.unwrap_or_default();
-    let tags = text.split(',').filter(|_| !text.is_empty()).map(|tag| tag.trim().split_once('='));
-    let tags: Option<Vec<_>> = tags.collect();
-    tags.ok_or_else(|| Failure::field("session_tags", "is not KEY=VALUE with commas between"))
 }
 
 #[cfg(test)]

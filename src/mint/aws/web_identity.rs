@@ -6,11 +6,13 @@ use crate::egress::Request;
 use crate::mint::{Upstreams, oidc};
 use crate::model::{Timestamp, Value};
 
-use super::super::roots::header;
-use super::{
-    Ask, CONTENT_TYPE, Endpoint, Failure, Minted, Roots, clock, exchange, form, reply, tags,
-    text_value,
-};
+use super::super::failure::Failure;
+use super::super::reply::exchange;
+use super::super::roots::{Roots, header, text_value};
+use super::super::{Ask, Minted, clock};
+use super::endpoint::Endpoint;
+use super::form::{CONTENT_TYPE, form, tags};
+use super::reply;
 
 const ACTION: &str = "AssumeRoleWithWebIdentity";
 /// The claim by which a token tags its session.
@@ -69,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_request_has_a_token_and_neither_signature_nor_external_id() {
+    fn the_request_has_a_token_and_no_signature_or_external_id() {
         let roots = fields(&[
             ("account_id", "123456789012"),
             ("external_id", "e"),

@@ -2,17 +2,17 @@
 //! service account.
 
 use form_urlencoded::Serializer;
-
 use serde_json::Map;
 
 use crate::egress::Request;
 use crate::model::{Timestamp, Value};
 
-use super::{
-    Ask, Bearer, CLOUD_PLATFORM, DEFAULT_LIFE, Failure, Minted, Roots, asked_life, bearer, clock,
-    email, exchange, impersonated, impersonation,
-};
-use crate::mint::{Upstreams, oidc};
+use super::impersonation::{CLOUD_PLATFORM, DEFAULT_LIFE, email, impersonated, impersonation};
+use crate::mint::bearer::{Bearer, bearer};
+use crate::mint::failure::Failure;
+use crate::mint::reply::exchange;
+use crate::mint::roots::Roots;
+use crate::mint::{Ask, Minted, Upstreams, asked_life, clock, oidc};
 
 /// Where tokens are exchanged.
 const STS_URL: &str = "https://sts.googleapis.com/v1/token";
