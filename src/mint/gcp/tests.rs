@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::super::FailureReason;
 use super::super::samples::{ask, fields, now, reply, sent, text, texts, vectors};
 use super::*;
