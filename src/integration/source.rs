@@ -89,6 +89,16 @@ impl Source {
         }
     }
 
+    /// How many credentials one connection may have made at a time. A database has few places for logins, and a refresh
+    /// token is used once.
+    pub fn flights_of_one(self) -> usize {
+        match self {
+            Self::Oauth2Refresh => 1,
+            Self::Postgres => 4,
+            _ => 16,
+        }
+    }
+
     /// True if using the root may replace it: the upstream is asked once at a time, and what it gives is kept before it is
     /// used.
     pub fn rotates(self) -> bool {

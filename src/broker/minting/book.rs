@@ -16,7 +16,7 @@ use super::key::MintKey;
 use crate::mint::Failure;
 use crate::model::{Id, IdMap, Timestamp};
 
-/// The flights of one connection at a time.
+/// The flights of one connection at a time, unless a book says otherwise.
 const FLIGHTS_OF_ONE: usize = 16;
 /// All flights at a time.
 const FLIGHTS: usize = 64;
@@ -61,6 +61,8 @@ pub(super) struct Book<O> {
     /// Oldest first.
     queue: VecDeque<MintKey>,
     flying: HashSet<MintKey>,
+    /// How many flights one connection may have at a time, by an order for it.
+    flights_of_one: fn(&O) -> usize,
 }
 
 struct Entry<O> {
@@ -78,7 +80,7 @@ struct Flight<O> {
 
 impl<O> Default for Book<O> {
     fn default() -> Self {
-        Self { entries: HashMap::new(), queue: VecDeque::new(), flying: HashSet::new() }
+        Self::new(|_| FLIGHTS_OF_ONE)
     }
 }
 
@@ -99,6 +101,12 @@ impl<O> Entry<O> {
 }
 
 impl<O> Book<O> {
+    /// An empty book. `flights_of_one` is how many flights one connection may have at a time, by an order for it.
+    pub(super) fn new(flights_of_one: fn(&O) -> usize) -> Self {
+        let (entries, queue, flying) = (HashMap::new(), VecDeque::new(), HashSet::new());
+        Self { entries, queue, flying, flights_of_one }
+    }
+
     /// What there is for a key.
     pub(super) fn offer(&self, key: &MintKey, now: Timestamp) -> Offer {
         let Some(entry) = self.entries.get(key) else { return Offer::Missing };
@@ -159,7 +167,10 @@ impl<O> Book<O> {
         let flights = |key: &MintKey| {
             let of_connection = of_connection.get(&key.connection).copied().unwrap_or_default();
             let of_workflow = || of_workflow.get(&key.workflow).copied().unwrap_or_default();
-            (of_connection < FLIGHTS_OF_ONE).then(|| (of_connection, of_workflow()))
+            let flight = self.entries.get(key).and_then(|entry| entry.flight.as_ref());
+            let order = flight.and_then(|flight| flight.orders.front());
+            let limit = order.map_or(FLIGHTS_OF_ONE, self.flights_of_one);
+            (of_connection < limit).then(|| (of_connection, of_workflow()))
         };
         let waiting = self.queue.iter().enumerate();
         let waiting = waiting.filter_map(|(place, key)| Some((flights(key)?, place)));

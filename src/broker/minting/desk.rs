@@ -85,7 +85,7 @@ impl Ticket {
 impl Mints {
     pub(crate) fn new(parts: FlightParts, runtime: Handle) -> Self {
         Self {
-            book: Mutex::default(),
+            book: Mutex::new(Book::new(|order: &Order| order.source.flights_of_one())),
             parts,
             runtime,
             stop: CancellationToken::new(),

@@ -91,6 +91,9 @@ fn flights_of_one_and_of_all_connections_are_limited() {
     let mut alone = Book::default();
     let _waiting: Vec<_> = (0..20).map(|n| alone.join(&key(1, n), n, at(0)).ok()).collect();
     assert_eq!(std::iter::from_fn(|| alone.next(at(0))).count(), FLIGHTS_OF_ONE);
+    let mut few = Book::new(|flights| *flights);
+    let _waiting: Vec<_> = (0..20).map(|n| few.join(&key(1, n), 4, at(0)).ok()).collect();
+    assert_eq!(std::iter::from_fn(|| few.next(at(0))).count(), 4);
 }
 
 #[test]
