@@ -376,6 +376,12 @@ impl LeaseTable {
         ids
     }
 
+    /// The leases that an opening holds, in no order.
+    pub fn held_by(&self, opening: Id) -> impl Iterator<Item = &Lease> {
+        let ids = self.by_opening.get(&opening).into_iter().flat_map(|of| &of.all);
+        ids.filter_map(|id| self.by_id.get(id))
+    }
+
     /// How many leases this opening holds.
     pub fn count_of(&self, opening: Id) -> usize {
         self.by_opening.get(&opening).map_or(0, |of| of.all.len())

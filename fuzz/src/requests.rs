@@ -31,7 +31,7 @@ requests! {
     DeleteConnectionRequest DeleteExecutorRequest DeleteGroupRequest DeleteIntegrationRequest DeleteOperatorRequest
     DeleteSecretRequest EndQuarantineRequest ExplainRequest GetConnectionRequest GetExecutorRequest GetGroupRequest
     GetIntegrationRequest GetIssuerRequest GetOperatorRequest GetRunRequest GetStatusRequest ListConnectionsRequest
-    ListExecutorsRequest ListGroupsRequest ListIntegrationsRequest ListKeysRequest ListMembersRequest
+    ListEndingsRequest ListExecutorsRequest ListGroupsRequest ListIntegrationsRequest ListKeysRequest ListMembersRequest
     ListOperatorsRequest ListSecretsRequest ListStepsRequest OpenStepRequest PlanRequest PutSecretRequest
     RemoveMembersRequest RenewCertificateRequest RenewLeaseRequest RenewStepRequest ResolveRequest RevokeLeaseRequest
     RotateDekRequest RotateIssuerRequest RotateKekRequest SuggestAccessRequest TailJournalRequest TestConnectionRequest

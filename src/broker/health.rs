@@ -5,6 +5,7 @@ use std::fmt;
 use tokio::sync::watch;
 
 use super::Broker;
+use super::endings::list::EndingCounts;
 use crate::catalog::Registered;
 use crate::journal::{CommitError, JournalStatus, NewestSignature};
 use crate::model::{JournalMode, ResourceName, Timestamp};
@@ -53,6 +54,8 @@ pub struct Health {
     pub trust_domain: String,
     /// The numbers of resources.
     pub counts: Counts,
+    /// The endings of credentials upstream that are not over. While the journal hangs, they are unknown, and 0.
+    pub endings: EndingCounts,
     /// The last batch in force.
     pub head: u64,
     /// When step decisions must be on disk.
@@ -126,13 +129,16 @@ impl Broker {
 
     /// The health of the broker, without the journal's part while the journal hangs.
     pub fn health(&self) -> Health {
-        let looked = self.journal.with_live(|live| (live.open_count(), live.leases().len()));
-        let (open_steps, live_leases) = looked.unwrap_or_default();
+        let looked = self
+            .journal
+            .with_live(|live| (live.open_count(), live.leases().len(), EndingCounts::of(live)));
+        let (open_steps, live_leases, endings) = looked.unwrap_or_default();
         Health {
             state: self.state(),
             start_time: self.start_time,
             trust_domain: self.authority.domain().to_string(),
             counts: Counts { open_steps, live_leases, ..self.counts() },
+            endings,
             head: self.snapshot().head,
             journal_mode: self.journal_mode,
             journal: self.journal.status(self.now()).ok(),

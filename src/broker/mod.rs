@@ -5,6 +5,7 @@
 
 mod changes;
 mod connections;
+mod endings;
 mod error;
 mod groups;
 mod health;
@@ -31,6 +32,8 @@ pub use changes::plan::{Plan, Planned};
 pub use connections::inspect::Inspected;
 pub use connections::trial::TestMint;
 pub use connections::{ConnectionInUse, Holder, ListedConnection, ListedConnections, TimeFilter};
+pub use endings::list::{EndingCounts, ListedEnding, PendingEnding, Tries};
+pub use endings::story::{EndingState, MintEnding};
 pub use error::Error;
 pub use groups::ListedGroup;
 pub use health::{Counts, Health, KeyState, State};
@@ -71,6 +74,7 @@ use crate::seal::Keyring;
 use crate::store::Store;
 use changes::plan::Comparisons;
 use changes::writer::Writer;
+use endings::Endings;
 use insight::readers::Readers;
 use keys::Keys;
 use minting::Mints;
@@ -101,6 +105,7 @@ pub struct Broker {
     start_time: Timestamp,
     watchers: Watchers,
     mints: Arc<Mints>,
+    endings: Arc<Endings>,
     is_draining: AtomicBool,
     readiness: tokio::sync::watch::Sender<bool>,
     /// When the daemon's certificate ends.
@@ -142,6 +147,7 @@ impl Broker {
     pub fn drain(&self) {
         self.is_draining.store(true, Ordering::Release);
         self.mints.drain();
+        self.endings.drain();
         self.readiness.send_replace(false);
         self.snapshots.wake();
     }

@@ -137,6 +137,9 @@ enum Command {
     Backup(admin::backup::BackupCommand),
     /// Make a broker from a backup, or confirm a restored broker
     Restore(admin::backup::RestoreCommand),
+    /// List short-lived credentials whose ending upstream is not over, as an operator
+    #[command(subcommand, alias = "endings")]
+    Ending(operator::ending::EndingCommand),
     /// Read the journal, as an operator, or verify it offline
     #[command(subcommand)]
     Journal(operator::journal::JournalCommand),
@@ -231,6 +234,7 @@ fn dispatch(common: &Common, command: Command) -> Result<u8, Failure> {
         Command::Run(run) => block_on(run.run(common)).map(|()| 0),
         Command::Access(access) => block_on(access.run(common)).map(|()| 0),
         Command::Explain(explain) => block_on(explain.run(common)).map(|()| 0),
+        Command::Ending(ending) => block_on(ending.run(common)).map(|()| 0),
         Command::Backup(backup) => block_on(backup.run(common)).map(|()| 0),
         Command::Restore(restore) => restore.run(common).map(|()| 0),
         Command::Journal(journal) => journal.run(common).map(|()| 0),

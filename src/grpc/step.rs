@@ -9,6 +9,7 @@ use tonic::{Request, Response, Status};
 
 use super::convert::status::to_message;
 use super::edge::padding::{padding, padding_for};
+use super::edge::patience::patience;
 use super::edge::peer;
 use super::edge::reply_bytes::ReplyBytes;
 use super::pb::step_service_server::StepService;
@@ -179,8 +180,11 @@ impl StepService for Steps {
     }
 
     async fn revoke_lease(&self, request: Request<pb::RevokeLeaseRequest>) -> Reply<()> {
+        let patience = patience(request.metadata());
         let (peer, id) = self.begin(request)?;
-        Ok(Response::new(self.broker.revoke_lease(&peer.tag, id).await?))
+        let ending = self.broker.revoke_lease(&peer.tag, id).await?;
+        self.broker.wait_for_endings(ending.as_slice(), patience).await;
+        Ok(Response::new(()))
     }
 
     async fn who_am_i(&self, request: Request<pb::WhoAmIRequest>) -> Reply<pb::WhoAmIResponse> {

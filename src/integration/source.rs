@@ -54,6 +54,11 @@ impl Source {
         matches!(self, Self::AwsWebIdentity | Self::GcpWebIdentity | Self::OidcIssuer)
     }
 
+    /// True if nothing of a credential stays upstream when it has expired. If something does, it is ended however late.
+    pub fn expires_whole(self) -> bool {
+        !matches!(self, Self::Postgres)
+    }
+
     /// The name in data files, lines and metrics.
     pub fn name(self) -> &'static str {
         match self {

@@ -75,6 +75,16 @@ pub struct Unavailable;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position(pub(self) u64);
 
+/// An opening that was closed.
+pub struct Closing {
+    /// The line.
+    pub position: Position,
+    /// The leases that were revoked.
+    pub revoked: Vec<Id>,
+    /// The mints of the opening whose credentials are owed an ending.
+    pub owed: Vec<Id>,
+}
+
 /// The settings of a journal.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -220,7 +230,7 @@ impl Journal {
         chain.live().opening(id).cloned().ok_or_else(|| Unavailable.into())
     }
 
-    /// Closes an opening and revokes its leases. Returns the revoked leases; `None` if the opening is not open.
+    /// Closes an opening and revokes its leases. `None` if the opening is not open.
     /// `before` may write lines while it is still open. A credential that outlives the opening gets a line before.
     ///
     /// # Errors
@@ -231,7 +241,7 @@ impl Journal {
         opening: Id,
         reason: CloseReason,
         before: impl FnOnce(&mut dyn FnMut(&Event) -> bool),
-    ) -> Result<Option<(Position, Vec<Id>)>, Unavailable> {
+    ) -> Result<Option<Closing>, Unavailable> {
         let mut chain = self.lock()?;
         if chain.live().opening(opening).is_none() {
             return Ok(None);
@@ -245,7 +255,8 @@ impl Journal {
             open.map(|open| left_to_expire(live, open, now)).unwrap_or_default();
         events.push(Event::Closed { opening, reason, revoked: revoked.clone() });
         chain.append_all(now, &events)?;
-        Ok(Some((chain.last(), revoked)))
+        let owed = chain.live().mints().owed().of_opening(opening).to_vec();
+        Ok(Some(Closing { position: chain.last(), revoked, owed }))
     }
 
     /// Reads what is open and leased, while nothing can change.

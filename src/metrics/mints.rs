@@ -15,6 +15,7 @@ pub(super) struct SourceMetrics {
     pub(super) name: &'static str,
     pub(super) mints: LabelCounters,
     pub(super) lookups: LabelCounters,
+    pub(super) endings: LabelCounters,
     pub(super) durations: Durations,
 }
 
@@ -44,6 +45,33 @@ impl MintLookup {
     }
 }
 
+/// How an attempt to end a credential went out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndingOutcome {
+    /// The upstream has ended it.
+    Ended,
+    /// The upstream has not ended it, for this reason of the API; it is asked again.
+    Failed(&'static str),
+    /// It can no longer be used, but something of it stays.
+    LeftDisabled,
+    /// It has expired, or nothing can end it any more.
+    LeftToExpire,
+}
+
+impl EndingOutcome {
+    /// Those that are no failures.
+    const ANSWERED: [Self; 3] = [Self::Ended, Self::LeftDisabled, Self::LeftToExpire];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ended => "ENDED",
+            Self::Failed(reason) => reason,
+            Self::LeftDisabled => "LEFT_DISABLED",
+            Self::LeftToExpire => "LEFT_TO_EXPIRE",
+        }
+    }
+}
+
 impl MintMetrics {
     /// For sources of these names.
     pub(super) fn new(sources: impl IntoIterator<Item = &'static str>) -> Self {
@@ -65,6 +93,13 @@ impl MintMetrics {
         }
     }
 
+    /// Counts how an attempt to end a credential went out. Unknown sources are not counted.
+    pub fn end_credential(&self, source: &str, outcome: EndingOutcome) {
+        if let Some(of) = self.find(source) {
+            of.endings.count(outcome.name());
+        }
+    }
+
     pub(super) fn sources(&self) -> &[SourceMetrics] {
         &self.0
     }
@@ -76,9 +111,10 @@ impl MintMetrics {
 
 impl SourceMetrics {
     fn new(name: &'static str) -> Self {
-        let (mints, lookups) = (LabelCounters::default(), LabelCounters::default());
+        let [mints, lookups, endings] = [(); 3].map(|()| LabelCounters::default());
         mints.expect(&[OK]);
         lookups.expect(&MintLookup::ALL.map(MintLookup::name));
-        Self { name, mints, lookups, durations: Durations::default() }
+        endings.expect(&EndingOutcome::ANSWERED.map(EndingOutcome::name));
+        Self { name, mints, lookups, endings, durations: Durations::default() }
     }
 }

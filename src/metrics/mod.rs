@@ -20,7 +20,7 @@ use std::sync::Arc;
 pub use classic::classic;
 pub use endpoint::{EndpointMetrics, Method};
 pub use label_counters::LabelCounters;
-pub use mints::{MintLookup, MintMetrics};
+pub use mints::{EndingOutcome, MintLookup, MintMetrics};
 pub use text::{Gauge, Unit, text};
 
 /// Everything that is counted.

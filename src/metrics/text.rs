@@ -149,6 +149,12 @@ impl Scrape {
         sources().try_for_each(|of| {
             encode_counters(&mut lookups, &of.lookups, [("source", of.name)], "found")
         })?;
+        let help = "Attempts to end credentials upstream: ENDED, LEFT_TO_EXPIRE (expired meanwhile), LEFT_DISABLED \
+                    (something of it stays), or the reason of a failure.";
+        let mut endings = encoder.encode_descriptor("endings", help, None, MetricType::Counter)?;
+        sources().try_for_each(|of| {
+            encode_counters(&mut endings, &of.endings, [("source", of.name)], "outcome")
+        })?;
         let help = "From the beginning of a mint to the upstream's answer.";
         let unit = Some(&Unit::Seconds);
         let mut durations =

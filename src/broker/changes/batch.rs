@@ -113,6 +113,11 @@ impl Batch {
 }
 
 impl AffectedLeases {
+    /// True if the batch changes nothing that a lease depends on.
+    pub(super) fn is_empty(&self) -> bool {
+        !self.all && self.resources.is_empty()
+    }
+
     /// The leases that the new catalogue no longer allows.
     pub(super) fn revoked(&self, catalog: &Catalog, live: &Live) -> Vec<Id> {
         if self.all {

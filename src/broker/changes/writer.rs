@@ -6,7 +6,7 @@
 //!            ┌───────────────────────────────────────────────────┘
 //! commit     └ store batch, fdatasync ─ head line + snapshot published (chain lock) ─┐
 //!            ┌───────────────────────────────────────────────────────────────────────┘
-//!            └ synced ─ all changes of the batch acknowledged
+//!            └ endings begun ─ synced ─ all changes of the batch acknowledged
 //! ```
 //!
 //! A draft starts from the newest announced catalogue, whether that is in force yet or not. A refused change drops out
@@ -141,6 +141,10 @@ pub(crate) struct WriterParts {
     pub(crate) clock: Clock,
 }
 
+/// Writes what a publication makes due, before its changes are acknowledged. Returns the last line; `None` if it wrote
+/// nothing.
+pub(crate) type AfterPublication = Box<dyn Fn() -> Option<Position> + Send + Sync>;
+
 /// The task that all changes go through: the first stage.
 pub(crate) struct WriterTask {
     parts: WriterParts,
@@ -151,6 +155,7 @@ pub(crate) struct WriterTask {
     completed: RequestTable,
     /// The last batch number that was used, whether it was committed or not.
     last_batch: u64,
+    after: Option<AfterPublication>,
 }
 
 /// A batch whose intent is on disk.
@@ -178,13 +183,19 @@ impl WriterTask {
         completed: RequestTable,
     ) -> Self {
         let catalog = parts.snapshots.load().catalog.clone();
-        Self { parts, jobs: queue.0, catalog, completed, last_batch }
+        Self { parts, jobs: queue.0, catalog, completed, last_batch, after: None }
+    }
+
+    /// The same, with work after each publication that may end leases.
+    pub(crate) fn with(self, after: AfterPublication) -> Self {
+        Self { after: Some(after), ..self }
     }
 
     /// Runs until every [`Writer`] is gone.
     pub(crate) async fn run(mut self) {
         let (announced, rounds) = mpsc::channel(1);
-        let committer = Committer { parts: self.parts.clone(), failed: false };
+        let (parts, after) = (self.parts.clone(), self.after.take());
+        let committer = Committer { parts, after, failed: false };
         let committing = tokio::spawn(committer.run(rounds));
         let mut jobs = Vec::with_capacity(MAX_BATCH);
         // There is room as soon as the batch before is being committed; meanwhile changes gather.
@@ -254,6 +265,7 @@ impl WriterTask {
 /// The second stage: brings batches to disk and puts them in force, in order.
 struct Committer {
     parts: WriterParts,
+    after: Option<AfterPublication>,
     failed: bool,
 }
 
@@ -303,7 +315,9 @@ impl Committer {
             self.failed = true;
             return Err(Error::StoreReadOnly);
         }
-        self.publish(number, &catalog, |live| affected.revoked(&catalog, live)).await
+        let head = self.publish(number, &catalog, |live| affected.revoked(&catalog, live)).await?;
+        let after = self.after.as_ref().filter(|_| !affected.is_empty());
+        Ok(after.and_then(|after| after()).unwrap_or(head))
     }
 
     /// Puts a batch that is in the store in force. The store cannot go back, so a journal that is full or

@@ -141,9 +141,10 @@ impl Broker {
                 trial: None,
             };
             let mint = decision.to_opaque(&self.keyring).parse().ok();
-            let order = mint
-                .filter(|_| mints)
-                .and_then(|mint| TrialOrder::of(&snapshot.catalog, metadata, fields, mint, caller));
+            let order = mint.filter(|_| mints).and_then(|mint| {
+                let named = (decision, mint);
+                TrialOrder::of(&snapshot.catalog, metadata, fields, named, caller)
+            });
             let order = match metadata.unusable() {
                 Some(why) => Err(unusable(why)),
                 None if is_handed_out(&snapshot.catalog, metadata) => Err(handed_out_itself()),

@@ -3,6 +3,7 @@
 pub(super) mod field_changes;
 pub(super) mod inspect;
 pub(super) mod trial;
+mod trial_ending;
 pub(super) mod write;
 
 use super::Broker;
@@ -17,7 +18,7 @@ use crate::integration::Finding;
 use crate::journal::{Usage, Use};
 use crate::lease::Lease;
 use crate::model::limits::RECENTLY_USED;
-use crate::model::{ConnectionRef, ResourceName, StepKey, Timestamp, WorkflowName};
+use crate::model::{ConnectionRef, Id, ResourceName, StepKey, Timestamp, WorkflowName};
 use write::{create, note, update};
 
 /// A connection as an operator sees it.
@@ -190,7 +191,7 @@ impl Broker {
         metadata.create_time < since && is_unused
     }
 
-    /// Deletes a connection and revokes its leases.
+    /// Deletes a connection and revokes its leases. Returns the mints whose credentials are ended.
     ///
     /// # Errors
     /// See `ConnectionService.DeleteConnection`.
@@ -200,7 +201,7 @@ impl Broker {
         name: ConnectionRef,
         deletion: Deletion,
         options: WriteOptions,
-    ) -> Result<(), Error> {
+    ) -> Result<Vec<Id>, Error> {
         require_role(&caller, Role::Operator)?;
         let request = WriteRequest::new(&caller, options);
         let uid = self.snapshot().catalog.connection(&name).map(|found| found.metadata.uid);
@@ -208,7 +209,8 @@ impl Broker {
             uid.map(|uid| usage.users_of(uid, since)).unwrap_or_default()
         })?;
         let change = move |draft: &mut Draft| delete(draft, &caller, &name, &deletion, &runs);
-        self.writer.write(request, change, |_| Ok(())).await
+        self.writer.write(request, change, |_| Ok(())).await?;
+        Ok(uid.map(|uid| self.endings_of(uid)).unwrap_or_default())
     }
 
     /// The workflows that used a resource recently, as text for people.

@@ -1,14 +1,20 @@
 //! A mint for a test: the upstream makes a credential, and nobody gets it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::access::Principal;
 use crate::broker::Broker;
+use crate::broker::endings::story::MintEnding;
 use crate::broker::minting::{RefreshTest, RefreshToken, Turn};
 use crate::catalog::{Catalog, ConnectionMetadata, Unusable};
 use crate::integration::{CredentialKind, Source, handed_out, source_of};
-use crate::mint::{Ask, Failure, FailureReason, TokenSubject};
-use crate::model::{FieldName, Fields, Id, Release, SpiffeId, StepName, Timestamp, WorkflowName};
+use crate::journal::{DecisionId, MintingLine};
+use crate::mint::{self, Ask, Failure, FailureReason, Minted, TokenSubject};
+use crate::model::{
+    ExecutorName, FieldName, Fields, Id, Release, ResourceName, SpiffeId, StepName, Timestamp,
+    WorkflowName, WorkflowPath,
+};
 
 /// The workflow that an upstream sees when a credential is made for a test. The operator's name stands for the step.
 const WORKFLOW: &str = "connection-test";
@@ -25,11 +31,16 @@ pub struct TestMint {
     pub lifetime: Option<Duration>,
     /// The upstream's number of the request, if it tells the number.
     pub upstream_request: Option<String>,
+    /// How it ended.
+    pub ending: MintEnding,
 }
 
 /// A mint to be tried.
 pub(super) struct TrialOrder {
     mint: Id,
+    /// The line of the test.
+    decision: DecisionId,
+    connection: ConnectionMetadata,
     kind: CredentialKind,
     source: Source,
     roots: Fields,
@@ -53,7 +64,7 @@ impl TrialOrder {
         catalog: &Catalog,
         metadata: &ConnectionMetadata,
         roots: Fields,
-        mint: Id,
+        (decision, mint): (DecisionId, Id),
         caller: &Principal,
     ) -> Option<Self> {
         let integration = catalog.integration(&metadata.integration)?;
@@ -70,7 +81,8 @@ impl TrialOrder {
             attempt: None,
             executor: None,
         });
-        Some(Self { mint, source, kind, roots, step, subject, refresh: None })
+        let connection = metadata.clone();
+        Some(Self { mint, decision, connection, source, kind, roots, step, subject, refresh: None })
     }
 
     /// The same with the turn of the connection, if the mint needs that.
@@ -94,21 +106,37 @@ pub(super) fn is_handed_out(catalog: &Catalog, metadata: &ConnectionMetadata) ->
 }
 
 impl Broker {
-    pub(super) async fn try_mint(&self, order: TrialOrder) -> Result<TestMint, Failed> {
-        let TrialOrder { mint, kind, source, roots, step, subject, refresh } = order;
+    pub(super) async fn try_mint(&self, mut order: TrialOrder) -> Result<TestMint, Failed> {
         let workflow = WorkflowName::parse(WORKFLOW).map_err(|_| not_mintable())?;
-        let now = self.now();
+        let (now, mint) = (self.now(), order.mint);
+        let (step, subject) = (order.step.clone(), order.subject.take());
         let ask = Ask { mint, workflow, run: None, step, subject, now };
-        let asked = match refresh {
-            None if source.rotates() => None,
-            None => self.mints.try_out(source, &roots, &ask).await.map(|made| (made, roots)),
-            Some((token, turn)) => {
-                let test = RefreshTest { source, roots, ask, token, turn };
-                self.mints.try_refresh(test).await
+        let ahead = mint::ending_ahead(order.source, &order.roots, &ask).map_err(failed)?;
+        let owed = match ahead {
+            None => None,
+            Some(ending) => {
+                let line = order.line(&ask).ok_or_else(not_mintable)?;
+                Some(self.begin_trial(line, ending).await.map_err(|why| not_kept(&why))?)
             }
         };
-        let (made, roots) = asked.ok_or_else(overloaded)?;
-        let made = made.map_err(failed)?;
+        let (kind, source) = (order.kind.clone(), order.source);
+        let (made, roots) = match self.ask_for_test(order, ask).await {
+            Some((Ok(made), roots)) => (made, roots),
+            answer => {
+                let failure = answer.and_then(|(made, _)| made.err());
+                if let (Some(owed), Some(failure)) = (owed, &failure) {
+                    owed.failed(failure);
+                }
+                return Err(failure.map_or_else(overloaded, failed));
+            }
+        };
+        let ending = match owed {
+            None => self.end_trial(source, made.ending.as_ref()).await,
+            Some(owed) => {
+                owed.made(&made, now).map_err(|error| not_kept(&error.to_string()))?;
+                self.trial_ending(mint).await
+            }
+        };
         let lifetime = made.expire_time.map(|end| end.since(now));
         Ok(TestMint {
             fields: handed_out(&kind, roots, made.fields).into_keys().collect(),
@@ -116,7 +144,27 @@ impl Broker {
             expire_time: made.expire_time,
             lifetime,
             upstream_request: made.upstream_request,
+            ending,
         })
+    }
+}
+
+impl Broker {
+    /// Asks the upstream for a credential that nobody gets. Returns the roots, too. `None` if there is no place, or the broker
+    /// stops.
+    async fn ask_for_test(
+        &self,
+        order: TrialOrder,
+        ask: Ask,
+    ) -> Option<(Result<Minted, Failure>, Fields)> {
+        let TrialOrder { source, roots, refresh, .. } = order;
+        match refresh {
+            None if source.rotates() => None,
+            None => self.mints.try_out(source, &roots, &ask).await.map(|made| (made, roots)),
+            Some((token, turn)) => {
+                self.mints.try_refresh(RefreshTest { source, roots, ask, token, turn }).await
+            }
+        }
     }
 }
 
@@ -130,6 +178,32 @@ pub(super) fn unusable(why: &Unusable) -> Failed {
 pub(super) fn handed_out_itself() -> Failed {
     let detail = "nothing was sent: steps get the refresh token itself, and a test could use it up; change the connection to --release minted first";
     Failed { reason: "NOT_MINTABLE", detail: detail.to_owned() }
+}
+
+impl TrialOrder {
+    /// The line of a mint that is owed an ending. Its opening is the mint itself: there is no step.
+    fn line(&self, ask: &Ask) -> Option<MintingLine> {
+        let Self { mint, decision, connection, source, .. } = self;
+        let (workflow, run, step) = (ask.workflow.clone(), None, ask.step.clone());
+        Some(MintingLine {
+            mint: *mint,
+            decision: *decision,
+            opening: *mint,
+            principal: Arc::new(WorkflowPath { workflow, run, step }),
+            executor: ExecutorName::parse(WORKFLOW).ok()?,
+            lease: *mint,
+            source: *source,
+            resource: ResourceName::Connection(connection.reference()).to_text(),
+            uid: connection.uid,
+            version: connection.version,
+        })
+    }
+}
+
+/// The failure if what ends the credential cannot be kept.
+fn not_kept(why: &str) -> Failed {
+    let reason = "UPSTREAM_UNAVAILABLE";
+    Failed { reason, detail: format!("nothing may be minted: what ends it cannot be kept: {why}") }
 }
 
 /// The failure for a kind without a source.

@@ -2,5 +2,6 @@
 
 pub(super) mod backup;
 pub(super) mod quarantine;
+mod reopen;
 pub(super) mod restored_tokens;
 pub(super) mod start;

@@ -10,7 +10,6 @@
 //! - store > head: the daemon stopped between the two; the head is written now, as recovered.
 //! - any other order: store or journal was replaced by an older copy, and the start is refused.
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -21,6 +20,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use crate::broker::Broker;
 use crate::broker::changes::batch::revoked_by_all;
 use crate::broker::changes::writer::{Writer, WriterParts, WriterTask};
+use crate::broker::endings::{EndingParts, Endings};
 use crate::broker::error::Error;
 use crate::broker::insight::readers::Readers;
 use crate::broker::keys::Keys;
@@ -30,12 +30,9 @@ use crate::broker::steps::runtime_dir::RuntimeDir;
 use crate::broker::steps::sessions::{Sessions, StepListener};
 use crate::catalog::{LoadError, Snapshot, Snapshots, load};
 use crate::identity::Authority;
-use crate::journal::{
-    CloseReason, Event, Journal, Live, Options, Recovery, ReplayError, Unavailable,
-};
+use crate::journal::{Event, Journal, Live, Options, Recovery, ReplayError, Unavailable};
 use crate::metrics::MintMetrics;
 use crate::mint::Upstreams;
-use crate::model::limits::MAX_CLOCK_STEP_BACK;
 use crate::model::{Clock, Id, JournalMode, Limits, Timestamp};
 use crate::seal::{KeyStore, KeyStoreError, Keyring, RecordKey, RecordKind};
 use crate::store::{Store, StoreError};
@@ -238,6 +235,23 @@ async fn reconcile(parts: &WriterParts, recovery: &Recovery, store: u64) -> Resu
     Ok(())
 }
 
+/// The desks that make credentials and end them, and the mints that land.
+fn desks(
+    parts: &WriterParts,
+    writer: &Writer,
+    directory: PathBuf,
+    (upstreams, metrics): (Upstreams, Arc<MintMetrics>),
+    runtime: &Handle,
+) -> (Arc<Mints>, Arc<Endings>, mpsc::UnboundedReceiver<Id>) {
+    let (landed, landings) = mpsc::unbounded_channel();
+    let keeper = Keeper::new(writer.clone());
+    let refresher = Refresher::new(parts, keeper.clone(), directory);
+    let flights = FlightParts::new(parts, keeper.clone(), refresher, upstreams, metrics);
+    let mints = Arc::new(Mints::new(flights, runtime.clone(), landed));
+    let endings = Endings::new(EndingParts::new(parts, keeper, &mints));
+    (mints, Arc::new(endings), landings)
+}
+
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 impl Broker {
@@ -263,15 +277,14 @@ impl Broker {
         foundation.check_head(parts.expect_head)?;
         let (writer, queue) = Writer::new(parts.limits.admin_lines());
         let issuer = Arc::clone(&parts.upstreams.issuer);
-        let keys = Arc::new(Keys::new(parts.keys, issuer, foundation.parts.clone()));
-        let keeper = Keeper::new(writer.clone());
+        let keys = Keys::new(parts.keys, issuer, foundation.parts.clone());
+        let asking = (parts.upstreams, parts.mint_metrics);
         let directory = parts.journal.parent().unwrap_or(parts.journal).to_owned();
-        let refresher = Refresher::new(&foundation.parts, keeper.clone(), directory);
-        let (upstreams, metrics) = (parts.upstreams, parts.mint_metrics);
-        let flights = FlightParts::new(&foundation.parts, keeper, refresher, upstreams, metrics);
+        let (mints, endings, landings) =
+            desks(&foundation.parts, &writer, directory, asking, &parts.mints);
         let WriterParts { snapshots, journal, store, keyring, .. } = foundation.parts.clone();
         let broker = Self {
-            keys,
+            keys: Arc::new(keys),
             snapshots,
             journal,
             store,
@@ -290,20 +303,27 @@ impl Broker {
             writer,
             start_time: now,
             watchers: Watchers::default(),
-            mints: Arc::new(Mints::new(flights, parts.mints)),
+            mints,
+            endings: Arc::clone(&endings),
             is_draining: AtomicBool::new(false),
             readiness: watch::Sender::new(true),
             certificate_end: parts.certificate_end,
         };
         broker.restore_openings(&foundation.recovery).await?;
         broker.journal.append(now, &Event::Started { version: VERSION.to_owned() })?;
-        let catalog = &broker.snapshot().catalog;
-        let key = |mint| RecordKey { kind: RecordKind::Ending, uid: mint };
-        broker.journal.interrupt_mints(now, |mint| catalog.kept(key(mint)).is_some())?;
+        broker.interrupt_mints(now)?;
         broker.log_state();
+        endings.start(&parts.mints, landings);
         let known = broker.journal.with_live(|live| live.requests().clone())?;
         let task = WriterTask::new(foundation.parts, queue, foundation.last_batch, known);
-        Ok((broker, task.run()))
+        Ok((broker, task.with(endings.after_publication()).run()))
+    }
+
+    /// Ends the mints that were under way when the daemon stopped.
+    fn interrupt_mints(&self, now: Timestamp) -> Result<(), Unavailable> {
+        let catalog = &self.snapshot().catalog;
+        let key = |mint| RecordKey { kind: RecordKind::Ending, uid: mint };
+        self.journal.interrupt_mints(now, |mint| catalog.kept(key(mint)).is_some())
     }
 
     fn log_state(&self) {
@@ -313,49 +333,6 @@ impl Broker {
                 "restored from a backup: nothing is resolved until an administrator runs: keyhatch restore --confirm"
             );
         }
-    }
-
-    /// Makes open steps listen again. Closes steps that lost their directory, and removes directories without a step.
-    async fn restore_openings(&self, recovery: &Recovery) -> Result<(), StartError> {
-        let now = self.now();
-        if recovery.last_time.since(now) > MAX_CLOCK_STEP_BACK {
-            tracing::error!(
-                journal.time = %recovery.last_time, clock.time = %now,
-                "the clock is behind the journal: all steps and leases are closed"
-            );
-            // One line for all: a line for each could be cut off, and leave steps open too long.
-            let (position, _) = self.journal.append(now, &Event::ClockSetBack)?;
-            self.journal.synced(position).await?;
-        }
-        self.journal.expire(now);
-        let openings =
-            self.journal.with_live(|live| live.openings().cloned().collect::<Vec<_>>())?;
-        for opening in &openings {
-            let id = opening.record().id;
-            let reason = if now >= opening.record().expire_time {
-                CloseReason::Expired
-            } else {
-                match self.reopen(Arc::clone(opening)) {
-                    Ok(()) => continue,
-                    Err(error) if is_temporary(&error) => return Err(StartError::OutOf(error)),
-                    Err(error) => {
-                        tracing::warn!(opening.id = %id, %error, "a step has lost its directory");
-                        CloseReason::DirectoryGone
-                    }
-                }
-            };
-            if let Err(error) = self.close_opening(id, reason).await {
-                tracing::error!(opening.id = %id, %error, "a step could not be closed");
-            }
-        }
-        let open: HashSet<Id> = openings.iter().map(|opening| opening.record().id).collect();
-        let strays = self.runtime.step_ids().unwrap_or_default();
-        for id in strays.into_iter().filter(|id| !open.contains(id)) {
-            if let Err(error) = self.runtime.remove(id) {
-                tracing::warn!(opening.id = %id, %error, "a stray directory could not be removed");
-            }
-        }
-        Ok(())
     }
 
     /// Removes the admin socket of a daemon that has stopped.
@@ -373,6 +350,7 @@ impl Broker {
     /// # Errors
     /// If the journal cannot be written.
     pub async fn stop(&self) -> Result<(), Unavailable> {
+        self.endings.stop().await;
         self.mints.stop().await;
         self.journal_counted_refusals();
         // Earlier lines are synced first, so that the signature covers lines that are on disk.
@@ -381,13 +359,4 @@ impl Broker {
         self.journal.sign(self.now());
         self.journal.synced(self.journal.last()?).await
     }
-}
-
-/// True if the error is the machine's and not the directory's: closing a step for it would be wrong.
-fn is_temporary(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{OutOfMemory, StorageFull};
-    let files = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE];
-    let is_out_of_files =
-        files.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()));
-    is_out_of_files || matches!(error.kind(), OutOfMemory | StorageFull)
 }

@@ -224,8 +224,24 @@ impl<O> Book<O> {
         if let Some(flight) = entry.flight.take() {
             flight.landing.send_replace(Some(landing));
         }
-        if entry.credential.is_none() && entry.trouble.is_none() {
+        self.remove_if_empty(key);
+    }
+
+    fn remove_if_empty(&mut self, key: &MintKey) {
+        let is_empty = |entry: &Entry<O>| {
+            entry.credential.is_none() && entry.trouble.is_none() && entry.flight.is_none()
+        };
+        if self.entries.get(key).is_some_and(is_empty) {
             self.entries.remove(key);
+        }
+    }
+
+    /// Forgets the credential of a key, if this mint has made it.
+    pub(super) fn forget(&mut self, key: &MintKey, mint: Id) {
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        if entry.credential.as_ref().is_some_and(|credential| credential.minted.mint == mint) {
+            entry.credential = None;
+            self.remove_if_empty(key);
         }
     }
 

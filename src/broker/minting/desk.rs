@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -20,9 +20,9 @@ use super::turns::Turn;
 use crate::egress::Egress;
 use crate::integration::Source;
 use crate::journal::Live;
-use crate::metrics::MintLookup;
-use crate::mint::{self, Ask, Failure, Minted};
-use crate::model::{Fields, Id, Timestamp};
+use crate::metrics::{EndingOutcome, MintLookup};
+use crate::mint::{self, Ask, End, Failure, Minted};
+use crate::model::{Fields, Id, IdMap, ResourceName, Timestamp};
 
 /// The mints for tests of connections at a time, besides the flights.
 const TRIALS: usize = 4;
@@ -40,6 +40,10 @@ pub(crate) struct Mints {
     /// How many flights and trials are on.
     flying: watch::Sender<usize>,
     trials: Arc<Semaphore>,
+    /// The names of the connections that the book has keys of. Locked while the book is, if it changes.
+    names: Mutex<IdMap<ResourceName>>,
+    /// Takes the mints of flights that have ended.
+    landed: mpsc::UnboundedSender<Id>,
 }
 
 /// A test that uses a refresh token.
@@ -83,7 +87,12 @@ impl Ticket {
 }
 
 impl Mints {
-    pub(crate) fn new(parts: FlightParts, runtime: Handle) -> Self {
+    /// `landed` takes the mints of flights that have ended.
+    pub(crate) fn new(
+        parts: FlightParts,
+        runtime: Handle,
+        landed: mpsc::UnboundedSender<Id>,
+    ) -> Self {
         Self {
             book: Mutex::new(Book::new(|order: &Order| order.source.flights_of_one())),
             parts,
@@ -92,6 +101,8 @@ impl Mints {
             is_stopping: AtomicBool::new(false),
             flying: watch::Sender::new(0),
             trials: Arc::new(Semaphore::new(TRIALS)),
+            names: Mutex::default(),
+            landed,
         }
     }
 
@@ -153,6 +164,16 @@ impl Mints {
         self.parts.refresher.is_over().await;
     }
 
+    /// Ends a credential upstream, as [`mint::end`] does.
+    pub(crate) async fn end(&self, source: Source, ending: &Fields) -> Result<End, Failure> {
+        mint::end(&self.parts.upstreams.egress, source, ending).await
+    }
+
+    /// Counts how an attempt to end a credential went out.
+    pub(crate) fn count_ending(&self, source: Source, outcome: EndingOutcome) {
+        self.parts.metrics.end_credential(source.name(), outcome);
+    }
+
     /// What there is for a key.
     pub(crate) fn offer(&self, key: &MintKey, now: Timestamp) -> Offer {
         self.book.lock().offer(key, now)
@@ -175,7 +196,11 @@ impl Mints {
         if self.is_stopping.load(Ordering::Acquire) {
             return Err(None);
         }
-        let (arrival, is_first) = self.book.lock().join(&order.key.clone(), order, now)?;
+        let (key, name) = (order.key.clone(), order.name.clone());
+        let mut book = self.book.lock();
+        let (arrival, is_first) = book.join(&key, order, now)?;
+        self.names.lock().entry(key.connection).or_insert(name);
+        drop(book);
         self.start_flights(now);
         Ok(Ticket { arrival, is_first })
     }
@@ -190,11 +215,21 @@ impl Mints {
         }
     }
 
+    /// Forgets a credential, if this mint has made it.
+    pub(crate) fn forget(&self, key: &MintKey, mint: Id) {
+        self.book.lock().forget(key, mint);
+    }
+
     /// Forgets credentials that have ended, those of steps that are closed, and those of connections that have changed
     /// since. Writes the lines of flights that could not be written.
     pub(crate) fn sweep(&self, now: Timestamp) {
         self.parts.ends.write_rest(&self.parts.journal, now);
-        let mut in_use = InUse::of(self.book.lock().keys());
+        let mut in_use = {
+            let book = self.book.lock();
+            let in_use = InUse::of(book.keys());
+            self.names.lock().retain(|uid, _| in_use.is_of(*uid));
+            in_use
+        };
         if in_use.is_empty() {
             return;
         }
@@ -208,8 +243,13 @@ impl Mints {
             return;
         }
         let snapshot = self.parts.snapshots.load();
-        let connections = snapshot.catalog.connections_after(None).map(|one| &one.metadata);
-        in_use.take_versions(connections.map(|one| (one.uid, one.version)));
+        let names = self.names.lock();
+        let connections = names.values().filter_map(|name| match name {
+            ResourceName::Connection(name) => snapshot.catalog.connection(name),
+            _ => None,
+        });
+        in_use.take_versions(connections.map(|one| (one.metadata.uid, one.metadata.version)));
+        drop(names);
         self.book.lock().sweep(now, |key| in_use.has(key));
     }
 
@@ -245,8 +285,17 @@ impl Landed {
 impl Drop for Landed {
     fn drop(&mut self) {
         let outcome = std::mem::replace(&mut self.outcome, Outcome::GivenUp);
+        let mint = match &outcome {
+            Outcome::Minted(credential) => Some(credential.minted.mint),
+            Outcome::Failed(mint, _) => Some(*mint),
+            Outcome::Corrupt | Outcome::GivenUp => None,
+        };
         let now = self.mints.parts.clock.now();
         self.mints.book.lock().land(&self.key, outcome, now);
+        if let Some(mint) = mint {
+            // Nobody listens any more if the broker stops.
+            let _ = self.mints.landed.send(mint);
+        }
         self.mints.start_flights(now);
         self.mints.flying.send_modify(|count| *count -= 1);
     }

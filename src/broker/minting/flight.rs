@@ -41,6 +41,8 @@ pub(crate) struct FlightParts {
 /// The decision of a live opening, for which a flight begins.
 pub(crate) struct Order {
     pub(crate) key: MintKey,
+    /// The connection.
+    pub(crate) name: ResourceName,
     pub(crate) source: Source,
     pub(crate) opening: Arc<LiveOpening>,
     /// The target that the step asked for.

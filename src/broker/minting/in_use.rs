@@ -35,6 +35,11 @@ impl InUse {
         self.versions.is_empty()
     }
 
+    /// True if there is a key of this connection.
+    pub(super) fn is_of(&self, connection: Id) -> bool {
+        self.versions.contains_key(&connection)
+    }
+
     /// Takes in open steps, as long as the steps of a key are unknown.
     pub(super) fn take_open<'a>(&mut self, open: impl Iterator<Item = (Id, &'a WorkflowName)>) {
         for (opening, workflow) in open {

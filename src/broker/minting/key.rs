@@ -1,5 +1,6 @@
 //! Who shares a minted credential.
 
+use crate::journal::MintingLine;
 use crate::model::{Id, Opening, WorkflowName};
 
 /// What a minted credential is made for: one version of a connection, and the steps that share it. The TTL and the
@@ -17,6 +18,13 @@ pub(crate) struct MintKey {
 }
 
 impl MintKey {
+    /// The key of a credential that is owed an ending: one opening has it for itself.
+    pub(crate) fn of_minting(line: &MintingLine) -> Self {
+        let (connection, version) = (line.uid, line.version);
+        let (workflow, opening) = (line.principal.workflow.clone(), Some(line.opening));
+        Self { connection, version, workflow, opening }
+    }
+
     /// The key of what a step gets from a connection. `is_own` if each opening has a credential for itself.
     pub(crate) fn of(is_own: bool, connection: Id, version: u64, opening: &Opening) -> Self {
         let workflow = opening.key.workflow.clone();

@@ -90,15 +90,17 @@ impl Broker {
         Ok(Ok((Lease { expire_time, limited_by, ..lease }, is_renewable)))
     }
 
-    /// Ends a lease of this step before it expires.
+    /// Ends a lease of this step before it expires. Returns the mint whose credential is ended for it, if nothing else of
+    /// the step uses the credential.
     ///
     /// # Errors
     /// See `StepService.RevokeLease`.
-    pub async fn revoke_lease(&self, session: &StepSession, id: Id) -> Result<(), Error> {
-        match self.journal.revoke(self.now(), session.opening.record().id, id)? {
-            Some(position) => Ok(self.journal.synced(position).await?),
-            None => Err(absent(id)),
-        }
+    pub async fn revoke_lease(&self, session: &StepSession, id: Id) -> Result<Option<Id>, Error> {
+        let revoked = self.journal.revoke(self.now(), session.opening.record().id, id)?;
+        let (position, owed) = revoked.ok_or_else(|| absent(id))?;
+        self.endings.begin(owed.as_slice());
+        self.journal.synced(position).await?;
+        Ok(owed)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The story of the credential that an upstream was asked for, from the journal.
 
 use crate::broker::Broker;
+use crate::broker::endings::story::{self, MintEnding};
 use crate::broker::error::Error;
 use crate::integration::Source;
 use crate::journal::{
@@ -20,6 +21,8 @@ pub struct MintStory {
     pub begun: Option<MintBegun>,
     /// How it ended, and when; `None` while it is under way.
     pub end: Option<(Timestamp, MintEnd)>,
+    /// How the credential ended, if it has, or is about to.
+    pub ending: Option<MintEnding>,
 }
 
 /// How a mint began.
@@ -52,12 +55,16 @@ pub enum MintEnd {
 struct Told {
     mint: Option<Id>,
     end: Option<(Timestamp, MintEnd)>,
+    ending: Option<MintEnding>,
 }
 
 impl Told {
     /// Takes a line in if it is about what `is_wanted` says, by mint and lease.
     fn take(&mut self, line: Body, is_wanted: impl Fn(Option<Id>, Id) -> bool) {
         let Body { time, event, .. } = line;
+        if self.mint.is_some() && story::mint_of(&event) == self.mint {
+            self.ending = story::take(self.ending.take(), time, &event);
+        }
         match event {
             Event::Minting(line) if is_wanted(Some(line.mint), line.lease) => {
                 self.mint.get_or_insert(line.mint);
@@ -95,7 +102,7 @@ impl Broker {
                 ..
             } => {
                 let end = Some((time, made(made_before, None)));
-                (Some(*source), Told { mint: Some(made_before.mint), end })
+                (Some(*source), Told { mint: Some(made_before.mint), end, ending: None })
             }
             Outcome::Allow {
                 upstream: Some(Upstream { source, credential: None }), lease, ..
@@ -104,7 +111,7 @@ impl Broker {
                 (Some(*source), self.told(&decided.principal, is_cancelled, is_its)?)
             }
             Outcome::Refuse { mint: Some(mint), .. } => {
-                (None, Told { mint: Some(*mint), end: None })
+                (None, Told { mint: Some(*mint), ..Told::default() })
             }
             Outcome::Allow { upstream: None, .. } | Outcome::Refuse { mint: None, .. } => {
                 return Ok(None);
@@ -112,12 +119,13 @@ impl Broker {
         };
         let begun = told.mint.map(|mint| self.find_minting(mint)).transpose()?.flatten();
         let Some((begin_time, begun)) = begun else {
-            return Ok(Some(MintStory { mint: told.mint, source, begun: None, end: told.end }));
+            let Told { mint, end, ending } = told;
+            return Ok(Some(MintStory { mint, source, begun: None, end, ending }));
         };
         // The lines of the mint itself say more than those of a decision that came later.
         let is_own = |mint, lease| mint == Some(begun.mint) && lease == begun.lease;
-        let whole = self.told(&begun.principal, is_cancelled, is_own)?.end;
-        let end = match (told.end, whole) {
+        let whole = self.told(&begun.principal, is_cancelled, is_own)?;
+        let end = match (told.end, whole.end) {
             (Some((_, MintEnd::Made { .. })) | None, Some(whole)) => Some(whole),
             (end, _) => end,
         };
@@ -127,6 +135,7 @@ impl Broker {
             source: Some(begun.source),
             begun: Some(MintBegun { time: begin_time, decision, principal }),
             end,
+            ending: whole.ending,
         }))
     }
 

@@ -232,7 +232,8 @@ impl Broker {
         }
         let (source, key) = key_of(grant, opening.record())?;
         let (opening, target) = (Arc::clone(opening), target.clone());
-        let order = Order { key, source, opening, target, decision, lease };
+        let name = grant.name.clone();
+        let order = Order { key, name, source, opening, target, decision, lease };
         let later = |trouble: Option<Arc<Trouble>>| {
             trouble.map_or_else(|| now.after(RETRY_AFTER), |trouble| trouble.until)
         };
@@ -367,6 +368,7 @@ impl Broker {
 fn order(claim: &Claim) -> Order {
     Order {
         key: claim.key.clone(),
+        name: claim.name.clone(),
         source: claim.source,
         opening: Arc::clone(&claim.opening),
         target: claim.request.target.clone(),

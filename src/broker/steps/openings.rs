@@ -14,7 +14,7 @@ use crate::broker::Broker;
 use crate::broker::error::Error;
 use crate::broker::registry::operators::{Executor, require_executor};
 use crate::identity::KeyAndCertificate;
-use crate::journal::{CloseReason, LiveOpening};
+use crate::journal::{CloseReason, Closing, LiveOpening};
 use crate::model::limits::{MAX_STEP_CERTIFICATE_LIFE, MIN_TTL};
 use crate::model::{Id, Opening, RunName, StepKey, StepName, StepOwner, Timestamp, WorkflowName};
 use crate::seal::random_id;
@@ -48,6 +48,8 @@ pub struct ClosedStep {
     pub closed: bool,
     /// How many leases were revoked.
     pub revoked: usize,
+    /// The mints whose credentials are ended for it.
+    pub endings: Vec<Id>,
 }
 
 impl Broker {
@@ -146,7 +148,7 @@ impl Broker {
         Ok(())
     }
 
-    /// Closes a step. Returns when the line is on disk.
+    /// Closes a step. Returns when the line is on disk. The endings of credentials go on afterwards.
     ///
     /// # Errors
     /// See `ExecutorService.CloseStep`.
@@ -186,7 +188,7 @@ impl Broker {
     /// The result if the step is not open. If another call is closing it, that is on disk when this returns.
     async fn nothing_to_close(&self) -> Result<ClosedStep, Error> {
         self.journal.synced(self.journal.last()?).await?;
-        Ok(ClosedStep { closed: false, revoked: 0 })
+        Ok(ClosedStep { closed: false, revoked: 0, endings: Vec::new() })
     }
 
     pub(crate) async fn close_opening(
@@ -200,13 +202,16 @@ impl Broker {
                 session.journal_suppressed(now, &self.limits, write);
             }
         });
-        let Some((position, revoked)) = closed? else { return self.nothing_to_close().await };
+        let Some(Closing { position, revoked, owed }) = closed? else {
+            return self.nothing_to_close().await;
+        };
         // All of this happens before the first await, so that a dropped call leaves nothing half done. After a crash
         // before the sync, the start finds the opening without its directory and closes it again.
         self.sessions.end_soon(id);
         self.remove_directory(id);
+        self.endings.begin(&owed);
         self.journal.synced(position).await?;
-        Ok(ClosedStep { closed: true, revoked: revoked.len() })
+        Ok(ClosedStep { closed: true, revoked: revoked.len(), endings: owed })
     }
 
     /// Listens again for a step that was open when the daemon stopped.

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::openings::{ClosedStep, StepSelector};
+use super::openings::StepSelector;
 use crate::access::Principal;
 use crate::broker::Broker;
+use crate::broker::endings::story::{self, MintEnding};
 use crate::broker::error::Error;
 use crate::broker::registry::operators::{require_executor, seen_by};
 use crate::integration::Source;
@@ -50,6 +51,8 @@ pub struct Received {
     pub state: LeaseState,
     /// The credential, if an upstream has made it, and the protocol.
     pub mint: Option<(Source, Arc<MintedCredential>)>,
+    /// How that credential ended, if it has, or is about to.
+    pub ending: Option<MintEnding>,
 }
 
 /// The state of a lease.
@@ -84,9 +87,13 @@ impl Broker {
             bytes if bytes > MAX_RUN_BYTES => Err(Error::RunTooLarge(run.clone())),
             _ => Ok(()),
         })?;
-        let mut steps = fold.steps;
+        let Fold { mut steps, endings, .. } = fold;
         if steps.is_empty() {
             return Err(Error::RunNotFound(run.clone()));
+        }
+        for received in steps.iter_mut().flat_map(|step| &mut step.received) {
+            let mint = received.mint.as_ref().map(|(_, credential)| credential.mint);
+            received.ending = mint.and_then(|mint| endings.get(&mint).cloned());
         }
         let now = self.now();
         self.journal.with_live(|live| {
@@ -110,7 +117,8 @@ impl Broker {
         Ok(steps)
     }
 
-    /// Closes every open step of an executor's run. Returns how many steps were closed, and how many leases revoked.
+    /// Closes every open step of an executor's run. Returns how many steps were closed, how many leases revoked, and the
+    /// mints whose credentials are ended for it.
     ///
     /// # Errors
     /// See `ExecutorService.CloseRun`.
@@ -119,7 +127,7 @@ impl Broker {
         caller: &Principal,
         workflow: &WorkflowName,
         run: &RunName,
-    ) -> Result<(usize, usize), Error> {
+    ) -> Result<(usize, usize, Vec<Id>), Error> {
         let executor = require_executor(caller)?;
         let open: Vec<Id> = self.journal.with_live(|live| {
             let all = live.openings().map(|opening| opening.record());
@@ -128,14 +136,14 @@ impl Broker {
                 .map(|one| one.id)
                 .collect()
         })?;
-        let (mut closed, mut revoked) = (0, 0);
+        let (mut closed, mut revoked, mut endings) = (0, 0, Vec::new());
         for id in open {
-            let ClosedStep { closed: is_closed, revoked: of_step } =
-                self.close_opening(id, CloseReason::Executor).await?;
-            closed += usize::from(is_closed);
-            revoked += of_step;
+            let step = self.close_opening(id, CloseReason::Executor).await?;
+            closed += usize::from(step.closed);
+            revoked += step.revoked;
+            endings.extend(step.endings);
         }
-        Ok((closed, revoked))
+        Ok((closed, revoked, endings))
     }
 
     /// Takes a heartbeat: the executor says that its step runs. Returns when the step expires.
@@ -168,13 +176,15 @@ struct Fold {
     leases: HashMap<Id, usize>,
     /// The leases whose credentials are awaited: nothing was received yet. Each with its opening.
     awaited: HashMap<Id, (Id, Received)>,
+    /// How the credentials of mints ended.
+    endings: HashMap<Id, MintEnding>,
     /// The most bytes that the reply has.
     bytes: usize,
 }
 
 /// The most bytes of a step, and of a lease, in a reply, beside its names.
 const STEP_BYTES: usize = 160;
-const RECEIVED_BYTES: usize = 224;
+const RECEIVED_BYTES: usize = 288;
 
 impl Fold {
     /// Takes a line in. Returns the most bytes that the reply has by now.
@@ -201,6 +211,10 @@ impl Fold {
             Event::MintFailed(line) => drop(self.awaited.remove(&line.lease)),
             Event::MintJoined(line) => self.receive_minted(time, &line),
             Event::Resolve(line) => self.receive(time, *line),
+            Event::EndedUpstream(_)
+            | Event::Ending(_)
+            | Event::LeftDisabled(_)
+            | Event::LeftToExpire(_) => self.take_ending(time, &event),
             _ => {}
         }
         self.bytes
@@ -220,6 +234,13 @@ impl Fold {
         self.bytes += STEP_BYTES + run_as + names.map(str::len).iter().sum::<usize>();
         self.openings.insert(opening.id, self.steps.len());
         self.steps.push(RunStep { opening, closed: None, received: Vec::new() });
+    }
+
+    fn take_ending(&mut self, time: Timestamp, event: &Event) {
+        let Some(mint) = story::mint_of(event) else { return };
+        let ending = story::take(self.endings.remove(&mint), time, event);
+        self.bytes += ending.as_ref().map_or(0, |ending| ending.detail.len());
+        self.endings.extend(ending.map(|ending| (mint, ending)));
     }
 
     fn close_all(&mut self, time: Timestamp, reason: CloseReason) {
@@ -259,6 +280,7 @@ impl Fold {
             expire_time,
             state: LeaseState::Live,
             mint: None,
+            ending: None,
         };
         match upstream {
             None => self.add(opening, received),

@@ -9,6 +9,7 @@ use tonic::transport::Channel;
 use super::run_list::RunList;
 use crate::cli::Common;
 use crate::cli::identity::endpoint::{Caller, Endpoint};
+use crate::cli::io::endings::{ending_json, ending_words, pending_json, pending_lines};
 use crate::cli::io::failure::{Failure, exit};
 use crate::cli::io::output::print;
 use crate::cli::io::text::table;
@@ -89,8 +90,16 @@ impl RunArgument {
             return Err(self.not_own(failure, common, &endpoint).await);
         }
         let (steps, leases) = (closed.closed_steps, closed.revoked_leases);
-        let answer = json!({ "closed_steps": steps, "revoked_leases": leases });
-        let text = || format!("{steps} step(s) closed, {leases} lease(s) revoked");
+        let answer = json!({
+            "closed_steps": steps,
+            "revoked_leases": leases,
+            "pending_endings": pending_json(&closed.pending_endings),
+        });
+        let text = || {
+            let done = format!("{steps} step(s) closed, {leases} lease(s) revoked");
+            let lines = std::iter::once(done).chain(pending_lines(&closed.pending_endings));
+            lines.collect::<Vec<_>>().join("\n")
+        };
         print(common.output, &answer, text, || self.run.clone())
     }
 
@@ -151,11 +160,15 @@ fn state(received: &pb::ReceivedCredential) -> String {
     }
 }
 
-/// What the upstream's log calls the credentials, with their ends; empty for stored values.
+/// What the upstream's log calls the credentials, with their ends and how they ended; empty for stored values.
 fn minted(received: &pb::ReceivedCredential) -> String {
     let one = |mint: &pb::MintedCredential| {
         let name = if mint.handle.is_empty() { &mint.mint } else { &mint.handle };
-        format!("{name} until {}", second(mint.credential_expire_time.as_ref()))
+        let end = mint.credential_expire_time.as_ref();
+        match &mint.ending {
+            None => format!("{name} until {}", second(end)),
+            Some(ending) => format!("{name} {}", ending_words(ending, end)),
+        }
     };
     received.mints.iter().map(one).collect::<Vec<_>>().join(", ")
 }
@@ -224,6 +237,7 @@ fn mint_json(mint: &pb::MintedCredential) -> serde_json::Value {
         "source": mint.source,
         "handle": mint.handle,
         "credential_expire_time": moment(mint.credential_expire_time.as_ref()),
+        "ending": ending_json(mint.ending.as_ref()),
     })
 }
 

@@ -11,6 +11,7 @@ use super::step_run::StepRun;
 use crate::cli::Common;
 use crate::cli::identity::endpoint::{Caller, Endpoint};
 use crate::cli::identity::retry::RETRY_TIME;
+use crate::cli::io::endings::{pending_json, pending_lines};
 use crate::cli::io::failure::{Failure, exit};
 use crate::cli::io::output::print;
 use crate::cli::io::text::properties;
@@ -108,12 +109,17 @@ impl StepArgument {
         let request = pb::CloseStepRequest { name, workflow, run, step };
         let close = async |channel| close(channel, request.clone()).await;
         let closed = endpoint?.with_retries(RETRY_TIME, close).await?;
-        let answer = json!({ "closed": closed.closed, "revoked_leases": closed.revoked_leases });
+        let answer = json!({
+            "closed": closed.closed,
+            "revoked_leases": closed.revoked_leases,
+            "pending_endings": pending_json(&closed.pending_endings),
+        });
         let text = match closed.closed {
             true => format!("closed; {} lease(s) revoked", closed.revoked_leases),
             false => "nothing to close: no such step is open".to_owned(),
         };
-        print(common.output, &answer, || text.clone(), || text.clone())
+        let lines = std::iter::once(text.clone()).chain(pending_lines(&closed.pending_endings));
+        print(common.output, &answer, || lines.collect::<Vec<_>>().join("\n"), || text.clone())
     }
 }
 

@@ -12,6 +12,7 @@ use super::placeholder::{MOUNT_PATH, fill_in, is_for_a_container};
 use crate::cli::identity::endpoint::Endpoint;
 use crate::cli::identity::retry::RETRY_TIME;
 use crate::cli::io::child;
+use crate::cli::io::endings::pending_lines;
 use crate::cli::io::failure::{Failure, exit};
 use crate::cli::io::output::say;
 use crate::cli::io::signals::ForwardedSignals;
@@ -63,7 +64,9 @@ impl StepRun {
         let close = async |channel| close(channel, request.clone()).await;
         // The exit code of the command matters more. A step that cannot be closed ends by itself.
         match endpoint.with_retries(RETRY_TIME, close).await {
-            Ok(closed) if closed.closed => {}
+            Ok(closed) if closed.closed => {
+                pending_lines(&closed.pending_endings).iter().for_each(|line| say(line));
+            }
             Ok(_) => say(
                 "warning: the step had ended before its command did: its ttl was over, or it was closed",
             ),

@@ -10,6 +10,7 @@
 //! 4. Anything beside the answer goes to stderr by [`output::say`]; a question by [`prompt::confirm`].
 
 pub(super) mod child;
+pub(super) mod endings;
 pub(super) mod failure;
 pub(super) mod output;
 pub(super) mod pages;

@@ -12,6 +12,7 @@ use crate::grpc::pb::group_service_client::GroupServiceClient;
 use crate::grpc::pb::integration_service_client::IntegrationServiceClient;
 use crate::grpc::pb::operator_service_client::OperatorServiceClient;
 use crate::grpc::pb::secret_service_client::SecretServiceClient;
+use crate::grpc::pb::system_service_client::SystemServiceClient;
 
 /// The most items that the broker puts on a page.
 const LARGEST: i32 = 1000;
@@ -139,6 +140,21 @@ pub async fn steps(channel: &Channel, workflow: Option<&str>) -> Result<Vec<pb::
         let request = pb::ListStepsRequest { page_size: LARGEST, page_token, workflow };
         let page = client.list_steps(request).await?.into_inner();
         Ok((page.steps, Vec::new(), page.next_page_token))
+    };
+    all(page).await
+}
+
+/// The endings that are not over, of a connection or of all; as `SystemService.ListEndings`.
+pub async fn endings(
+    channel: &Channel,
+    connection: Option<&str>,
+) -> Result<Vec<pb::Ending>, Failure> {
+    let mut client = SystemServiceClient::new(channel.clone());
+    let page = async |page_token| {
+        let connection = connection.unwrap_or_default().to_owned();
+        let request = pb::ListEndingsRequest { page_size: LARGEST, page_token, connection };
+        let page = client.list_endings(request).await?.into_inner();
+        Ok((page.endings, Vec::new(), page.next_page_token))
     };
     all(page).await
 }

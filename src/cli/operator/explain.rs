@@ -6,6 +6,7 @@ use tonic::transport::Channel;
 use super::bindings::{grant_command, relation_name};
 use super::check::ANY_STEP;
 use crate::cli::Common;
+use crate::cli::io::endings::{ending_json, ending_words};
 use crate::cli::io::failure::Failure;
 use crate::cli::io::output::print;
 use crate::cli::io::text::table;
@@ -147,6 +148,14 @@ fn mint_lines(story: &pb::MintStory) -> Vec<String> {
     let more = more.into_iter().filter(|(_, text)| !text.is_empty());
     words.extend(more.map(|(what, text)| format!("{what}{text}")));
     lines.push(words.join("; "));
+    if let Some(ending) = &story.ending {
+        let cause = match ending.cause.as_str() {
+            "" => String::new(),
+            cause => format!(", because of: {}", cause.replace('_', " ")),
+        };
+        let words = ending_words(ending, story.credential_expire_time.as_ref());
+        lines.push(format!("{words}{cause}"));
+    }
     lines
 }
 
@@ -219,6 +228,7 @@ fn mint_json(story: &pb::MintStory) -> serde_json::Value {
         "begun_for": story.begun_for,
         "begun_by": story.begun_by,
         "begin_time": moment(story.begin_time.as_ref()),
+        "ending": ending_json(story.ending.as_ref()),
     })
 }
 

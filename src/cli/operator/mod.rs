@@ -6,6 +6,7 @@ mod bindings;
 pub(super) mod check;
 pub(super) mod connection;
 pub(super) mod diff;
+pub(super) mod ending;
 pub(super) mod explain;
 pub(super) mod export;
 pub(super) mod group;

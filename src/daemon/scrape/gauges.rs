@@ -19,6 +19,7 @@ pub(super) fn read(broker: &Broker) -> Vec<Gauge> {
         certificate_ends(&health, broker.registration_ends()),
     ];
     gauges.extend(counts(&health));
+    gauges.extend(endings(&health, broker.now()));
     gauges.extend(journal(&health));
     gauges.extend(process());
     gauges
@@ -61,6 +62,25 @@ fn counts(health: &Health) -> impl Iterator<Item = Gauge> {
     ]
     .into_iter()
     .map(|(name, help, count)| Gauge::of(name, help, number(count)))
+}
+
+fn endings(health: &Health, now: Timestamp) -> [Gauge; 3] {
+    let endings = health.endings;
+    let oldest = endings.oldest.map_or(0, |oldest| now.since(oldest).as_secs());
+    [
+        Gauge::of(
+            "endings_pending",
+            "Credentials that upstreams still accept although nobody may use them.",
+            number(endings.pending),
+        ),
+        Gauge::of("endings_oldest_pending", "For how long the oldest of them is.", number(oldest))
+            .in_unit(Unit::Seconds),
+        Gauge::of(
+            "endings_left_disabled",
+            "Credentials that cannot be used, of which something stays upstream.",
+            number(endings.left_disabled),
+        ),
+    ]
 }
 
 /// Empty while the journal is blocked: no number is better than an old number.

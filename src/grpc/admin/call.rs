@@ -1,6 +1,7 @@
 //! One call on the admin door: who makes it, and how it is answered.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use prost::{Message, Name};
 use tonic::{Request, Response, Status, Streaming};
@@ -10,6 +11,7 @@ use crate::broker::{Broker, Error, WriteOptions};
 use crate::grpc::convert;
 use crate::grpc::convert::status::{reason_of, to_status};
 use crate::grpc::edge::in_flight;
+use crate::grpc::edge::patience::patience;
 use crate::grpc::edge::peer::peer;
 use crate::grpc::edge::reply_bytes::ReplyBytes;
 use crate::grpc::request::ApiRequest;
@@ -74,6 +76,7 @@ impl AdminService {
             caller,
             peer,
             options: WriteOptions::default(),
+            patience: patience(request.metadata()),
             method: T::NAME.strip_suffix("Request").unwrap_or(T::NAME),
             resource: String::new(),
         };
@@ -88,6 +91,8 @@ pub(crate) struct Call {
     pub(crate) peer: Arc<Peer<()>>,
     /// How a change is to be made.
     pub(crate) options: WriteOptions,
+    /// How long the answer may wait for what it can do without; `None` if the client has named no deadline.
+    pub(crate) patience: Option<Duration>,
     method: &'static str,
     resource: String,
 }

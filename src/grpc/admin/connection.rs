@@ -112,7 +112,12 @@ impl ConnectionService for AdminService {
     async fn delete_connection(&self, request: Request<pb::DeleteConnectionRequest>) -> Reply<()> {
         let (call, (name, deletion)) = self.begin_on(request, |one| one.name.clone())?;
         let (caller, options) = (call.caller.clone(), call.options.clone());
-        call.answer(call.broker.delete_connection(caller, name, deletion, options)).await
+        call.answer(async {
+            let deleted = call.broker.delete_connection(caller, name, deletion, options);
+            call.broker.wait_for_endings(&deleted.await?, call.patience).await;
+            Ok(())
+        })
+        .await
     }
 
     async fn test_connection(
@@ -137,13 +142,14 @@ impl ConnectionService for AdminService {
 }
 
 fn test_mint(minted: TestMint) -> pb::TestMint {
-    let TestMint { fields, handle, expire_time, lifetime, upstream_request } = minted;
+    let TestMint { fields, handle, expire_time, lifetime, upstream_request, ending } = minted;
     pb::TestMint {
         fields: fields.iter().map(ToString::to_string).collect(),
         handle: handle.unwrap_or_default(),
         expire_time: expire_time.and_then(convert::timestamp),
         lifetime: lifetime.and_then(|lifetime| lifetime.try_into().ok()),
         upstream_request: upstream_request.unwrap_or_default(),
+        ending: Some(convert::ending(ending)),
     }
 }
 

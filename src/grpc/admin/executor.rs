@@ -63,7 +63,9 @@ impl ExecutorService for AdminService {
         call.answer(async {
             let closed = call.broker.close_step(&call.caller, &selector).await?;
             let revoked_leases = convert::count_i32(closed.revoked);
-            Ok(pb::CloseStepResponse { closed: closed.closed, revoked_leases })
+            let pending = call.broker.wait_for_endings(&closed.endings, call.patience).await;
+            let pending_endings = convert::pending_endings(pending);
+            Ok(pb::CloseStepResponse { closed: closed.closed, revoked_leases, pending_endings })
         })
         .await
     }
@@ -87,9 +89,14 @@ impl ExecutorService for AdminService {
         let (call, (workflow, run)) =
             self.begin_on(request, |one| format!("{}/{}", one.workflow, one.run))?;
         call.answer(async {
-            let (closed, revoked) = call.broker.close_run(&call.caller, &workflow, &run).await?;
-            let closed_steps = convert::count_i32(closed);
-            Ok(pb::CloseRunResponse { closed_steps, revoked_leases: convert::count_i32(revoked) })
+            let (closed, revoked, endings) =
+                call.broker.close_run(&call.caller, &workflow, &run).await?;
+            let pending = call.broker.wait_for_endings(&endings, call.patience).await;
+            Ok(pb::CloseRunResponse {
+                closed_steps: convert::count_i32(closed),
+                revoked_leases: convert::count_i32(revoked),
+                pending_endings: convert::pending_endings(pending),
+            })
         })
         .await
     }
@@ -223,6 +230,7 @@ fn received(received: Received) -> pb::ReceivedCredential {
         source: source.name().to_owned(),
         handle: credential.handle.clone().unwrap_or_default(),
         credential_expire_time: convert::timestamp(credential.credential_expire_time),
+        ending: received.ending.map(convert::ending),
     });
     let target = Some(received.target).filter(|target| *target != received.resource);
     pb::ReceivedCredential {

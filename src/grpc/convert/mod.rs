@@ -1,5 +1,6 @@
 //! Conversions between messages and the model.
 
+mod endings;
 mod names;
 pub(super) mod page;
 pub(super) mod status;
@@ -16,6 +17,7 @@ use crate::lease::{Lease, TtlLimit};
 use crate::model::{
     Invalid, KindName, Labels, Release, RequestId, ResourceName, RunAs, Tags, Timestamp, Value,
 };
+pub(super) use endings::{ending, listed_ending, pending_endings};
 pub(super) use names::{
     connection_name, executor_name, group_name, integration_name, lease_id, opening_id,
     operator_name, secret_name,

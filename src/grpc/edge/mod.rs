@@ -8,6 +8,7 @@ pub(super) mod health;
 pub(super) mod in_flight;
 pub(super) mod methods;
 pub(super) mod padding;
+pub(super) mod patience;
 pub(super) mod peer;
 pub(super) mod reflection;
 pub(super) mod reply_bytes;

@@ -103,6 +103,14 @@ impl Journal {
         Ok((mint, Permit::to_root(record, version, chain.decision_id(position))))
     }
 
+    /// Begins the mint of a test, whose permit is that of its `tested` line. Nobody gets what it makes.
+    ///
+    /// # Errors
+    /// If the line cannot be written.
+    pub fn begin_trial(&self, now: Timestamp, line: MintingLine) -> Result<(), Unavailable> {
+        self.append(now, &Event::Minting(Box::new(line))).map(drop)
+    }
+
     /// Ends a mint whose credential the upstream has made. The lease of its decision awaits the credential until
     /// [`Journal::hand_out`], as all others do.
     ///

@@ -207,7 +207,8 @@ impl Journal {
         Ok(Permit::to_root(record, version, chain.decision_id(position)))
     }
 
-    /// Ends a lease of an opening before it expires; `None` if the opening holds no such lease.
+    /// Ends a lease of an opening before it expires; `None` if the opening holds no such lease. Returns the line, and the
+    /// mint of the lease's credential if that is owed an ending.
     ///
     /// # Errors
     /// If the line cannot be written. The lease stays live then.
@@ -216,13 +217,18 @@ impl Journal {
         now: Timestamp,
         opening: Id,
         lease: Id,
-    ) -> Result<Option<Position>, Unavailable> {
+    ) -> Result<Option<(Position, Option<Id>)>, Unavailable> {
         let mut chain = self.lock()?;
-        let found = chain.live().leases().find(lease);
-        if !found.is_some_and(|found| found.opening == opening && now < found.expire_time) {
+        let live = chain.live();
+        let found = live.leases().find(lease);
+        let Some(found) = found.filter(|one| one.opening == opening && now < one.expire_time)
+        else {
             return Ok(None);
-        }
-        chain.append(now, &Event::LeaseRevoked { opening, lease }).map(Some)
+        };
+        let mint = found.credential().map(|made| made.mint);
+        let owed = mint.filter(|mint| live.mints().owed().find(*mint).is_some());
+        let position = chain.append(now, &Event::LeaseRevoked { opening, lease })?;
+        Ok(Some((position, owed)))
     }
 
     /// Checks that decisions can be committed now, so that secrets can be handed out.

@@ -73,35 +73,63 @@ impl Owed {
         let Some(credential) = &self.credential else { return Some(EndingReason::Interrupted) };
         let MintingLine { opening, uid, version, .. } = self.minting;
         let may_use = |lease: &Lease| {
-            lease.opening == opening && lease.version == version && lease.may_move_to(credential)
+            lease.resource == uid && lease.version == version && lease.may_move_to(credential)
         };
         match standing {
             _ if live.opening(opening).is_none() => Some(EndingReason::StepClosed),
             Standing::Changed => Some(EndingReason::ConnectionChanged),
             Standing::Deleted => Some(EndingReason::ConnectionDeleted),
-            Standing::Same if live.leases().of_resource(uid).any(may_use) => None,
+            Standing::Same if live.leases().held_by(opening).any(may_use) => None,
             Standing::Same => Some(EndingReason::LeaseEnded),
         }
     }
 }
 
-/// The credentials that are owed an ending, by mint.
+/// The credentials that are owed an ending.
 #[derive(Debug, Default)]
-pub(crate) struct OwedEndings(IdMap<Owed>);
+pub(crate) struct OwedEndings {
+    by_mint: IdMap<Owed>,
+    /// The mints by the opening that they were made for.
+    by_opening: IdMap<Vec<Id>>,
+}
 
 impl OwedEndings {
     pub(super) fn start_from(owed: &[Owed]) -> Self {
-        Self(owed.iter().map(|owed| (owed.mint(), owed.clone())).collect())
+        let mut all = Self::default();
+        owed.iter().for_each(|owed| all.insert(owed.clone()));
+        all
+    }
+
+    fn insert(&mut self, owed: Owed) {
+        let (mint, opening) = (owed.mint(), owed.minting.opening);
+        if self.by_mint.insert(mint, owed).is_none() {
+            self.by_opening.entry(opening).or_default().push(mint);
+        }
+    }
+
+    fn remove(&mut self, mint: Id) {
+        let Some(owed) = self.by_mint.remove(&mint) else { return };
+        let opening = owed.minting.opening;
+        let Some(mints) = self.by_opening.get_mut(&opening) else { return };
+        mints.retain(|other| *other != mint);
+        if mints.is_empty() {
+            self.by_opening.remove(&opening);
+        }
     }
 
     /// The credential of this mint, if it is owed an ending.
     pub(crate) fn find(&self, mint: Id) -> Option<&Owed> {
-        self.0.get(&mint)
+        self.by_mint.get(&mint)
     }
 
     /// All of them, in no order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Owed> {
-        self.0.values()
+        self.by_mint.values()
+    }
+
+    /// The mints of an opening, open or closed.
+    pub(crate) fn of_opening(&self, opening: Id) -> &[Id] {
+        self.by_opening.get(&opening).map_or(&[], Vec::as_slice)
     }
 
     /// True if the ending of this mint's credential has begun: nobody gets it any more.
@@ -111,23 +139,23 @@ impl OwedEndings {
 
     /// Takes in a mint that is owed an ending.
     pub(super) fn owe(&mut self, minting: MintingLine, credential: Option<Arc<MintedCredential>>) {
-        self.0.insert(minting.mint, Owed { minting, credential, begun: None });
+        self.insert(Owed { minting, credential, begun: None });
     }
 
     /// Takes in the line of an ending.
     pub(super) fn apply(&mut self, event: &Event, time: Timestamp) {
         match event {
             Event::EndedUpstream(line) | Event::LeftToExpire(line) => {
-                self.0.remove(&line.mint);
+                self.remove(line.mint);
             }
             Event::Ending(line) => {
-                if let Some(owed) = self.0.get_mut(&line.mint) {
+                if let Some(owed) = self.by_mint.get_mut(&line.mint) {
                     owed.begun =
                         Some(BegunEnding { time, reason: line.reason, left_disabled: None });
                 }
             }
             Event::LeftDisabled(line) => {
-                let owed = self.0.get_mut(&line.mint);
+                let owed = self.by_mint.get_mut(&line.mint);
                 if let Some(begun) = owed.and_then(|owed| owed.begun.as_mut()) {
                     begun.left_disabled = Some(line.detail.clone());
                 }

@@ -134,7 +134,7 @@ impl World {
         let told = self.journal().with_live(told).unwrap();
         let before = self.journal().last().unwrap().0;
         let closed = self.journal().close(self.now, id, CloseReason::Executor, |_| {}).unwrap();
-        let (Position(last), _) = closed.unwrap();
+        let Position(last) = closed.unwrap().position;
         assert_eq!(usize::try_from(last - before - 1).unwrap(), told);
         // Each is told once, whether a lease is on it or not.
         let is_told = |(opening, end): &&(Id, Timestamp)| *opening == id && self.now < *end;

@@ -61,6 +61,14 @@ impl Upstream {
         Some(Self::start(node("github", "door.js")?))
     }
 
+    /// A token endpoint for crowds (`tests/clients/tools/token_upstream.py`). `None` as for [`Self::aws`].
+    pub fn crowd() -> Option<Self> {
+        let python = installed("tools")?.join("venv/bin/python");
+        let mut command = Command::new(python);
+        command.arg(source("tests/clients/tools/token_upstream.py"));
+        Some(Self::start(command))
+    }
+
     fn start(mut command: Command) -> Self {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().unwrap();

@@ -5,6 +5,7 @@ mod aws;
 mod bad_days;
 mod canaries;
 mod changes;
+mod endings;
 mod flows;
 mod github;
 mod issuer;

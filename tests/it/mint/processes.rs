@@ -41,7 +41,7 @@ fn assert_interrupted(lines: &str) {
 }
 
 /// Serves a broker that may ask the upstream.
-fn serve(directory: &Path, upstream: &Scripted, options: &[&str]) -> ServeProcess {
+pub fn serve(directory: &Path, upstream: &Scripted, options: &[&str]) -> ServeProcess {
     let path = directory.join("config.toml");
     std::fs::write(&path, format!("[egress]\nallow = [{:?}]\n", upstream.url(""))).unwrap();
     let arguments = [&["serve", "--config", path.to_str().unwrap()], options].concat();

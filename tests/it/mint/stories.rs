@@ -5,7 +5,14 @@ use keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient;
 
 use super::World;
 use super::upstream::{status, token};
-use crate::harness::{TestStep, open_request};
+use tonic::transport::Channel;
+
+use crate::harness::{TestBroker, TestStep, open_request};
+
+/// The service for executors.
+pub fn executor_client(broker: &TestBroker) -> ExecutorServiceClient<Channel> {
+    ExecutorServiceClient::new(broker.executor())
+}
 
 impl World {
     fn open_in(&self, run: &str, step: &str) -> TestStep {
@@ -14,20 +21,20 @@ impl World {
     }
 
     /// The credentials that a run has received.
-    fn received(&self, run: &str) -> Vec<pb::ReceivedCredential> {
+    pub fn received(&self, run: &str) -> Vec<pb::ReceivedCredential> {
         let request = pb::GetRunRequest { workflow: "w".to_owned(), run: run.to_owned() };
-        let mut client = ExecutorServiceClient::new(self.broker.executor());
+        let mut client = executor_client(&self.broker);
         let told = self.broker.block_on(client.get_run(request)).unwrap().into_inner();
         told.steps.into_iter().flat_map(|step| step.received).collect()
     }
 
     /// The story of the mint behind a decision, or of a mint by its id.
-    fn story(&self, id: &str) -> pb::MintStory {
+    pub fn story(&self, id: &str) -> pb::MintStory {
         self.broker.explain_decision(id).unwrap().past.unwrap().mint.unwrap()
     }
 
     /// The ids of all decisions on Resolves.
-    fn decisions(&self) -> Vec<String> {
+    pub fn decisions(&self) -> Vec<String> {
         let lines = self.broker.journaled("resolve");
         lines.iter().map(|line| format!("1.{}", line["n"])).collect()
     }

@@ -8,7 +8,8 @@ use keyhatch::integration::Source;
 use super::end_alone;
 use crate::harness::{Got, Internet, TestBroker, Upstream, allowing, bytes, resolver};
 
-fn broker(rules: Rules) -> TestBroker {
+/// A broker with these rules of egress.
+pub fn broker(rules: Rules) -> TestBroker {
     let mut broker = TestBroker::start();
     broker.config.egress = rules;
     broker.restart();
@@ -16,7 +17,7 @@ fn broker(rules: Rules) -> TestBroker {
 }
 
 /// Creates a minted connection.
-fn create(broker: &TestBroker, reference: &str, kind: &str, fields: &[(&str, &str)]) {
+pub fn create(broker: &TestBroker, reference: &str, kind: &str, fields: &[(&str, &str)]) {
     let connection = pb::Connection {
         name: format!("connections/{reference}"),
         kind: kind.to_owned(),

@@ -8,6 +8,9 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::harness::{HttpRequest, HttpResponse, read_http, respond_http};
 
+/// The path at which tokens are revoked.
+pub const REVOKE: &str = "/revoke";
+
 type Script = Box<dyn Fn(usize) -> HttpResponse + Send>;
 
 /// An upstream on this machine. Its threads end with the test's process.
@@ -20,6 +23,8 @@ struct Shared {
     asked: Mutex<Vec<HttpRequest>>,
     /// The answer to the nth request, from 1.
     script: Mutex<Script>,
+    /// The answer to the nth request, if it revokes a token.
+    revocation: Mutex<Script>,
     is_held: Mutex<bool>,
     released: Condvar,
 }
@@ -32,6 +37,7 @@ impl Scripted {
         let shared = Arc::new(Shared {
             asked: Mutex::default(),
             script: Mutex::new(Box::new(|n| token(n, 3600))),
+            revocation: Mutex::new(Box::new(|_| status(200, ""))),
             is_held: Mutex::default(),
             released: Condvar::new(),
         });
@@ -60,6 +66,21 @@ impl Scripted {
         *self.shared.script.lock() = Box::new(script);
     }
 
+    /// From now on, this answers the nth request, if its path is /revoke.
+    pub fn revokes(&self, script: impl Fn(usize) -> HttpResponse + Send + 'static) {
+        *self.shared.revocation.lock() = Box::new(script);
+    }
+
+    /// The tokens whose revocation was asked for, in order.
+    pub fn revoked(&self) -> Vec<String> {
+        let asked = self.asked().into_iter().filter(|request| request.path == REVOKE);
+        let token = |request: HttpRequest| {
+            let mut form = form_urlencoded::parse(&request.body);
+            form.find(|(name, _)| name == "token").unwrap().1.into_owned()
+        };
+        asked.map(token).collect()
+    }
+
     /// From now on, every answer waits until it is released.
     pub fn hold(&self) {
         *self.shared.is_held.lock() = true;
@@ -86,8 +107,10 @@ impl Shared {
     fn serve(&self, stream: TcpStream) {
         let mut stream = BufReader::new(stream);
         let Some(request) = read_http(&mut stream) else { return };
+        let is_revocation;
         let number = {
             let mut asked = self.asked.lock();
+            is_revocation = request.path == REVOKE;
             asked.push(request);
             asked.len()
         };
@@ -96,7 +119,8 @@ impl Shared {
             self.released.wait(&mut is_held);
         }
         drop(is_held);
-        let answer = (self.script.lock())(number);
+        let script = if is_revocation { &self.revocation } else { &self.script };
+        let answer = (script.lock())(number);
         respond_http(stream.get_mut(), &answer);
     }
 }

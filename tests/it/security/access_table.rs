@@ -490,6 +490,7 @@ async fn system(channel: Channel, method: &str) -> Result<(), Status> {
     let mut client = pb::system_service_client::SystemServiceClient::new(channel);
     match method {
         "GetStatus" => client.get_status(pb::GetStatusRequest {}).await.map(drop),
+        "ListEndings" => client.list_endings(pb::ListEndingsRequest::default()).await.map(drop),
         "ListKeys" => client.list_keys(pb::ListKeysRequest {}).await.map(drop),
         "GetIssuer" => client.get_issuer(pb::GetIssuerRequest {}).await.map(drop),
         "RotateIssuer" => {

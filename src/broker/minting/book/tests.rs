@@ -196,3 +196,21 @@ fn a_sweep_leaves_what_is_useful_and_flights() {
     book.sweep(at(61), |_| true);
     assert_eq!(left(&book), [1, 5]);
 }
+
+#[test]
+fn only_the_credential_of_its_own_mint_is_forgotten() {
+    let mut book = Book::default();
+    let key = key(1, 1);
+    let _ = book.join(&key, (), at(0));
+    start(&mut book, 0).unwrap();
+    book.land(&key, minted(100), at(0));
+    book.forget(&key, id(8));
+    assert!(matches!(book.offer(&key, at(1)), Offer::Ready(_)));
+    book.forget(&key, id(9));
+    assert!(matches!(book.offer(&key, at(1)), Offer::Missing));
+    assert_eq!(book.keys().count(), 0);
+    // A flight that is on goes on.
+    let _ = book.join(&key, (), at(1));
+    book.forget(&key, id(9));
+    assert_eq!(book.keys().count(), 1);
+}

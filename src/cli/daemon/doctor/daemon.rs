@@ -7,6 +7,7 @@ use tonic::transport::Channel;
 
 use super::certificates::SET_CLOCK;
 use super::diagnosis::{Diagnosis, Remedy};
+use super::endings;
 use super::limits::{self, Granted};
 use super::site::Site;
 use super::socket::admin_socket;
@@ -44,6 +45,8 @@ struct DaemonAnswer {
     issuer: Option<pb::Issuer>,
     /// The connections whose refresh token is of no use.
     unusable: Vec<String>,
+    /// The endings of credentials that are not over.
+    endings: Vec<pb::Ending>,
 }
 
 /// A daemon that has a socket.
@@ -86,19 +89,22 @@ pub(super) fn check(site: &Site, report: Option<DaemonReport>) -> Vec<Diagnosis>
         // The check of the socket reports that it is missing.
         return limits::check(site, Granted::here(), None);
     };
-    let (first, status, stored, unusable, issuer) = match answer {
-        Ok(answer) => {
-            (state(&answer), answer.status, answer.stored, answer.unusable, answer.issuer)
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(diagnosis) => {
+            let limits = limits::check(site, granted.unwrap_or_else(Granted::here), None);
+            return std::iter::once(diagnosis).chain(limits).collect();
         }
-        Err(diagnosis) => (diagnosis, None, Vec::new(), Vec::new(), None),
     };
-    let mut diagnoses = vec![first];
-    diagnoses.extend(status.as_ref().map(|status| version(&status.version)));
-    diagnoses.extend(status.as_ref().and_then(newer));
-    diagnoses.extend(long_lived(&stored));
-    diagnoses.extend(issuer.as_ref().and_then(of_issuer));
-    diagnoses.extend(reauthorization_required(&unusable));
-    let memory = status.as_ref().map(|status| status.key_memory.as_str());
+    let status = answer.status.as_ref();
+    let mut diagnoses = vec![state(&answer)];
+    diagnoses.extend(status.map(|status| version(&status.version)));
+    diagnoses.extend(status.and_then(newer));
+    diagnoses.extend(long_lived(&answer.stored));
+    diagnoses.extend(answer.issuer.as_ref().and_then(of_issuer));
+    diagnoses.extend(reauthorization_required(&answer.unusable));
+    diagnoses.extend(endings::check(&answer.endings, site.now));
+    let memory = status.map(|status| status.key_memory.as_str());
     diagnoses.extend(limits::check(site, granted.unwrap_or_else(Granted::here), memory));
     diagnoses
 }
@@ -114,8 +120,9 @@ async fn ask(site: &Site) -> Result<DaemonAnswer, Failure> {
     let (stored, unusable) =
         (names(&channel, LONG_LIVED).await, names(&channel, REAUTHORIZE).await);
     let status = status.ok().map(tonic::Response::into_inner);
+    let endings = pages::endings(&channel, None).await.unwrap_or_default();
     let issuer = issuer::ask(channel).await.ok();
-    Ok(DaemonAnswer { is_serving, status, stored, unusable, issuer })
+    Ok(DaemonAnswer { is_serving, status, stored, unusable, issuer, endings })
 }
 
 /// The connections that a filter admits; empty if the identity may not list them.

@@ -8,7 +8,7 @@
 //! | `disk` | free space |
 //! | `egress` | root certificates, name servers, the rules |
 //! | `socket` | the runtime directory and the admin socket |
-//! | `daemon`, `limits` | the running daemon |
+//! | `daemon`, `limits`, `endings` | the running daemon |
 //! | `step`, `identity` | instead of all those, the directory of a step, or of a user who does not own the broker |
 //!
 //! Doctor changes nothing and prints nothing secret. The only secret that it reads is a KEK in a file, to print its id.
@@ -19,6 +19,7 @@ mod daemon;
 mod diagnosis;
 mod disk;
 mod egress;
+mod endings;
 mod environment;
 mod identity;
 mod keys;

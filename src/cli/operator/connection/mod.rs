@@ -7,6 +7,7 @@ mod view;
 use std::time::Duration;
 
 use clap::Subcommand;
+use serde_json::json;
 use tonic::transport::Channel;
 
 use super::bindings::{bindings, warn_if_no_step};
@@ -15,6 +16,7 @@ use super::labels::parse_label;
 use super::release::{parse_release, release_name};
 use super::resource::BoundResource;
 use crate::cli::Common;
+use crate::cli::io::endings::{pending_json, pending_lines, pending_of};
 use crate::cli::io::failure::Failure;
 use crate::cli::io::output::{Output, list, print, say};
 use crate::cli::io::prompt::confirm;
@@ -146,7 +148,7 @@ impl ConnectionCommand {
             Self::Get(get) => get.run(common, channel).await,
             Self::List(list) => list.run(common, channel).await,
             Self::Update(update) => update.run(common, channel).await,
-            Self::Delete(delete) => delete.run(channel).await,
+            Self::Delete(delete) => delete.run(common, channel).await,
             Self::Test(test) => test.run(common, channel).await,
         }
     }
@@ -269,7 +271,7 @@ impl ConnectionListArgs {
 }
 
 impl ConnectionDeleteArgs {
-    async fn run(self, channel: Channel) -> Result<(), Failure> {
+    async fn run(self, common: &Common, channel: Channel) -> Result<(), Failure> {
         let reference: ConnectionRef = self.reference.parse()?;
         let mut client = ConnectionServiceClient::new(channel.clone());
         let request = pb::GetConnectionRequest { name: resource_name(&reference) };
@@ -289,8 +291,22 @@ impl ConnectionDeleteArgs {
             false => format!(", which {}", breaks.join(" and ")),
         };
         confirm(self.yes, &format!("Delete {reference}{breaks}?"))?;
-        BoundResource::from(found).delete(channel, self.force).await?;
+        let name = found.name.clone();
+        BoundResource::from(found).delete(channel.clone(), self.force).await?;
         say(&format!("{reference} deleted"));
+        // It is deleted, whether its endings can be listed or not.
+        let pending = pages::endings(&channel, Some(&name)).await.map(pending_of);
+        let pending = pending.unwrap_or_default();
+        match common.output {
+            Output::Table | Output::Name => pending_lines(&pending).iter().for_each(|one| say(one)),
+            Output::Json | Output::Yaml => {
+                let answer = json!({
+                    "connection": reference.to_string(),
+                    "pending_endings": pending_json(&pending),
+                });
+                print(common.output, &answer, String::new, String::new)?;
+            }
+        }
         Ok(())
     }
 }

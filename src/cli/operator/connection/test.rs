@@ -5,6 +5,7 @@ use tonic::transport::Channel;
 
 use super::view::resource_name;
 use crate::cli::Common;
+use crate::cli::io::endings::{ending_json, ending_words};
 use crate::cli::io::failure::{Failure, exit};
 use crate::cli::io::output::print;
 use crate::cli::io::remarks;
@@ -18,7 +19,7 @@ pub struct ConnectionTestArgs {
     /// INTEGRATION/NAME.
     #[arg(value_name = "REF")]
     reference: String,
-    /// Also have the upstream make a credential. Nobody gets it, and it expires by itself.
+    /// Also have the upstream make a credential. Nobody gets it. It is ended at once if its upstream can end it.
     #[arg(long)]
     mint: bool,
 }
@@ -70,7 +71,19 @@ fn describe(minted: &pb::TestMint) -> String {
         }
         None => "the upstream tells no end, so it counts as 3600 s".to_owned(),
     };
-    format!("minted: {}\nhandle: {handle}\nend: {end}", minted.fields.join(", "))
+    let ending = match &minted.ending {
+        Some(ending) if ending.state() == pb::EndingState::LeftToExpire => {
+            let why = match ending.detail.as_str() {
+                "" => "nothing ends it earlier",
+                why => why,
+            };
+            format!("expires by itself: {why}")
+        }
+        Some(ending) => ending_words(ending, minted.expire_time.as_ref()),
+        None => "is not told by this broker".to_owned(),
+    };
+    let fields = minted.fields.join(", ");
+    format!("minted: {fields}\nhandle: {handle}\nend: {end}\nending: {ending}")
 }
 
 /// For scripts.
@@ -81,5 +94,6 @@ fn minted_json(minted: &pb::TestMint) -> Json {
         "expire_time": minted.expire_time.as_ref().map(|end| second(Some(end))),
         "lifetime_seconds": minted.lifetime.as_ref().map(|lifetime| lifetime.seconds),
         "upstream_request": Some(&minted.upstream_request).filter(|number| !number.is_empty()),
+        "ending": ending_json(minted.ending.as_ref()),
     })
 }

@@ -73,7 +73,7 @@ pub(crate) fn response(explained: Explanation) -> pb::ExplainResponse {
 const UNDER_WAY: &str = "UNDER_WAY";
 
 fn mint_story(story: MintStory) -> pb::MintStory {
-    let MintStory { mint, source, begun, end } = story;
+    let MintStory { mint, source, begun, end, ending } = story;
     let (end_time, end) = end.unzip();
     let told = match end {
         None => pb::MintStory { outcome: UNDER_WAY.to_owned(), ..Default::default() },
@@ -102,6 +102,7 @@ fn mint_story(story: MintStory) -> pb::MintStory {
         begun_for,
         begun_by,
         begin_time,
+        ending: ending.map(convert::ending),
         ..told
     }
 }

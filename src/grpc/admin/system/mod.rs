@@ -13,12 +13,13 @@ use tonic::Request;
 use super::call::AdminService;
 use crate::access::Principal;
 use crate::broker::{Error, ListedDek, ListedKeys};
+use crate::grpc::convert::page::{PageRequest, page};
 use crate::grpc::pb::system_service_server::SystemService;
 use crate::grpc::request::parse_requests;
 use crate::grpc::{Reply, convert, pb};
 use crate::journal::RestoredAs;
 use crate::model::limits::MAX_PAGE_BYTES;
-use crate::model::{Timestamp, WorkflowName};
+use crate::model::{ConnectionRef, Id, Timestamp, WorkflowName};
 use backup::BackupStream;
 use explain::ExplainQuestion;
 use tail::TailStream;
@@ -29,6 +30,11 @@ parse_requests! {
         |one| Ok((convert::restored_as(one.restored_as)?, one.refresh_tokens_current));
     GetIssuerRequest -> () = |_| Ok(());
     GetStatusRequest -> () = |_| Ok(());
+    ListEndingsRequest -> (Option<ConnectionRef>, PageRequest<Id>) = |one| {
+        let connection = convert::given(&one.connection);
+        let connection = connection.map(|name| convert::connection_name(&name)).transpose()?;
+        Ok((connection, PageRequest::parse(one.page_size, &one.page_token)?))
+    };
     ListKeysRequest -> () = |_| Ok(());
     RenewCertificateRequest -> Vec<u8> = |one| Ok(one.csr);
     RotateDekRequest -> () = |_| Ok(());
@@ -121,6 +127,21 @@ impl SystemService for AdminService {
                 ExplainQuestion::DryRun(dry_run) => broker.explain(caller, &dry_run),
             };
             explained.map(explain::response)
+        })
+        .await
+    }
+
+    async fn list_endings(
+        &self,
+        request: Request<pb::ListEndingsRequest>,
+    ) -> Reply<pb::ListEndingsResponse> {
+        let (call, (connection, PageRequest { after, size })) = self.begin(request)?;
+        call.read(MAX_PAGE_BYTES, move |broker, caller, _| {
+            let (listed, has_more) =
+                broker.list_endings(caller, connection.as_ref(), after, size)?;
+            let listed = listed.into_iter().map(convert::listed_ending);
+            let (endings, next_page_token) = page(listed, has_more, |one| one.mint.as_str());
+            Ok(pb::ListEndingsResponse { endings, next_page_token })
         })
         .await
     }

@@ -1,0 +1,146 @@
+//! The end of what a test has made.
+//!
+//! | what ends it | a crash leaves | so |
+//! |---|---|---|
+//! | its name | a role or the like, for ever | the journal knows the mint, and the store what ends it, before the upstream is asked |
+//! | its own values | a credential that nobody has, until it expires | it is ended as soon as it is made |
+//! | nothing | the same | nothing |
+
+use std::sync::Arc;
+
+use crate::broker::Broker;
+use crate::broker::endings::Endings;
+use crate::broker::endings::story::{EndingState, MintEnding};
+use crate::integration::Source;
+use crate::journal::{Journal, Made, MintFault, MintingLine, Unavailable};
+use crate::mint::{End, Failure, Minted};
+use crate::model::{Clock, Fields, Id, Timestamp};
+use crate::seal::{RecordKey, RecordKind};
+
+/// The life of a credential whose end the upstream does not tell.
+const UNTOLD_LIFE: std::time::Duration = std::time::Duration::from_secs(3600);
+
+/// A test's mint that is owed an ending, whatever happens. If this is dropped before the upstream has answered, the
+/// credential counts as made.
+pub(super) struct OwedTrial {
+    journal: Arc<Journal>,
+    endings: Arc<Endings>,
+    clock: Clock,
+    mint: Id,
+    is_settled: bool,
+}
+
+impl Drop for OwedTrial {
+    fn drop(&mut self) {
+        if !self.is_settled {
+            self.fail(fault("CANCELLED", "nobody waits for the test any more"), true);
+        }
+    }
+}
+
+impl OwedTrial {
+    /// The upstream has not made the credential, or may have if `is_owed`.
+    fn fail(&mut self, fault: MintFault, is_owed: bool) {
+        self.is_settled = true;
+        // Without the line, the next start writes one.
+        let _ = self.journal.mint_failed(self.clock.now(), self.mint, fault, is_owed);
+        self.endings.begin(&[self.mint]);
+    }
+
+    /// Takes in the upstream's failure.
+    pub(super) fn failed(mut self, failure: &Failure) {
+        let fault = MintFault {
+            upstream_request: failure.upstream_request.clone(),
+            uncertain: failure.is_uncertain,
+            ..fault(failure.reason.as_str(), &failure.detail)
+        };
+        self.fail(fault, failure.is_uncertain);
+    }
+
+    /// Takes in what the upstream has made, and begins its ending. The store keeps what ends it.
+    ///
+    /// # Errors
+    /// If the line cannot be written. The next start writes that it failed, and ends it.
+    pub(super) fn made(mut self, made: &Minted, asked: Timestamp) -> Result<(), Unavailable> {
+        self.is_settled = true;
+        let made = Made {
+            handle: made.handle.clone(),
+            credential_expire_time: made.expire_time.unwrap_or_else(|| asked.after(UNTOLD_LIFE)),
+            upstream_request: made.upstream_request.clone(),
+            is_owed: true,
+            is_own: true,
+        };
+        self.journal.minted(self.clock.now(), self.mint, made)?;
+        self.endings.begin(&[self.mint]);
+        Ok(())
+    }
+}
+
+impl Broker {
+    /// Begins the mint of a test whose name ends it: its line is written, and the store keeps `ending`.
+    ///
+    /// # Errors
+    /// Why it cannot be kept. The upstream must not be asked then.
+    pub(super) async fn begin_trial(
+        &self,
+        line: MintingLine,
+        ending: Fields,
+    ) -> Result<OwedTrial, String> {
+        let (mint, resource, version) = (line.mint, line.resource.clone(), line.version);
+        let begun = self.journal.begin_trial(self.now(), line);
+        begun.map_err(|error| error.to_string())?;
+        let mut trial = OwedTrial {
+            journal: Arc::clone(&self.journal),
+            endings: Arc::clone(&self.endings),
+            clock: self.clock.clone(),
+            mint,
+            is_settled: false,
+        };
+        let key = RecordKey { kind: RecordKind::Ending, uid: mint };
+        match self.endings.keep(resource, (key, version), ending).await {
+            Ok(()) => Ok(trial),
+            Err(error) => {
+                let why = error.to_string();
+                trial.fail(fault("UPSTREAM_UNAVAILABLE", &why), false);
+                Err(why)
+            }
+        }
+    }
+
+    /// Waits for the ending of a test's credential, and returns how far it is.
+    pub(super) async fn trial_ending(&self, mint: Id) -> MintEnding {
+        self.wait_for_endings(&[mint], None).await;
+        let owed = self.journal.with_live(|live| live.mints().owed().find(mint).cloned());
+        let begun = owed.ok().flatten().map(|owed| owed.begun);
+        let (state, detail) = match begun {
+            None => (EndingState::Ended, String::new()),
+            Some(begun) => match begun.and_then(|begun| begun.left_disabled) {
+                Some(why) => (EndingState::LeftDisabled, why),
+                None => (EndingState::Pending, String::new()),
+            },
+        };
+        MintEnding { state, time: self.now(), cause: None, detail }
+    }
+
+    /// Ends what only its own values can end, at once.
+    pub(super) async fn end_trial(&self, source: Source, ending: Option<&Fields>) -> MintEnding {
+        let (state, detail) = match ending {
+            None => (EndingState::LeftToExpire, String::new()),
+            Some(ending) => match self.endings.end_once(source, ending).await {
+                Some(Ok(End::Ended)) => (EndingState::Ended, String::new()),
+                Some(Ok(End::Disabled(why))) => (EndingState::LeftDisabled, why),
+                Some(Err(failure)) => {
+                    let text = format!("{}: {}", failure.reason.as_str(), failure.detail);
+                    (EndingState::LeftToExpire, text)
+                }
+                None => (EndingState::LeftToExpire, "the broker stops".to_owned()),
+            },
+        };
+        MintEnding { state, time: self.now(), cause: None, detail }
+    }
+}
+
+fn fault(reason: &str, detail: &str) -> MintFault {
+    let (reason, detail) = (reason.to_owned(), detail.to_owned());
+    MintFault { reason, detail, upstream_request: None, uncertain: false }
+}

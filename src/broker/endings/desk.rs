@@ -1,0 +1,230 @@
+//! Where endings begin: the schedule behind its lock, and the parts that endings work with.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::schedule::{NewEnding, Schedule, Tries};
+use super::standing::{last_try, standing};
+use crate::broker::changes::writer::{AfterPublication, WriterParts};
+use crate::broker::error::Error;
+use crate::broker::minting::{Keeper, MintKey, Mints};
+use crate::catalog::{Catalog, Snapshots};
+use crate::journal::{CommitError, EndingRequest, Journal, Live, Owed, Position, Standing};
+use crate::model::{Clock, Fields, Id, LogLimit, Timestamp};
+use crate::seal::{Keyring, RecordKey};
+
+/// How long endings that are under way get when the daemon stops.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// What endings work with.
+pub(crate) struct EndingParts {
+    pub(super) snapshots: Arc<Snapshots>,
+    pub(super) journal: Arc<Journal>,
+    pub(super) keyring: Arc<Keyring>,
+    pub(super) keeper: Keeper,
+    pub(super) mints: Arc<Mints>,
+    pub(super) clock: Clock,
+}
+
+impl EndingParts {
+    pub(crate) fn new(parts: &WriterParts, keeper: Keeper, mints: &Arc<Mints>) -> Self {
+        let WriterParts { snapshots, journal, keyring, clock, .. } = parts.clone();
+        Self { snapshots, journal, keyring, keeper, mints: Arc::clone(mints), clock }
+    }
+}
+
+/// The endings of a broker.
+pub(crate) struct Endings {
+    pub(super) parts: EndingParts,
+    pub(super) schedule: Mutex<Schedule>,
+    /// Tells the worker that the schedule has changed.
+    pub(super) wake: Arc<Notify>,
+    /// Cancelled when no more endings are started, and nobody waits for them any more.
+    pub(super) draining: CancellationToken,
+    /// Ends those that are under way, and the worker.
+    pub(super) stop: CancellationToken,
+    /// How many are under way.
+    pub(super) under_way: watch::Sender<usize>,
+    /// Whether records are being removed.
+    pub(super) is_forgetting: AtomicBool,
+}
+
+/// Which endings may have become due.
+#[derive(Clone, Copy)]
+pub(super) enum Candidates<'a> {
+    /// All that are owed.
+    All,
+    /// Those of these mints.
+    Of(&'a [Id]),
+}
+
+/// An ending that is due.
+struct Due {
+    new: NewEnding,
+    /// The book's key of the credential.
+    key: MintKey,
+    standing: Standing,
+}
+
+impl Drop for Endings {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Endings {
+    pub(crate) fn new(parts: EndingParts) -> Self {
+        Self {
+            parts,
+            schedule: Mutex::default(),
+            wake: Arc::default(),
+            draining: CancellationToken::new(),
+            stop: CancellationToken::new(),
+            under_way: watch::Sender::new(0),
+            is_forgetting: AtomicBool::new(false),
+        }
+    }
+
+    /// Begins the endings that are due among these mints: from then on nobody gets their credentials. What cannot be begun
+    /// now, the worker begins later.
+    pub(crate) fn begin(&self, mints: &[Id]) {
+        if !mints.is_empty() {
+            self.begin_due(Candidates::Of(mints));
+        }
+    }
+
+    /// Begins the endings that a publication has made due, before its changes are acknowledged.
+    pub(crate) fn after_publication(self: &Arc<Self>) -> AfterPublication {
+        // The writer ends when the broker is dropped.
+        let endings = Arc::downgrade(self);
+        Box::new(move || endings.upgrade()?.begin_due(Candidates::All))
+    }
+
+    /// Begins those that are due. Returns the last line that was written.
+    pub(super) fn begin_due(&self, candidates: Candidates<'_>) -> Option<Position> {
+        static LIMIT: LogLimit = LogLimit::new(1);
+        let mut last = None;
+        // The loop ends: each turn needs another published change.
+        loop {
+            match self.begin_on_newest(candidates, &mut last) {
+                Ok(()) => return last,
+                Err(CommitError::Stale) => {}
+                Err(error) => {
+                    if let Some(suppressed) = LIMIT.allow() {
+                        tracing::warn!(%error, suppressed, "an ending could not be begun: it is begun later");
+                    }
+                    return last;
+                }
+            }
+        }
+    }
+
+    fn begin_on_newest(
+        &self,
+        candidates: Candidates<'_>,
+        last: &mut Option<Position>,
+    ) -> Result<(), CommitError> {
+        let EndingParts { snapshots, journal, mints, clock, .. } = &self.parts;
+        let (snapshot, now) = (snapshots.load(), clock.now());
+        let due = journal.with_live(|live| due(live, &snapshot.catalog, candidates, now))?;
+        for Due { new, key, standing } in due {
+            mints.forget(&key, new.mint);
+            let request = EndingRequest { epoch: snapshot.head, mint: new.mint, standing };
+            if let Some(position) = journal.begin_ending(now, &request)? {
+                *last = Some(position);
+                self.schedule.lock().insert(&new, now);
+                self.wake.notify_one();
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps what ends a credential, sealed in the store, and waits until it is on disk.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub(crate) async fn keep(
+        &self,
+        resource: String,
+        key: (RecordKey, u64),
+        ending: Fields,
+    ) -> Result<(), Error> {
+        self.parts.keeper.keep("ending.keep", resource, key, Arc::new(ending)).await
+    }
+
+    /// Takes the endings into the schedule that an earlier daemon has begun.
+    pub(super) fn take_begun(&self, begun: &[NewEnding]) {
+        let (now, mut schedule) = (self.parts.clock.now(), self.schedule.lock());
+        begun.iter().for_each(|new| schedule.insert(new, now));
+    }
+
+    /// What has been tried for an ending since the daemon started.
+    pub(crate) fn tries(&self, mint: Id) -> Tries {
+        self.schedule.lock().tries(mint).unwrap_or_default()
+    }
+
+    /// Starts no more endings, and lets nobody wait for them.
+    pub(crate) fn drain(&self) {
+        self.draining.cancel();
+    }
+
+    /// Gives the endings that are under way a moment, then ends them. They go on with the next daemon.
+    pub(crate) async fn stop(&self) {
+        self.drain();
+        let _ = tokio::time::timeout(GRACE, self.landed()).await;
+        self.stop.cancel();
+        self.landed().await;
+    }
+
+    /// Waits until no ending is under way.
+    async fn landed(&self) {
+        let _ = self.under_way.subscribe().wait_for(|count| *count == 0).await;
+    }
+}
+
+/// The endings that are due, if the broker may end anything. A connection with many credentials is looked up once.
+fn due(live: &Live, catalog: &Catalog, candidates: Candidates<'_>, now: Timestamp) -> Vec<Due> {
+    if live.is_quarantined() {
+        return Vec::new();
+    }
+    let mut known = HashMap::new();
+    let mut take = |owed: &Owed| {
+        if owed.begun.is_some() {
+            return None;
+        }
+        let minting = &owed.minting;
+        let standing = *known
+            .entry((minting.uid, minting.version))
+            .or_insert_with(|| standing(catalog, minting));
+        owed.due(live, standing)?;
+        let key = MintKey::of_minting(minting);
+        Some(Due { new: new_ending(owed, now), key, standing })
+    };
+    let owed = live.mints().owed();
+    match candidates {
+        Candidates::All => owed.iter().filter_map(take).collect(),
+        Candidates::Of(mints) => mints.iter().filter_map(|mint| take(owed.find(*mint)?)).collect(),
+    }
+}
+
+/// The endings that have begun.
+pub(super) fn begun(live: &Live) -> Vec<NewEnding> {
+    let begun = live.mints().owed().iter().filter_map(|owed| Some((owed, owed.begun.as_ref()?)));
+    begun.map(|(owed, begun)| new_ending(owed, begun.time)).collect()
+}
+
+/// An ending for the schedule that begins or has begun at a time.
+fn new_ending(owed: &Owed, begun: Timestamp) -> NewEnding {
+    NewEnding {
+        mint: owed.mint(),
+        connection: owed.minting.uid,
+        last: last_try(owed, begun),
+        is_disabled: owed.begun.as_ref().is_some_and(|begun| begun.left_disabled.is_some()),
+    }
+}

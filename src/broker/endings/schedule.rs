@@ -1,0 +1,261 @@
+//! Which ending asks its upstream next: pure, with the time as an argument.
+//!
+//! ```text
+//! insert ─ waiting ─ next ─ under way ─┬─ end
+//!             ├───────── fail ─────────┤
+//!             └──────── disable ───────┘
+//! ```
+//!
+//! A credential that its upstream refuses to end waits longer and longer. An upstream that is away holds up all endings of its
+//! connection together: one of them asks again, and the others follow when the upstream answers.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::mint::{Failure, FailureReason};
+use crate::model::{Id, IdMap, Timestamp};
+
+/// The endings of one connection at a time.
+const OF_ONE: usize = 4;
+/// All endings at a time.
+const AT_ONCE: usize = 32;
+/// The wait after the first failure; each further failure doubles it.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+/// The longest wait that doubling leads to.
+const LONGEST_WAIT: Duration = Duration::from_secs(5 * 60);
+/// The longest wait that an upstream may ask for, and the wait until the clean-up of a disabled credential is tried again.
+const HOUR: Duration = Duration::from_secs(60 * 60);
+
+/// The endings that have begun and are not over.
+#[derive(Default)]
+pub(super) struct Schedule {
+    endings: IdMap<Scheduled>,
+    /// By the uid of the connection.
+    upstreams: IdMap<Upstream>,
+    under_way: usize,
+}
+
+/// An ending that is to be inserted.
+pub(super) struct NewEnding {
+    /// The mint.
+    pub(super) mint: Id,
+    /// The uid of the connection.
+    pub(super) connection: Id,
+    /// The end of the credential, if nothing is left to do after it.
+    pub(super) last: Option<Timestamp>,
+    /// True if the credential is disabled already.
+    pub(super) is_disabled: bool,
+}
+
+/// How far an ending is, for those who wait for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// The credential has ended, or is left.
+    Over,
+    /// The upstream is being asked.
+    UnderWay,
+    /// The upstream is asked again at this time or later.
+    Waiting(Timestamp),
+}
+
+/// What has been tried since the daemon started.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tries {
+    /// How often the upstream was asked.
+    pub attempts: u32,
+    /// The reason and the text of the last failure.
+    pub failure: Option<(FailureReason, String)>,
+    /// When the upstream is asked again, at the earliest; `None` while it is asked.
+    pub next: Option<Timestamp>,
+}
+
+struct Scheduled {
+    connection: Id,
+    last: Option<Timestamp>,
+    tries: Tries,
+    /// The failures of this ending alone, since the last success.
+    failures: u32,
+    /// In the order of places; `None` while it is under way.
+    place: Option<Timestamp>,
+    stage: watch::Sender<Stage>,
+}
+
+#[derive(Default)]
+struct Upstream {
+    waiting: BTreeSet<(Timestamp, Id)>,
+    under_way: usize,
+    /// The failures that concern all endings, since the last answer.
+    failures: u32,
+    /// The first moment at which it is asked again.
+    until: Option<Timestamp>,
+}
+
+impl Upstream {
+    /// The ending that may ask next, and since when it may.
+    fn next(&self, now: Timestamp) -> Option<(Timestamp, Id)> {
+        let places = if self.until.is_some() { 1 } else { OF_ONE };
+        let is_away = self.until.is_some_and(|until| now < until);
+        let first = self.waiting.first().copied();
+        first.filter(|(since, _)| *since <= now && self.under_way < places && !is_away)
+    }
+}
+
+impl Schedule {
+    /// How many endings there are.
+    pub(super) fn len(&self) -> usize {
+        self.endings.len()
+    }
+
+    /// Takes in an ending, unless it is there.
+    pub(super) fn insert(&mut self, new: &NewEnding, now: Timestamp) {
+        let NewEnding { mint, connection, last, is_disabled } = *new;
+        if self.endings.contains_key(&mint) {
+            return;
+        }
+        let upstream = self.upstreams.entry(connection).or_default();
+        upstream.waiting.insert((now, mint));
+        let next = upstream.until.map_or(now, |until| until.max(now));
+        let stage = if is_disabled { Stage::Over } else { Stage::Waiting(next) };
+        let tries = Tries { next: Some(next), ..Tries::default() };
+        let (place, stage) = (Some(now), watch::Sender::new(stage));
+        self.endings.insert(mint, Scheduled { connection, last, tries, failures: 0, place, stage });
+    }
+
+    /// The next ending to start: of the connection with the fewest under way, then the one that has waited longest.
+    pub(super) fn next(&mut self, now: Timestamp) -> Option<Id> {
+        if self.under_way >= AT_ONCE {
+            return None;
+        }
+        let ready = self.upstreams.values().filter_map(|one| Some((one.under_way, one.next(now)?)));
+        let (_, (since, mint)) = ready.min()?;
+        let ending = self.endings.get_mut(&mint)?;
+        let upstream = self.upstreams.get_mut(&ending.connection)?;
+        upstream.waiting.remove(&(since, mint));
+        upstream.under_way += 1;
+        self.under_way += 1;
+        ending.place = None;
+        ending.tries.attempts = ending.tries.attempts.saturating_add(1);
+        ending.tries.next = None;
+        if *ending.stage.borrow() != Stage::Over {
+            ending.stage.send_replace(Stage::UnderWay);
+        }
+        Some(mint)
+    }
+
+    /// Takes in that an ending is over.
+    pub(super) fn end(&mut self, mint: Id) {
+        let Some(ending) = self.endings.remove(&mint) else { return };
+        ending.stage.send_replace(Stage::Over);
+        let Some(upstream) = self.upstreams.get_mut(&ending.connection) else { return };
+        match ending.place {
+            Some(place) => drop(upstream.waiting.remove(&(place, mint))),
+            None => {
+                upstream.under_way -= 1;
+                self.under_way -= 1;
+                (upstream.failures, upstream.until) = (0, None);
+            }
+        }
+        if upstream.waiting.is_empty() && upstream.under_way == 0 {
+            self.upstreams.remove(&ending.connection);
+        }
+    }
+
+    /// Takes in that a credential is disabled, and that something of it could not be removed. `why` is for operators.
+    pub(super) fn disable(&mut self, mint: Id, why: String, now: Timestamp) {
+        let Some((ending, upstream)) = self.landed(mint) else { return };
+        (upstream.failures, upstream.until) = (0, None);
+        ending.failures = 0;
+        ending.tries.failure = Some((FailureReason::Refused, why));
+        ending.stage.send_replace(Stage::Over);
+        self.wait_until(mint, now.after(HOUR));
+    }
+
+    /// Takes in that an upstream has not ended a credential.
+    pub(super) fn fail(&mut self, mint: Id, failure: &Failure, now: Timestamp) {
+        let Some((ending, upstream)) = self.landed(mint) else { return };
+        let asked = failure.retry_after.unwrap_or_default().min(HOUR);
+        ending.tries.failure = Some((failure.reason, failure.detail.clone()));
+        let concerns_all = match failure.reason {
+            FailureReason::EgressDenied | FailureReason::Unavailable => true,
+            FailureReason::Invalid
+            | FailureReason::NoIssuer
+            | FailureReason::NotKept
+            | FailureReason::Reauthorize
+            | FailureReason::Refused => false,
+        };
+        let next = if concerns_all {
+            // Those that asked side by side have failed once together.
+            if upstream.until.is_none_or(|until| until <= now) {
+                upstream.failures = upstream.failures.saturating_add(1);
+            }
+            let until = now.after(wait_after(upstream.failures).max(asked));
+            *upstream.until.insert(upstream.until.map_or(until, |before| before.max(until)))
+        } else {
+            // It has answered.
+            (upstream.failures, upstream.until) = (0, None);
+            ending.failures = ending.failures.saturating_add(1);
+            now.after(wait_after(ending.failures).max(asked))
+        };
+        self.wait_until(mint, next);
+    }
+
+    /// Takes in that an ending could not ask its upstream, for a reason of ours.
+    pub(super) fn give_up(&mut self, mint: Id, now: Timestamp) {
+        if self.landed(mint).is_some() {
+            self.wait_until(mint, now.after(FIRST_WAIT));
+        }
+    }
+
+    /// Ends the flight of an ending.
+    fn landed(&mut self, mint: Id) -> Option<(&mut Scheduled, &mut Upstream)> {
+        let ending = self.endings.get_mut(&mint).filter(|ending| ending.place.is_none())?;
+        let upstream = self.upstreams.get_mut(&ending.connection)?;
+        upstream.under_way -= 1;
+        self.under_way -= 1;
+        Some((ending, upstream))
+    }
+
+    /// Puts an ending that has landed back in its place.
+    fn wait_until(&mut self, mint: Id, next: Timestamp) {
+        let Some(ending) = self.endings.get_mut(&mint) else { return };
+        let Some(upstream) = self.upstreams.get_mut(&ending.connection) else { return };
+        upstream.waiting.insert((next, mint));
+        (ending.place, ending.tries.next) = (Some(next), Some(next));
+        if *ending.stage.borrow() != Stage::Over {
+            ending.stage.send_replace(Stage::Waiting(next));
+        }
+    }
+
+    /// The endings that need no upstream any more, because their credentials have expired.
+    pub(super) fn expired(&self, now: Timestamp) -> Vec<Id> {
+        let expired =
+            |one: &&Scheduled| one.place.is_some() && one.last.is_some_and(|last| last <= now);
+        let all = self.endings.iter();
+        all.filter(|(_, one)| expired(one)).map(|(mint, _)| *mint).collect()
+    }
+
+    /// Follows an ending; `None` if it is over.
+    pub(super) fn follow(&self, mint: Id) -> Option<watch::Receiver<Stage>> {
+        self.endings.get(&mint).map(|ending| ending.stage.subscribe())
+    }
+
+    /// What has been tried for an ending; `None` if it is over.
+    pub(super) fn tries(&self, mint: Id) -> Option<Tries> {
+        let ending = self.endings.get(&mint)?;
+        let until = self.upstreams.get(&ending.connection).and_then(|upstream| upstream.until);
+        let mut tries = ending.tries.clone();
+        tries.next = tries.next.map(|next| until.map_or(next, |until| until.max(next)));
+        Some(tries)
+    }
+}
+
+/// The wait after so many failures.
+fn wait_after(failures: u32) -> Duration {
+    let doubled = FIRST_WAIT * 1_u32.wrapping_shl(failures.saturating_sub(1).min(9));
+    doubled.min(LONGEST_WAIT)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,152 @@
+//! The task that begins endings and tries them.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use super::desk::{Candidates, Endings, begun};
+use crate::journal::{EndedLine, Event, Unavailable};
+use crate::metrics::EndingOutcome;
+use crate::model::{Id, LogLimit};
+use crate::seal::{RecordKey, RecordKind};
+
+/// How often the worker looks for endings that have become due by themselves: because leases expire.
+const TICK: Duration = Duration::from_secs(1);
+/// The records that are removed by one batch.
+const REMOVED_AT_ONCE: usize = 256;
+
+/// Why the worker wakes.
+enum Turn {
+    /// These mints have landed.
+    Landed(Vec<Id>),
+    /// The schedule has changed.
+    Changed,
+    Tick,
+}
+
+impl Endings {
+    /// Starts the worker, which ends when this is stopped or dropped. `landed` tells the mints of flights that have ended.
+    pub(crate) fn start(self: &Arc<Self>, runtime: &Handle, landed: mpsc::UnboundedReceiver<Id>) {
+        let (wake, stop) = (Arc::clone(&self.wake), self.stop.clone());
+        runtime.spawn(run(Arc::downgrade(self), wake, stop, landed));
+    }
+
+    fn turn(self: &Arc<Self>, turn: Turn) {
+        match turn {
+            Turn::Landed(mints) => self.begin(&mints),
+            Turn::Changed => {}
+            Turn::Tick => {
+                // If the journal hangs there is nothing to do: the watchdog logs it.
+                let _ = self.pass();
+            }
+        }
+        self.start_attempts();
+    }
+
+    /// Looks at everything that is owed.
+    fn pass(self: &Arc<Self>) -> Result<(), Unavailable> {
+        let journal = &self.parts.journal;
+        let (is_quarantined, count) = journal.with_live(|live| {
+            let begun = live.mints().owed().iter().filter(|owed| owed.begun.is_some());
+            (live.is_quarantined(), begun.count())
+        })?;
+        if is_quarantined {
+            return Ok(());
+        }
+        if count > self.schedule.lock().len() {
+            self.take_begun(&journal.with_live(begun)?);
+        }
+        self.begin_due(Candidates::All);
+        self.leave_expired()?;
+        self.forget_unneeded()
+    }
+
+    /// Leaves the credentials that have expired meanwhile.
+    fn leave_expired(&self) -> Result<(), Unavailable> {
+        let now = self.parts.clock.now();
+        let expired = self.schedule.lock().expired(now);
+        for mint in expired {
+            let why = self.tries(mint).failure.map(|(_, text)| text).unwrap_or_default();
+            self.leave_to_expire(mint, why)?;
+            self.schedule.lock().end(mint);
+        }
+        Ok(())
+    }
+
+    /// Writes that a credential is left to expire.
+    pub(super) fn leave_to_expire(&self, mint: Id, detail: String) -> Result<(), Unavailable> {
+        let (journal, now) = (&self.parts.journal, self.parts.clock.now());
+        let owed = journal.with_live(|live| live.mints().owed().find(mint).cloned())?;
+        let Some(owed) = owed else { return Ok(()) };
+        let end = owed.credential.as_ref().map(|made| made.credential_expire_time);
+        let line = |line: Box<EndedLine>| {
+            Event::LeftToExpire(Box::new(EndedLine {
+                credential_expire_time: end,
+                detail,
+                ..*line
+            }))
+        };
+        journal.end(now, mint, line)?;
+        self.parts.mints.count_ending(owed.source(), EndingOutcome::LeftToExpire);
+        Ok(())
+    }
+
+    /// Removes the records that nothing needs any more, by batches.
+    fn forget_unneeded(self: &Arc<Self>) -> Result<(), Unavailable> {
+        let snapshot = self.parts.snapshots.load();
+        let kept = snapshot.catalog.all_kept().map(|kept| kept.values.key);
+        let mut kept = kept.filter(|key| key.kind == RecordKind::Ending).peekable();
+        if kept.peek().is_none() {
+            return Ok(());
+        }
+        let unneeded = self.parts.journal.unneeded(kept.map(|key| key.uid))?;
+        if !unneeded.is_empty() && !self.is_forgetting.swap(true, Ordering::AcqRel) {
+            tokio::spawn(forget(Arc::clone(self), unneeded));
+        }
+        Ok(())
+    }
+}
+
+async fn run(
+    endings: Weak<Endings>,
+    wake: Arc<Notify>,
+    stop: CancellationToken,
+    mut landed: mpsc::UnboundedReceiver<Id>,
+) {
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let turn = tokio::select! {
+            () = stop.cancelled() => return,
+            Some(first) = landed.recv() => {
+                let others = std::iter::from_fn(|| landed.try_recv().ok());
+                Turn::Landed(std::iter::once(first).chain(others).collect())
+            }
+            () = wake.notified() => Turn::Changed,
+            _ = ticks.tick() => Turn::Tick,
+        };
+        let Some(endings) = endings.upgrade() else { return };
+        endings.turn(turn);
+    }
+}
+
+/// Removes records. If the store fails, they stay, and a later pass tries again.
+async fn forget(endings: Arc<Endings>, mints: Vec<Id>) {
+    static LIMIT: LogLimit = LogLimit::new(1);
+    for mints in mints.chunks(REMOVED_AT_ONCE) {
+        let keys = mints.iter().map(|mint| RecordKey { kind: RecordKind::Ending, uid: *mint });
+        let forgotten = endings.parts.keeper.forget("ending.forget", keys.collect()).await;
+        if let Err(error) = forgotten {
+            if let Some(suppressed) = LIMIT.allow() {
+                tracing::warn!(%error, suppressed, "records that are of no use stay");
+            }
+            break;
+        }
+    }
+    endings.is_forgetting.store(false, Ordering::Release);
+}

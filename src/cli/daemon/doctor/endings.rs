@@ -1,0 +1,83 @@
+//! Credentials that upstreams have not ended for long, and those that are left disabled.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::diagnosis::Diagnosis;
+use crate::cli::io::text::short_name;
+use crate::grpc::pb;
+use crate::model::Timestamp;
+
+const ENDINGS: &str = "endings";
+/// An ending that is older than this is reported.
+const LONG: Duration = Duration::from_secs(5 * 60);
+/// At most this many connections are named.
+const MAX_NAMED: usize = 10;
+
+/// What is wrong with the endings of a list; empty if nothing is.
+pub(super) fn check(endings: &[pb::Ending], now: Timestamp) -> Vec<Diagnosis> {
+    let oldest = now.before(LONG).seconds();
+    let is_in =
+        |one: &pb::Ending, state| one.ending.as_ref().is_some_and(|ending| ending.state() == state);
+    let is_old = |one: &pb::Ending| {
+        let begun = one.ending.as_ref().and_then(|ending| ending.time.as_ref());
+        begun.is_some_and(|begun| begun.seconds < oldest)
+    };
+    let pending = endings.iter().filter(|one| is_in(one, pb::EndingState::Pending) && is_old(one));
+    let disabled = endings.iter().filter(|one| is_in(one, pb::EndingState::LeftDisabled));
+    let pending = told(pending).map(|(count, of)| {
+        let text = format!(
+            "{count} credential(s) of {of} could not be ended for over {} minutes: their upstreams still accept them",
+            LONG.as_secs() / 60
+        );
+        let advice = "see the reasons with keyhatch ending list, and make the upstream reachable, or end them there by \
+                      their handles; the broker goes on asking";
+        Diagnosis::warn(ENDINGS, text, advice)
+    });
+    let disabled = told(disabled).map(|(count, of)| {
+        let text = format!("{count} credential(s) of {of} cannot be used, but something of them stays upstream");
+        let advice = "see what stays with keyhatch ending list, and remove or reassign it there; the broker tries again \
+                      every hour";
+        Diagnosis::warn(ENDINGS, text, advice)
+    });
+    pending.into_iter().chain(disabled).collect()
+}
+
+/// How many there are, and of which connections; `None` if there are none.
+fn told<'a>(endings: impl Iterator<Item = &'a pb::Ending>) -> Option<(usize, String)> {
+    let (mut count, mut names) = (0, BTreeSet::new());
+    for one in endings {
+        count += 1;
+        names.insert(short_name(&one.connection));
+    }
+    let more = names.len().saturating_sub(MAX_NAMED);
+    let first: Vec<_> = names.into_iter().take(MAX_NAMED).collect();
+    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+    (count > 0).then(|| (count, format!("{}{more}", first.join(", "))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ending(connection: &str, state: pb::EndingState, begun: i64) -> pb::Ending {
+        let time = Some(prost_types::Timestamp { seconds: begun, nanos: 0 });
+        let ending = pb::CredentialEnding { state: state.into(), time, ..Default::default() };
+        let connection = format!("connections/{connection}");
+        pb::Ending { connection, ending: Some(ending), ..Default::default() }
+    }
+
+    #[test]
+    fn endings_that_last_and_what_stays_are_reported() {
+        let now = Timestamp::from_seconds(1000);
+        let young = ending("oauth2/api", pb::EndingState::Pending, 701);
+        assert!(check(std::slice::from_ref(&young), now).is_empty());
+        let old = ending("github/bot", pb::EndingState::Pending, 699);
+        let left = ending("postgres/db", pb::EndingState::LeftDisabled, 999);
+        let found = check(&[young, old.clone(), old, left], now);
+        let told: Vec<_> = found.iter().map(|one| one.detail.as_str()).collect();
+        assert!(told[0].starts_with("2 credential(s) of github/bot could not"), "{told:?}");
+        assert!(told[1].starts_with("1 credential(s) of postgres/db cannot"), "{told:?}");
+        assert_eq!(told.len(), 2);
+    }
+}
