@@ -88,6 +88,17 @@ fn a_state_of_this_format_is_read_as_it_was_written() {
     reissue(&broker);
     broker.serve();
     resolves_all(&broker);
+    // Of the credentials that it was to end, one is left to end, and one is disabled. Both go on under the same lines.
+    for event in ["minted", "left_to_expire", "ending", "ended_upstream", "left_disabled"] {
+        let written = if matches!(event, "minted" | "ending") { 3 } else { 1 };
+        assert_eq!(broker.journaled(event).len(), written, "{event}");
+    }
+    let mut client = SystemServiceClient::new(broker.operator());
+    broker.block_on(client.rotate_dek(pb::RotateDekRequest {})).unwrap();
+    wait_until("what ends them is sealed again", || {
+        let listed = broker.block_on(client.list_keys(pb::ListKeysRequest {}));
+        listed.unwrap().into_inner().deks.len() == 1
+    });
 }
 
 #[test]
