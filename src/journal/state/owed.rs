@@ -10,10 +10,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::live::Live;
 use crate::integration::Source;
 use crate::journal::event::{EndingReason, Event, MintingLine};
-use crate::lease::{Lease, MintedCredential};
+use crate::lease::MintedCredential;
 use crate::model::{Id, IdMap, Timestamp};
 
 /// A credential that is owed an ending.
@@ -43,17 +42,6 @@ pub struct BegunEnding {
     pub left_disabled: Option<String>,
 }
 
-/// How the connection of a credential stands now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// It has another version, or is disabled.
-    Changed,
-    /// It was deleted.
-    Deleted,
-    /// It is as it was when the credential was made.
-    Same,
-}
-
 impl Owed {
     /// The mint.
     pub fn mint(&self) -> Id {
@@ -63,25 +51,6 @@ impl Owed {
     /// The protocol.
     pub fn source(&self) -> Source {
         self.minting.source
-    }
-
-    /// Why the credential is to be ended now; `None` if it is in use, or its ending has begun.
-    pub fn due(&self, live: &Live, standing: Standing) -> Option<EndingReason> {
-        if self.begun.is_some() {
-            return None;
-        }
-        let Some(credential) = &self.credential else { return Some(EndingReason::Interrupted) };
-        let MintingLine { opening, uid, version, .. } = self.minting;
-        let may_use = |lease: &Lease| {
-            lease.resource == uid && lease.version == version && lease.may_move_to(credential)
-        };
-        match standing {
-            _ if live.opening(opening).is_none() => Some(EndingReason::StepClosed),
-            Standing::Changed => Some(EndingReason::ConnectionChanged),
-            Standing::Deleted => Some(EndingReason::ConnectionDeleted),
-            Standing::Same if live.leases().held_by(opening).any(may_use) => None,
-            Standing::Same => Some(EndingReason::LeaseEnded),
-        }
     }
 }
 
