@@ -4,6 +4,7 @@
 mod bit_flips;
 pub mod disk;
 mod disk_faults;
+mod endings;
 mod hanging_disk;
 mod kills;
 mod lifecycle;
