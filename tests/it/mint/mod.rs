@@ -19,7 +19,6 @@ mod token_servers;
 mod trial;
 pub mod upstream;
 mod watching;
-mod web_identity;
 
 use keyhatch::egress::Egress;
 use keyhatch::grpc::pb;

@@ -4,7 +4,7 @@ use std::process::Stdio;
 
 use keyhatch::grpc::pb;
 
-use super::issuer::Hosted;
+use super::Hosted;
 use crate::harness::{
     Internet, Upstream, allowing, installed, keyhatch, path_with_binary, reason, source, succeeded,
 };

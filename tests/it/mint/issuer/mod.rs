@@ -1,5 +1,7 @@
 //! Tokens of the broker's own issuer, which strangers verify by hosted documents.
 
+mod web_identity;
+
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
