@@ -81,9 +81,10 @@ fn what_ends_a_credential_is_seen_by_its_upstream_alone() {
     }
     let mut shown = Vec::new();
     let close = ["step", "close", "--workflow", "w", "--run", "1", "--step", "s"];
-    let commands: [&[&str]; 10] = [
+    let commands: [&[&str]; 11] = [
         &["connection", "test", "--mint", "github/main"],
         &close,
+        &["ending", "list", "-o", "json"],
         &["run", "show", "1", "--workflow", "w", "-o", "json"],
         &["connection", "get", "github/main", "-o", "json"],
         &["integration", "get", "github", "-o", "json"],

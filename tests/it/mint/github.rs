@@ -6,6 +6,8 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use keyhatch::egress::Egress;
+use keyhatch::grpc::pb;
+use keyhatch::grpc::pb::connection_service_client::ConnectionServiceClient;
 use keyhatch::integration::Source;
 use serde_json::{Value as Json, json};
 
@@ -125,10 +127,50 @@ fn octokit_can_do_what_the_connection_says_and_no_more() {
     assert_eq!(names, ["access_token", "api_url", "app_id", "installation_id"]);
     let lease = got.lease;
     let life = lease.credential_expire_time.unwrap().seconds - lease.issue_time.unwrap().seconds;
-    assert!((3595..=3605).contains(&life), "{life}");
+    assert!((3595..=3665).contains(&life), "{life}");
     assert_eq!(github.tokens(), (1, 1), "the processes of a step share its token");
     github.broker.resolve(&github.broker.open("w", "other"), "github/main").unwrap();
     assert_eq!(github.tokens(), (2, 2));
+}
+
+#[test]
+fn a_token_ends_with_its_step_and_takes_no_other_along() {
+    let Some(github) = GitHub::start() else { return };
+    github.create("main", &[]);
+    let (step, other) = (github.broker.open("w", "s"), github.broker.open("w", "t"));
+    let [mut octokit, mut neighbour] = [&step, &other].map(|step| github.octokit(step));
+    assert_eq!(octokit.ask(&Json::Null)["issue"], 201);
+    assert_eq!(neighbour.ask(&Json::Null)["issue"], 201);
+    let closed = github.broker.close(&step);
+    assert!(closed.pending_endings.is_empty());
+    assert_eq!(github.tokens(), (2, 1));
+    assert_eq!(
+        octokit.ask(&Json::Null),
+        json!({"repositories": 401, "issue": 401, "handbook": 401})
+    );
+    assert_eq!(neighbour.ask(&Json::Null)["issue"], 201);
+    let line = github.broker.journaled("ended_upstream").pop().unwrap();
+    let minted = github.broker.journaled("minted");
+    assert_eq!(
+        line["handle"],
+        minted.iter().find(|made| made["mint"] == line["mint"]).unwrap()["handle"]
+    );
+    // GitHub has ended the other already.
+    github.door.ask("POST", "/expire");
+    assert!(github.broker.close(&other).pending_endings.is_empty());
+    assert_eq!(github.broker.journaled("ended_upstream").len(), 2);
+}
+
+#[test]
+fn a_test_that_mints_leaves_no_token() {
+    let Some(github) = GitHub::start() else { return };
+    github.create("main", &[]);
+    let name = "connections/github/main".to_owned();
+    let request = pb::TestConnectionRequest { name, mint: true };
+    let mut client = ConnectionServiceClient::new(github.broker.operator());
+    let tested = github.broker.block_on(client.test_connection(request)).unwrap().into_inner();
+    assert_eq!(tested.mint_failure, "");
+    assert_eq!(github.tokens(), (1, 0));
 }
 
 #[test]
@@ -164,7 +206,7 @@ fn a_clock_that_is_ten_minutes_off_does_not_matter() {
     let step = github.broker.open("w", "s");
     let lease = github.broker.resolve(&step, "github/main").unwrap().lease;
     let life = lease.credential_expire_time.unwrap().seconds - lease.issue_time.unwrap().seconds;
-    assert!((3595..=3605).contains(&life), "by the broker's clock: {life}");
+    assert!((3595..=3665).contains(&life), "by the broker's clock: {life}");
 }
 
 /// GitHub's own client is refused in the same cases.

@@ -95,7 +95,7 @@ fn a_revoked_token_is_inactive_and_may_be_revoked_again() {
 }
 
 #[test]
-fn a_token_that_can_be_revoked_belongs_to_one_step() {
+fn a_token_that_can_be_revoked_ends_with_its_one_step() {
     let Some(tokens) = Upstream::tokens() else { return };
     let broker = broker(allowing(&[&tokens.origin()]));
     let fields = revocable(&tokens);
@@ -108,7 +108,10 @@ fn a_token_that_can_be_revoked_belongs_to_one_step() {
     assert_ne!(token(&one, "oauth2/own"), token(&other, "oauth2/own"));
     assert_eq!(token(&one, "oauth2/own"), token(&one, "oauth2/own"));
     assert_eq!(token(&one, "oauth2/shared"), token(&other, "oauth2/shared"));
-    assert!(is_active(&tokens, &token(&one, "oauth2/own")));
+    let [first, second] = [&one, &other].map(|step| token(step, "oauth2/own"));
+    let third = token(&one, "oauth2/shared");
+    assert!(broker.close(&one).pending_endings.is_empty());
+    assert_eq!([first, second, third].map(|token| is_active(&tokens, &token)), [false, true, true]);
 }
 
 #[test]
