@@ -9,6 +9,7 @@ mod filter;
 mod group;
 mod load;
 mod newer;
+mod newest_token;
 mod record;
 mod refresh;
 mod snapshot;
@@ -24,11 +25,12 @@ pub use filter::ConnectionFilter;
 pub use group::{Group, Misfit, NotAdmitted, NotSelected};
 pub use load::load;
 pub use newer::NewerRecord;
+pub use newest_token::{REFRESH_TOKEN, rotated_token};
 pub use record::{
     Connection, ConnectionMetadata, FieldMetadata, GroupMetadata, Kept, OwnIntegration, Registered,
     Registration, Secret, SecretMetadata, Values,
 };
-pub use refresh::{REFRESH_TOKEN, RefreshState, Unusable, rotated_token};
+pub use refresh::{RefreshState, Unusable};
 pub use snapshot::{Snapshot, Snapshots};
 
 use crate::integration::{self, Integration};

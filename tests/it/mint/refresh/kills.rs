@@ -9,14 +9,14 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tonic::Status;
 
-use super::token_servers::is_active;
-use super::upstream::{Scripted, status};
 use crate::durability::disk::shim;
 use crate::harness::{
     Got, ServeProcess, SmallFilesystem, Upstream, connection, init_in, keyhatch_in,
     path_with_binary, reason, request, resolve_on, skipped, step_channel, succeeded, temp_dir,
     text, wait_until,
 };
+use crate::mint::token_servers::is_active;
+use crate::mint::upstream::{Scripted, status};
 
 const NAME: &str = "oauth2/app";
 
@@ -351,7 +351,7 @@ fn nothing_shows_a_refresh_token() {
     shown += &serving.log();
     assert!(shown.contains("REAUTHORIZATION_REQUIRED"), "{shown}");
     drop(serving);
-    super::processes::holds_none_of(&canaries, directory.path().join("state"));
+    crate::mint::processes::holds_none_of(&canaries, directory.path().join("state"));
     for canary in canaries {
         assert!(!shown.contains(canary), "{canary}: {shown}");
     }

@@ -1,5 +1,7 @@
 //! Refresh tokens of a server that others wrote: it replaces them with each use, and ends all of them if it sees one again.
 
+mod kills;
+
 use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::connection_service_client::ConnectionServiceClient;
 use keyhatch::model::Timestamp;
@@ -13,7 +15,7 @@ use crate::harness::{
 const NAME: &str = "oauth2/app";
 
 /// A broker and a token server.
-pub struct World {
+struct World {
     broker: TestBroker,
     tokens: Upstream,
 }
