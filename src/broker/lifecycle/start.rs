@@ -265,15 +265,10 @@ impl Broker {
     ) -> Result<(Self, impl Future<Output = ()> + Send + use<>), StartError> {
         let now = parts.clock.now();
         let keyring = Arc::new(parts.keyring);
-        let foundation = Foundation::open(
-            parts.journal,
-            parts.store,
-            keyring,
-            Arc::clone(&parts.authority),
-            parts.limits.journal_file_bytes,
-            parts.clock.clone(),
-        )
-        .await?;
+        let (authority, clock) = (Arc::clone(&parts.authority), parts.clock.clone());
+        let bytes = parts.limits.journal_file_bytes;
+        let opened = Foundation::open(parts.journal, parts.store, keyring, authority, bytes, clock);
+        let foundation = opened.await?;
         foundation.check_head(parts.expect_head)?;
         let (writer, queue) = Writer::new(parts.limits.admin_lines());
         let issuer = Arc::clone(&parts.upstreams.issuer);
@@ -309,14 +304,20 @@ impl Broker {
             readiness: watch::Sender::new(true),
             certificate_end: parts.certificate_end,
         };
-        broker.restore_openings(&foundation.recovery).await?;
-        broker.journal.append(now, &Event::Started { version: VERSION.to_owned() })?;
-        broker.interrupt_mints(now)?;
-        broker.log_state();
+        broker.resume(&foundation.recovery, now).await?;
         endings.start(&parts.mints, landings);
         let known = broker.journal.with_live(|live| live.requests().clone())?;
         let task = WriterTask::new(foundation.parts, queue, foundation.last_batch, known);
         Ok((broker, task.with(endings.after_publication()).run()))
+    }
+
+    /// Goes on from where the daemon stopped.
+    async fn resume(&self, recovery: &Recovery, now: Timestamp) -> Result<(), StartError> {
+        self.restore_openings(recovery).await?;
+        self.journal.append(now, &Event::Started { version: VERSION.to_owned() })?;
+        self.interrupt_mints(now)?;
+        self.log_state();
+        Ok(())
     }
 
     /// Ends the mints that were under way when the daemon stopped.

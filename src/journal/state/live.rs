@@ -9,7 +9,8 @@ use super::remembered::Remembered;
 use super::requests::{DoneRequest, RequestNote, RequestTable};
 use super::usage::Usage;
 use crate::journal::event::{
-    Announced, Attempt, Checkpoint, Event, FORMAT, RenewalOutcome, ResolveLine, RestoredAs,
+    Announced, Attempt, Checkpoint, Event, FORMAT, RenewalLine, RenewalOutcome, ResolveLine,
+    RestoredAs,
 };
 use crate::lease::{LeaseTable, Terms};
 use crate::model::{Formats, Id, IdMap, Opening, PinnedCertificate, RequestId, StepKey, Timestamp};
@@ -150,22 +151,11 @@ impl Live {
             Event::ClockSetBack => self.close_all(),
             Event::Closed { opening, .. } => self.close(*opening),
             Event::Formats(formats) => self.formats = *formats,
-            Event::Head { batch, revoked, .. } => {
-                self.take_head(*batch, revoked);
-                self.mints.lost_mut().take_head(*batch);
+            Event::Abandoned { .. } | Event::Head { .. } | Event::Intent(_) => {
+                self.apply_batch(event);
             }
-            Event::Intent(intent) => {
-                self.announce(intent.batch, &intent.requests);
-                self.mints.lost_mut().announce(intent.batch, &intent.changes);
-            }
-            Event::LeaseRenewal(line) => {
-                if let RenewalOutcome::Allow { expire_time, limited_by, .. } = line.outcome {
-                    self.leases.extend(line.lease, Terms { expire_time, limited_by });
-                }
-            }
-            Event::LeaseRevoked { lease, .. } => {
-                self.leases.remove(*lease);
-            }
+            Event::LeaseRenewal(line) => self.renew_lease(line),
+            Event::LeaseRevoked { lease, .. } => drop(self.leases.remove(*lease)),
             Event::EndedUpstream(_)
             | Event::Ending(_)
             | Event::LeftDisabled(_)
@@ -174,32 +164,14 @@ impl Live {
             | Event::MintJoined(_)
             | Event::Minted(_)
             | Event::Minting(_)
-            | Event::Tested(_) => {
-                self.mints.apply(event, time, &mut self.leases);
-                // A step may be closed before the upstream answers: the line of the credential says all there is to say.
-                if let Event::Minted(line) = event
-                    && !self.openings.contains_key(&line.opening)
-                {
-                    self.mints.close(line.opening);
-                }
-            }
+            | Event::Tested(_) => self.apply_mint(event, time),
             Event::Opened(opening) => self.open(opening),
-            Event::QuarantineEnded { restored_as, .. } => {
-                self.is_quarantined = false;
-                if *restored_as == Some(RestoredAs::Copy) {
-                    self.mints.forget_owed();
-                }
-            }
+            Event::QuarantineEnded { restored_as, .. } => self.end_quarantine(*restored_as),
             Event::Restored { .. } => {
                 self.close_all();
                 self.is_quarantined = true;
             }
             Event::Resolve(line) => self.take_decision(line),
-            Event::Abandoned { batch } => {
-                self.abandoned = *batch;
-                self.announced.retain(|announced| announced.batch != *batch);
-                self.mints.lost_mut().abandon(*batch);
-            }
             Event::AdminRefused { .. }
             | Event::BackedUp { .. }
             | Event::Compared { .. }
@@ -211,6 +183,50 @@ impl Live {
             | Event::Started { .. }
             | Event::Stopped
             | Event::Torn { .. } => {}
+        }
+    }
+
+    /// Applies a line of a batch of changes.
+    fn apply_batch(&mut self, event: &Event) {
+        match event {
+            Event::Abandoned { batch } => {
+                self.abandoned = *batch;
+                self.announced.retain(|announced| announced.batch != *batch);
+                self.mints.lost_mut().abandon(*batch);
+            }
+            Event::Head { batch, revoked, .. } => {
+                self.take_head(*batch, revoked);
+                self.mints.lost_mut().take_head(*batch);
+            }
+            Event::Intent(intent) => {
+                self.announce(intent.batch, &intent.requests);
+                self.mints.lost_mut().announce(intent.batch, &intent.changes);
+            }
+            _ => {}
+        }
+    }
+
+    /// Applies the line of a mint or of an ending.
+    fn apply_mint(&mut self, event: &Event, time: Timestamp) {
+        self.mints.apply(event, time, &mut self.leases);
+        // A step may be closed before the upstream answers: the line of the credential says all there is to say.
+        if let Event::Minted(line) = event
+            && !self.openings.contains_key(&line.opening)
+        {
+            self.mints.close(line.opening);
+        }
+    }
+
+    fn end_quarantine(&mut self, restored_as: Option<RestoredAs>) {
+        self.is_quarantined = false;
+        if restored_as == Some(RestoredAs::Copy) {
+            self.mints.forget_owed();
+        }
+    }
+
+    fn renew_lease(&mut self, line: &RenewalLine) {
+        if let RenewalOutcome::Allow { expire_time, limited_by, .. } = line.outcome {
+            self.leases.extend(line.lease, Terms { expire_time, limited_by });
         }
     }
 

@@ -12,7 +12,7 @@ use super::{RestoredAs, Standing};
 use world::{End, STEPS, World};
 
 /// What happens.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Act {
     Advance(u16),
     Open(usize),
