@@ -212,6 +212,47 @@ fn an_ending_goes_on_after_a_kill_and_is_told_by_its_run() {
     }
 }
 
+#[test]
+fn a_full_disk_neither_loses_nor_hands_out_what_is_owed() {
+    let mount = |state: &Path| SmallFilesystem::mount(state, "size=64m,mode=0700");
+    let mut world = World::start_on(mount);
+    if world.disk.is_none() {
+        skipped("endings on a full disk", "needs the right to mount");
+        return;
+    }
+    let (step, directory) = world.resolve("s");
+    let other = world.runtime.block_on(world.serving().open("w", "other")).unwrap();
+    // The disk is full when the upstream answers: what it made is ended at once.
+    world.tokens.hold();
+    let channel = world.runtime.block_on(step_channel(Path::new(&other.directory)));
+    let pending = world.runtime.spawn(resolve_on(channel, request("oauth2/api")));
+    wait_until("the upstream is asked", || world.tokens.calls() == 2);
+    world.disk.as_ref().unwrap().fill();
+    let resolve = || {
+        let one = async { resolve_on(step_channel(&directory).await, request("oauth2/api")).await };
+        world.runtime.block_on(one)
+    };
+    wait_until("the disk is full to the last byte", || resolve().is_err());
+    world.tokens.release();
+    assert_eq!(reason(world.runtime.block_on(pending).unwrap()), "UPSTREAM_UNAVAILABLE");
+    wait_until("it is ended", || world.revocations.calls() == 1);
+    assert_eq!(world.revocations.revoked()[0], "minted-2");
+    // A close ends the other upstream, also after a kill; only its record stays until there is room.
+    world.revocations.hold();
+    let mut close = keyhatch_in(world.directory.path(), &["step", "close", &step]).spawn().unwrap();
+    wait_until("the other is ended", || world.revocations.calls() == 2);
+    world.kill();
+    close.kill().unwrap();
+    close.wait().unwrap();
+    world.revocations.release();
+    world.serve();
+    wait_until("it has ended", || world.count("ended_upstream") == 1);
+    assert_eq!(world.kept(), (1, 0));
+    world.disk.as_ref().unwrap().empty();
+    world.wait_for_the_end();
+    assert!(world.revocations.revoked()[1..].iter().all(|token| token == "minted-1"));
+}
+
 /// Takes off the lines after the last line of an event, with changes, whose store the caller puts back.
 fn cut_changes_after(world: &World, event: &str) {
     let text = std::fs::read_to_string(world.journal()).unwrap();
