@@ -147,6 +147,11 @@ impl Postgres {
         self.programs.join("psql")
     }
 
+    /// The directory of its socket, where its superuser needs no password.
+    pub fn socket(&self) -> &Path {
+        self.directory.path()
+    }
+
     /// The names of the roles that were made for steps.
     pub fn roles(&self) -> Vec<String> {
         let found = self.ask("SELECT rolname FROM pg_roles WHERE rolname LIKE 'kh\\_%' ORDER BY 1");
