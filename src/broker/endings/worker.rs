@@ -17,8 +17,8 @@ use crate::seal::{RecordKey, RecordKind};
 
 /// How often the worker looks for endings that have become due by themselves: because leases expire.
 const TICK: Duration = Duration::from_secs(1);
-/// The records that are removed by one batch.
-const REMOVED_AT_ONCE: usize = 256;
+/// The records that are removed by one batch: few, because decisions wait while its line is written.
+const REMOVED_AT_ONCE: usize = 32;
 
 /// Why the worker wakes.
 enum Turn {

@@ -43,6 +43,7 @@ fn endings_go_on_after_a_kill_and_a_long_outage() {
     let deleted = serving.run(&["connection", "delete", "oauth2/api", "--yes", "--force"]);
     let told = String::from_utf8_lossy(&deleted.stderr).into_owned();
     assert!(deleted.status.success() && told.contains("not ended upstream yet"), "{told}");
+    serving.kill();
     for _ in 0..2 {
         kill_and_start(directory.path(), &upstream);
     }
