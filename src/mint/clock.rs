@@ -9,12 +9,30 @@ use super::failure::Failure;
 /// Clocks that differ by less are taken for equal: `Date` is in whole seconds, and a reply takes time.
 const TOLERANCE: Duration = Duration::from_secs(60);
 
+/// The farthest that our signatures follow an upstream's clock.
+const MAX_CORRECTION: Duration = Duration::from_secs(15 * 60);
+
 /// The longest that a credential counts as living, whatever its upstream tells.
 pub const MAX_LIFE: Duration = Duration::from_secs(24 * 3600);
 
 /// The upstream's clock if it differs from ours; `None` if the clocks agree, or the upstream tells no time.
 pub fn differing(theirs: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
     theirs.filter(|theirs| theirs.since(now).max(now.since(*theirs)) > TOLERANCE)
+}
+
+/// The time at which a refused signature is made again: the upstream's, if its clock differs from ours by at most
+/// [`MAX_CORRECTION`]; `None` if the clocks agree. An upstream that could choose the time would get signatures for later.
+///
+/// # Errors
+/// If the clocks differ by more.
+pub fn corrected(theirs: Option<Timestamp>, now: Timestamp) -> Result<Option<Timestamp>, Failure> {
+    let theirs = differing(theirs, now);
+    match theirs.filter(|theirs| theirs.since(now).max(now.since(*theirs)) > MAX_CORRECTION) {
+        None => Ok(theirs),
+        Some(far) => Err(Failure::invalid(&format!(
+            "the upstream refused the request and tells the time {far}, more than 15 minutes from this machine's {now}; correct this machine's clock"
+        ))),
+    }
 }
 
 /// The end that an upstream tells, by our clock: if `theirs` shows that the clocks differ, what counts is how long the
@@ -54,6 +72,20 @@ mod tests {
         let asked = Some(Duration::from_secs(2 * 24 * 3600));
         assert_eq!(end(at(1000 + years), None, at(1000), asked).unwrap(), at(1000 + day));
         assert_eq!(end(at(1000 + day - 1), None, at(1000), asked).unwrap(), at(999 + day));
+    }
+
+    #[test]
+    fn signatures_follow_a_clock_by_fifteen_minutes_at_most() {
+        let corrected = |theirs: i64| corrected(Some(at(theirs)), at(10_000));
+        for near in [9_940, 10_000, 10_060] {
+            assert!(matches!(corrected(near), Ok(None)), "{near}");
+        }
+        for theirs in [9_100, 9_400, 10_600, 10_900] {
+            assert_eq!(corrected(theirs).ok().flatten(), Some(at(theirs)));
+        }
+        for far in [0, 9_099, 10_901, 999_999_999] {
+            assert!(corrected(far).is_err_and(|failure| failure.detail.contains("clock")), "{far}");
+        }
     }
 
     #[test]

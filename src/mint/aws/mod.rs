@@ -33,7 +33,7 @@ pub async fn mint(egress: &Egress, roots: Roots<'_>, ask: &Ask) -> Result<Minted
     let call = Call::of(roots, ask)?;
     let mut reply = exchange(egress, call.request(roots, ask.now)).await?;
     if reply::is_skewed(&reply)
-        && let Some(theirs) = clock::differing(reply.date, ask.now)
+        && let Some(theirs) = clock::corrected(reply.date, ask.now)?
     {
         reply = exchange(egress, call.request(roots, theirs)).await?;
     }

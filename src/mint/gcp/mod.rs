@@ -43,7 +43,7 @@ pub async fn mint(egress: &Egress, roots: Roots<'_>, ask: &Ask) -> Result<Minted
     let first_scopes = if target.is_some() { CLOUD_PLATFORM } else { scopes };
     let mut reply = exchange(egress, account.request(roots, first_scopes, ask.now)?).await?;
     if reply.status == 400
-        && let Some(theirs) = clock::differing(reply.date, ask.now)
+        && let Some(theirs) = clock::corrected(reply.date, ask.now)?
     {
         reply = exchange(egress, account.request(roots, first_scopes, theirs)?).await?;
     }

@@ -38,7 +38,7 @@ pub async fn mint(egress: &Egress, roots: Roots<'_>, ask: &Ask) -> Result<Minted
     let app = App::of(roots)?;
     let mut answer = exchange(egress, app.request(ask.now)?).await?;
     if answer.status == 401
-        && let Some(theirs) = clock::differing(answer.date, ask.now)
+        && let Some(theirs) = clock::corrected(answer.date, ask.now)?
     {
         answer = exchange(egress, app.request(theirs)?).await?;
     }

@@ -1,5 +1,9 @@
 //! Each protocol, from a connection's fields to what a step gets.
 
+use std::time::Duration;
+
+use keyhatch::model::Timestamp;
+
 use super::World;
 use super::upstream::{Scripted, status};
 use crate::harness::{Got, Internet, TestBroker, reason};
@@ -31,6 +35,17 @@ fn session(end: &str) -> Vec<u8> {
     session.into()
 }
 
+/// A time as in the header `Date`.
+fn http_date(time: Timestamp) -> String {
+    const MONTHS: &str = "JanFebMarAprMayJunJulAugSepOctNovDec";
+    const DAYS: &str = "ThuFriSatSunMonTueWed";
+    let text = time.to_string();
+    let part = |names: &'static str, number: usize| &names[number * 3..number * 3 + 3];
+    let month = part(MONTHS, text[5..7].parse::<usize>().unwrap() - 1);
+    let day = part(DAYS, usize::try_from(time.seconds() / 86_400 % 7).unwrap());
+    format!("{day}, {} {month} {} {} GMT", &text[8..10], &text[..4], &text[11..19])
+}
+
 /// Creates aws/role, whose sessions last 900 seconds.
 fn create_role(world: &World) {
     let url = world.upstream.url("/");
@@ -55,13 +70,17 @@ fn life(made: &Got) -> i64 {
 #[test]
 fn a_request_that_is_refused_for_its_time_is_signed_once_more() {
     let world = World::start();
-    // The upstream's clock is far from the broker's.
-    let date = || vec![("date", "Sat, 01 Jan 2033 00:00:00 GMT".to_owned())];
+    // The upstream's clock is ten minutes from the broker's.
+    let theirs = Timestamp::from_seconds(world.broker.clock.now().seconds() + 600);
+    let stamp = theirs.to_string().replace(['-', ':'], "");
+    let stamp = format!("{}Z", &stamp[..15]);
+    let end = theirs.after(Duration::from_secs(600)).to_string();
+    let date = move || vec![("date", http_date(theirs))];
     let refused =
         "<ErrorResponse><Error><Code>SignatureDoesNotMatch</Code></Error></ErrorResponse>";
     world.upstream.answers(move |n| match n {
         1 => (403, date(), refused.into()),
-        _ => (200, date(), session("2033-01-01T00:10:00Z")),
+        _ => (200, date(), session(&end)),
     });
     create_role(&world);
     let step = world.broker.open("w", "s");
@@ -69,12 +88,28 @@ fn a_request_that_is_refused_for_its_time_is_signed_once_more() {
     assert_eq!(life(&made), 600, "by the broker's clock");
     let asked = world.upstream.asked();
     assert_eq!(asked.len(), 2);
-    assert_eq!(asked[1].header("x-amz-date"), "20330101T000000Z");
+    assert_eq!(asked[1].header("x-amz-date"), stamp);
     // A wrong secret is refused at any time, and asked once more at most.
+    let date = move || vec![("date", http_date(theirs))];
     world.upstream.answers(move |_| (403, date(), refused.into()));
     let other = world.broker.open("w", "t");
     assert_eq!(reason(world.broker.resolve(&other, "aws/role")), "UPSTREAM_REFUSED");
     assert_eq!(world.upstream.calls(), 4);
+}
+
+#[test]
+fn nothing_is_signed_for_a_time_far_away() {
+    let world = World::start();
+    let date = || vec![("date", "Sat, 01 Jan 2033 00:00:00 GMT".to_owned())];
+    let refused =
+        "<ErrorResponse><Error><Code>SignatureDoesNotMatch</Code></Error></ErrorResponse>";
+    world.upstream.answers(move |_| (403, date(), refused.into()));
+    create_role(&world);
+    let step = world.broker.open("w", "s");
+    assert_eq!(reason(world.broker.resolve(&step, "aws/role")), "UPSTREAM_INVALID");
+    assert_eq!(world.upstream.calls(), 1);
+    let failed = world.broker.journaled("mint_failed").pop().unwrap().to_string();
+    assert!(failed.contains("correct this machine's clock"), "{failed}");
 }
 
 #[test]
