@@ -30,6 +30,11 @@ impl Dialler {
         Self { rules, resolver }
     }
 
+    /// True if the configuration names this destination.
+    pub(super) fn is_named(&self, destination: &Destination) -> bool {
+        self.rules.is_named(destination)
+    }
+
     /// The addresses to dial for a destination: its own, or the proxy's. None of them is checked yet.
     ///
     /// # Errors

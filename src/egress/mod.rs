@@ -34,6 +34,8 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 
+use crate::model::Value;
+
 use self::dial::Dialler;
 use self::names::Resolver;
 use self::tls::Tls;
@@ -53,6 +55,12 @@ impl Egress {
     /// The way out by these rules. Nothing is read or opened before the first exchange.
     pub fn new(rules: Rules) -> Self {
         Self { dialler: Dialler::new(rules, Resolver::of_system()), tls: Tls::default() }
+    }
+
+    /// True if an entry of `egress.allow` names the host of this URL, or `http://HOST:PORT` of it. A range names no host.
+    pub fn is_named(&self, url: &Value) -> bool {
+        let destination = Destination::parse(url);
+        destination.is_ok_and(|(destination, _)| self.dialler.is_named(&destination))
     }
 
     /// Sends one request and returns the reply, whatever its status is. Nothing is sent again.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::{Map, Value as Json};
 
+use crate::egress::Egress;
 use crate::identity::Issuer;
 use crate::integration::read_claims;
 use crate::model::{SpiffeId, Timestamp, Value};
@@ -64,6 +65,30 @@ pub fn mint(issuer: &Issuer, roots: Roots<'_>, ask: &Ask) -> Result<Minted, Fail
         upstream_request: None,
         ending: None,
     })
+}
+
+/// Checks that a token may be sent to the upstream `url`, which the field `name` states. An upstream keeps what it gets, so
+/// an editor must not choose it: it is the vendor's own (`is_vendors`) by the system's roots, or the configuration names it.
+///
+/// # Errors
+/// If it is neither.
+pub fn check_place(
+    egress: &Egress,
+    roots: Roots<'_>,
+    (name, url, is_vendors): (&str, &str, bool),
+) -> Result<(), Failure> {
+    let chosen = match roots.value("ca_certificate") {
+        _ if !is_vendors => name,
+        Some(_) => "ca_certificate",
+        None => return Ok(()),
+    };
+    match egress.is_named(&text_value(url)) {
+        true => Ok(()),
+        false => Err(Failure::field(
+            chosen,
+            "would choose who gets a token that names the step: leave it out, or have the host named in egress.allow of the daemon's configuration",
+        )),
+    }
 }
 
 /// A token that an upstream takes in place of a root, made at `now`.

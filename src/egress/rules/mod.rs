@@ -145,6 +145,18 @@ impl Rules {
         }
     }
 
+    /// True if `allow` names this destination itself: its name, its one address, or `http://HOST:PORT`.
+    pub(super) fn is_named(&self, destination: &Destination) -> bool {
+        let address = match &destination.at.host {
+            Host::Address(address) if !destination.is_plain => {
+                Some(Rule::Addresses((*address).into()))
+            }
+            _ => None,
+        };
+        let mut allowed = self.allowed.iter();
+        allowed.any(|rule| rule.names(destination) || Some(rule) == address.as_ref())
+    }
+
     /// The proxy, if this destination is reached through it: an allowed name, with TLS.
     pub(super) fn proxy_for(&self, destination: &Destination) -> Option<&HostAndPort> {
         let is_name = matches!(destination.at.host, Host::Name(_)) && !destination.is_plain;

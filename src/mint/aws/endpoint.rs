@@ -16,6 +16,9 @@ const PARTITIONS: [(&str, &str, &str); 7] = [
     ("us-isof-", "aws-iso-f", "csp.hci.ic.gov"),
 ];
 
+/// STS of no region.
+const GLOBAL: &str = "sts.amazonaws.com";
+
 /// The endpoint of STS.
 pub struct Endpoint<'a> {
     /// The region that requests are signed for.
@@ -51,6 +54,29 @@ impl<'a> Endpoint<'a> {
         };
         Ok(Self { region, partition, url: format!("{scheme}{host}{path}"), host, path })
     }
+
+    /// True if the endpoint is Amazon's own, whoever wrote the connection: no bucket, load balancer or private service has
+    /// such a name.
+    pub fn is_amazons(&self) -> bool {
+        let mut domains = PARTITIONS.iter().map(|(.., domain)| *domain);
+        let is_regional = domains.any(|domain| {
+            let names = self.host.strip_suffix(domain).and_then(|names| names.strip_suffix('.'));
+            let region = names.and_then(|names| {
+                names.strip_prefix("sts.").or_else(|| names.strip_prefix("sts-fips."))
+            });
+            region.is_some_and(is_region)
+        });
+        self.url.starts_with("https://") && (is_regional || self.host == GLOBAL)
+    }
+}
+
+/// True for names as `eu-west-1`. `s3` and `s3-us-west-2` are none.
+fn is_region(text: &str) -> bool {
+    text.rsplit_once('-').is_some_and(|(area, number)| {
+        let is_word = |word: &str| !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase());
+        let is_number = !number.is_empty() && number.chars().all(|c| c.is_ascii_digit());
+        is_number && area.contains('-') && area.split('-').all(is_word)
+    })
 }
 
 /// Scheme, host and path of a URL that needs no normalisation, which the signature would depend on.

@@ -28,9 +28,12 @@ pub async fn mint_by_token(
     roots: Roots<'_>,
     ask: &Ask,
 ) -> Result<Minted, Failure> {
+    let endpoint = Endpoint::of(roots)?;
+    let place = ("sts_url", endpoint.url.as_str(), endpoint.is_amazons());
+    oidc::check_place(&upstreams.egress, roots, place)?;
     let mut answer = exchange(&upstreams.egress, request(upstreams, roots, ask, ask.now)?).await?;
     if reply::is_skewed_token(&answer)
-        && let Some(theirs) = clock::differing(answer.date, ask.now)
+        && let Some(theirs) = clock::corrected(answer.date, ask.now)?
     {
         answer = exchange(&upstreams.egress, request(upstreams, roots, ask, theirs)?).await?;
     }
@@ -67,8 +70,60 @@ mod tests {
     use base64::Engine as _;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+    use crate::egress::{Egress, EgressTable};
+
     use super::super::super::samples::{ask, fields, now, sent, text, upstreams};
     use super::*;
+
+    #[test]
+    fn only_stss_own_names_get_a_token_without_a_rule() {
+        let is_amazons = |name: &str, value: &str| {
+            Endpoint::of(Roots(&fields(&[(name, value)]))).ok().map(|found| found.is_amazons())
+        };
+        for region in
+            ["us-east-1", "cn-north-1", "us-gov-west-1", "us-isob-east-1", "ap-southeast-12"]
+        {
+            assert_eq!(is_amazons("region", region), Some(true), "{region}");
+        }
+        for region in ["s3", "s3-us-west-2", "elb", "eu-1", "--1"] {
+            assert_eq!(is_amazons("region", region), Some(false), "{region}");
+        }
+        for (host, expected) in [
+            ("https://sts.amazonaws.com/", true),
+            ("https://sts.eu-west-1.amazonaws.com:443", true),
+            ("https://sts-fips.us-east-1.amazonaws.com", true),
+            ("http://sts.amazonaws.com", false),
+            ("https://sts.amazonaws.com:8443", false),
+            ("https://sts.s3.amazonaws.com", false),
+            ("https://vpce-1.sts.eu-west-1.vpce.amazonaws.com", false),
+            ("https://sts.eu-west-1.amazonaws.com.example.org", false),
+            ("https://sts.eu-west-1.exampleamazonaws.com", false),
+            ("https://example.org/sts.amazonaws.com", false),
+        ] {
+            assert_eq!(is_amazons("sts_url", host), Some(expected), "{host}");
+        }
+    }
+
+    #[test]
+    fn a_place_of_the_connection_gets_no_token_without_a_rule() {
+        let told = |name: &str, allow: &[&str]| {
+            let table = EgressTable {
+                allow: allow.iter().map(|&rule| rule.to_owned()).collect(),
+                ..EgressTable::default()
+            };
+            let roots = fields(&[(name, "https://sts.example.org")]);
+            let endpoint = Endpoint::of(Roots(&roots)).unwrap();
+            let place = ("sts_url", endpoint.url.as_str(), endpoint.is_amazons());
+            let egress = Egress::new(table.rules().unwrap());
+            oidc::check_place(&egress, Roots(&roots), place).err().map(|failure| failure.detail)
+        };
+        for name in ["sts_url", "ca_certificate"] {
+            let text = told(name, &["10.0.0.0/8", "http://sts.example.org:443"]).unwrap();
+            assert!(text.contains(name) && text.contains("egress.allow"), "{text}");
+        }
+        assert_eq!(told("sts_url", &["sts.example.org"]), None);
+        assert_eq!(told("ca_certificate", &["sts.us-east-1.amazonaws.com"]), None);
+    }
 
     #[test]
     fn the_request_has_a_token_and_no_signature_or_external_id() {

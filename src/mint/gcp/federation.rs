@@ -40,9 +40,10 @@ pub async fn mint_by_token(
         None => (account, None),
     };
     let egress = &upstreams.egress;
+    oidc::check_place(egress, roots, ("ca_certificate", STS_URL, true))?;
     let mut reply = exchange(egress, request(upstreams, roots, ask, ask.now)?).await?;
     if reply.status == 400
-        && let Some(theirs) = clock::differing(reply.date, ask.now)
+        && let Some(theirs) = clock::corrected(reply.date, ask.now)?
     {
         reply = exchange(egress, request(upstreams, roots, ask, theirs)?).await?;
     }
