@@ -235,6 +235,12 @@ pub enum Error {
     /// The request id belongs to another request.
     #[error("another request was made under the id {0}; an id is used for one request only")]
     RequestIdReused(RequestId),
+    /// A restored broker cannot be a copy and have the newest refresh tokens.
+    #[error(
+        "the original of a copy goes on to use its refresh tokens, so the copy's are not current; leave out \
+         refresh_tokens_current, and sign in at the upstreams for tokens of the copy's own"
+    )]
+    RestoreContradictory,
     /// A restored broker owes endings, and nobody has said what has become of the original.
     #[error(
         "upstreams made {0} credentials before the backup that are still to be ended. If the original broker is gone, this \

@@ -21,17 +21,23 @@ impl Broker {
         are_current: bool,
     ) -> Result<bool, Error> {
         require_role(caller, Role::Administrator)?;
+        if are_current && restored_as == Some(RestoredAs::Copy) {
+            return Err(Error::RestoreContradictory);
+        }
+        let is_ended =
+            match self.journal.end_quarantine(self.now(), caller.to_string(), restored_as)? {
+                QuarantineEnd::Ended(position) => {
+                    self.journal.synced(position).await?;
+                    true
+                }
+                QuarantineEnd::None => false,
+                QuarantineEnd::Undecided(owed) => return Err(Error::RestoreUndecided(owed)),
+            };
+        // After the decision, so that a refused one changes nothing.
         if are_current {
             let by = caller.to_string();
             self.writer.submit(move |draft| trust(draft, &by)).await?;
         }
-        match self.journal.end_quarantine(self.now(), caller.to_string(), restored_as)? {
-            QuarantineEnd::Ended(position) => {
-                self.journal.synced(position).await?;
-                Ok(true)
-            }
-            QuarantineEnd::None => Ok(false),
-            QuarantineEnd::Undecided(owed) => Err(Error::RestoreUndecided(owed)),
-        }
+        Ok(is_ended)
     }
 }

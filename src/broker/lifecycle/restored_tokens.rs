@@ -6,20 +6,23 @@ use std::sync::Arc;
 use crate::broker::changes::checks::change_note;
 use crate::broker::changes::draft::Draft;
 use crate::broker::error::Error;
-use crate::catalog::{Connection, RefreshState, Resource, Unusable};
+use crate::catalog::{Connection, ConnectionMetadata, RefreshState, Resource, Unusable};
+use crate::integration::Source;
 use crate::model::{ResourceName, Timestamp};
 
-/// Makes the tokens of a restored broker unusable, until another is written or they are trusted.
+/// Makes the tokens of a restored broker unusable, until another is written or they are trusted. Tokens that no upstream had
+/// replaced at the backup are among them: it may have replaced them since.
 ///
 /// # Errors
 /// None at present: a batch takes a change that can fail.
 pub(crate) fn distrust(draft: &mut Draft, backup_time: Timestamp) -> Result<(), Error> {
     let (unusable, update_time) = (Some(Unusable::Restored { backup_time }), draft.now);
-    change_all(draft, ("offline", "refresh_token.distrust"), |state| {
-        let is_rotated = state.generation > 0;
-        let distrusted =
-            || RefreshState { unusable: unusable.clone(), update_time, ..state.clone() };
-        is_rotated.then(distrusted)
+    change_all(draft, ("offline", "refresh_token.distrust"), |metadata| {
+        let written = metadata.written_refresh_token()?.fingerprint;
+        let generation = metadata.refresh_state().map_or(0, |state| state.generation);
+        let rotates = generation > 0 || metadata.source().is_some_and(Source::rotates);
+        let unusable = unusable.clone();
+        rotates.then_some(RefreshState { written, generation, update_time, unusable })
     })
 }
 
@@ -28,7 +31,8 @@ pub(crate) fn distrust(draft: &mut Draft, backup_time: Timestamp) -> Result<(), 
 /// # Errors
 /// As [`distrust`].
 pub(crate) fn trust(draft: &mut Draft, by: &str) -> Result<(), Error> {
-    change_all(draft, (by, "refresh_token.trust"), |state| {
+    change_all(draft, (by, "refresh_token.trust"), |metadata| {
+        let state = metadata.refresh_state()?;
         let is_restored = matches!(state.unusable, Some(Unusable::Restored { .. }));
         is_restored.then(|| RefreshState { unusable: None, ..state.clone() })
     })
@@ -37,11 +41,11 @@ pub(crate) fn trust(draft: &mut Draft, by: &str) -> Result<(), Error> {
 fn change_all(
     draft: &mut Draft,
     (by, action): (&str, &str),
-    change: impl Fn(&RefreshState) -> Option<RefreshState>,
+    change: impl Fn(&ConnectionMetadata) -> Option<RefreshState>,
 ) -> Result<(), Error> {
     let connections = draft.catalog().connections_after(None);
     let changed = connections.filter_map(|connection| {
-        let state = change(connection.metadata.refresh_state()?)?;
+        let state = change(&connection.metadata)?;
         let mut changed = Connection::clone(connection);
         changed.metadata.refresh = Some(Box::new(state));
         Some(changed)

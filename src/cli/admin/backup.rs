@@ -45,7 +45,7 @@ pub struct RestoreCommand {
     #[arg(long, requires = "confirm")]
     copy: bool,
     /// With --confirm: no broker has used a refresh token since the backup, so the tokens in the backup are used again.
-    #[arg(long, requires = "confirm")]
+    #[arg(long, requires = "confirm", conflicts_with = "copy")]
     refresh_tokens_current: bool,
     #[command(flatten)]
     broker: BrokerArgs,
@@ -203,6 +203,7 @@ async fn confirm(
 ) -> Result<(), Failure> {
     let channel = common.operator().await?;
     let mut client = SystemServiceClient::new(channel);
+    let is_successor = restored_as == pb::RestoredAs::OriginalGone;
     let restored_as = restored_as.into();
     let request = pb::EndQuarantineRequest { restored_as, refresh_tokens_current };
     let ended = client.end_quarantine(request).await?.into_inner().ended;
@@ -210,5 +211,12 @@ async fn confirm(
         true => "confirmed: credentials are resolved again",
         false => "it is not in quarantine",
     };
-    print(common.output, &json!({"ended": ended}), || text.to_owned(), || text.to_owned())
+    print(common.output, &json!({"ended": ended}), || text.to_owned(), || text.to_owned())?;
+    if ended && is_successor {
+        say(
+            "this broker does not know the roles of PostgreSQL that were made after the backup, and never ends them: list \
+             them at each server with: SELECT rolname FROM pg_roles WHERE rolname LIKE 'kh\\_%'",
+        );
+    }
+    Ok(())
 }

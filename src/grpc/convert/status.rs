@@ -92,6 +92,7 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
         Error::PrincipalInvalid(_) => (Code::InvalidArgument, "PRINCIPAL_INVALID"),
         Error::Quarantined => (Code::FailedPrecondition, "QUARANTINED"),
         Error::RequestIdReused(_) => (Code::InvalidArgument, "REQUEST_ID_REUSED"),
+        Error::RestoreContradictory => (Code::InvalidArgument, "RESTORE_CONTRADICTORY"),
         Error::RestoreUndecided(_) => (Code::FailedPrecondition, "RESTORE_UNDECIDED"),
         Error::RoleInvalid => (Code::InvalidArgument, "ROLE_INVALID"),
         Error::RunAsNotPermitted(_) => (Code::PermissionDenied, "RUN_AS_NOT_PERMITTED"),

@@ -282,8 +282,20 @@ fn a_store_that_fails_meanwhile_loses_no_token() {
 
 #[test]
 fn a_restored_broker_uses_no_token_from_the_backup() {
+    assert_unused_after_restore(true);
+}
+
+#[test]
+fn a_restored_token_that_was_never_used_waits_too() {
+    assert_unused_after_restore(false);
+}
+
+fn assert_unused_after_restore(is_rotated: bool) {
     let Some((world, serving)) = World::start() else { return };
-    world.assert_usable();
+    if is_rotated {
+        world.assert_usable();
+    }
+    let asked = world.tokens.get("/asked");
     let archive = world.directory.path().join("backup.tar");
     serving.must(&["backup", archive.to_str().unwrap()]);
     drop(serving);
@@ -305,10 +317,12 @@ fn a_restored_broker_uses_no_token_from_the_backup() {
     assert!(refused.contains("error: REAUTHORIZATION_REQUIRED"), "{refused}");
     let why = state(&serving)["reauthorization_required"].as_str().unwrap().to_owned();
     assert!(why.contains("comes from a backup of 20"), "{why}");
-    assert_eq!(world.tokens.get("/asked"), "1");
+    assert_eq!(world.tokens.get("/asked"), asked);
+    let both = ["restore", "--confirm", "--copy", "--refresh-tokens-current"];
+    assert!(!serving.run(&both).status.success(), "the original uses the tokens of a copy");
     serving.must(&["restore", "--confirm", "--refresh-tokens-current"]);
     succeeded(&get());
-    assert_eq!(world.tokens.get("/asked"), "2");
+    assert_ne!(world.tokens.get("/asked"), asked);
 }
 
 #[test]
