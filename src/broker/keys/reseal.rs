@@ -85,6 +85,8 @@ impl Broker {
 
     /// Seals everything under the newest DEK, and drops the other DEKs. `Err` if that should be retried soon.
     async fn reseal(&self) -> Result<(), ()> {
+        // Files of refresh tokens are no records yet: first, so that their DEK is still there.
+        self.mints.take_spares().await;
         // A second pass for a DEK that came meanwhile, and a third over everything.
         for pass in 0..3 {
             if self.keyring.deks().len() < 2 {

@@ -164,6 +164,11 @@ impl Mints {
         self.parts.refresher.is_over().await;
     }
 
+    /// Moves refresh tokens from files to the store, as far as it takes them.
+    pub(crate) async fn take_spares(&self) {
+        self.parts.refresher.take_spares().await;
+    }
+
     /// Ends a credential upstream, as [`mint::end`] does.
     pub(crate) async fn end(&self, source: Source, ending: &Fields) -> Result<End, Failure> {
         mint::end(&self.parts.upstreams.egress, source, ending).await

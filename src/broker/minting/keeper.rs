@@ -7,7 +7,7 @@ use crate::broker::changes::draft::Draft;
 use crate::broker::changes::writer::Writer;
 use crate::broker::error::Error;
 use crate::catalog::{Connection, Kept, RefreshState, Resource, Values, rotated_token};
-use crate::model::{ConnectionRef, Fields, Id, ResourceName};
+use crate::model::{ConnectionRef, Fields, Id, ResourceName, Timestamp};
 use crate::seal::{RecordKey, Sealed};
 
 /// The principal of these changes in the journal.
@@ -45,7 +45,8 @@ impl Keeper {
     }
 
     /// Keeps what is known of a connection's refresh token, and its successor if there is one, and waits until both are on
-    /// disk. Nothing is kept if the connection is gone, or another token was written meanwhile.
+    /// disk. Returns false, and keeps nothing, if the connection is gone, or a token was written after `write_time`: even one
+    /// of the same value, because others may have stood there meanwhile.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -53,14 +54,15 @@ impl Keeper {
         &self,
         action: &'static str,
         connection: (ConnectionRef, Id),
-        state: RefreshState,
+        (state, write_time): (RefreshState, Timestamp),
         successor: Option<Sealed>,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let submitted = self.0.submit(move |draft| {
-            let Some(mut connection) = find(draft, &connection) else { return Ok(()) };
+            let Some(mut connection) = find(draft, &connection) else { return Ok(false) };
             let written = connection.metadata.written_refresh_token();
-            if written.is_none_or(|written| written.fingerprint != state.written) {
-                return Ok(());
+            let stands = (state.written, write_time);
+            if written.is_none_or(|written| (written.fingerprint, written.update_time) != stands) {
+                return Ok(false);
             }
             if let Some(sealed) = &successor {
                 let key = rotated_token(connection.metadata.uid);
@@ -70,7 +72,7 @@ impl Keeper {
             }
             connection.metadata.refresh = Some(Box::new(state.clone()));
             put(draft, action, connection);
-            Ok(())
+            Ok(true)
         });
         submitted.await
     }

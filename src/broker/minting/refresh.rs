@@ -8,6 +8,7 @@
 //! that takes no writes loses nothing: the successor is in a file of its own until the store takes it.
 
 use std::fmt::Write as _;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -109,19 +110,57 @@ impl Refresher {
         turn
     }
 
-    /// Moves a refresh token from its file to the store.
+    /// Moves all refresh tokens from their files to the store. The files are under a DEK that nobody else knows of.
+    pub(super) async fn take_spares(&self) {
+        match self.spares.connections() {
+            Ok(connections) => {
+                for connection in connections {
+                    self.turn(connection).await;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the files of refresh tokens cannot be listed");
+            }
+        }
+    }
+
+    /// Moves a refresh token from its file to the store. A file that is of no use is set aside.
     async fn take_spare(&self, uid: Id) -> Result<(), Error> {
         let failed = |error: std::io::Error| Error::Internal(error.to_string());
-        let Some(Spare { written, sealed }) = self.spares.read(uid).map_err(failed)? else {
-            return Ok(());
+        let spare = match self.spares.read(uid) {
+            Err(error) if error.kind() == ErrorKind::InvalidData => None,
+            read => match read.map_err(failed)? {
+                None => return Ok(()),
+                spare => spare,
+            },
         };
+        let taken = match spare {
+            None => Err(Error::Corrupt),
+            Some(spare) => self.keep_spare(uid, spare).await,
+        };
+        let why = match taken {
+            Ok(true) => return self.spares.remove(uid).map_err(failed),
+            Ok(false) => "another refresh token was written to the connection meanwhile",
+            Err(Error::Corrupt) => "it cannot be opened",
+            Err(error) => return Err(error),
+        };
+        let file = self.spares.set_aside(uid).map_err(failed)?;
+        tracing::error!(
+            connection.uid = %uid, file = %file.display(), why,
+            "a refresh token in a file is not used: if the upstream refuses the connection's own, sign in there again"
+        );
+        Ok(())
+    }
+
+    /// Has the store take a refresh token that was in a file. Returns false if it is no successor of the written one.
+    async fn keep_spare(&self, uid: Id, spare: Spare) -> Result<bool, Error> {
+        let Spare { written, write_time, sealed } = spare;
         let (generation, update_time) = (sealed.version(), self.clock.now());
-        if let Some(name) = self.before(uid, generation) {
-            let state = RefreshState { written, generation, update_time, unusable: None };
-            let connection = (name, uid);
-            self.keeper.take_refresh("refresh_token.keep", connection, state, Some(sealed)).await?;
-        }
-        self.spares.remove(uid).map_err(failed)
+        // The store has it already, or the connection is gone.
+        let Some(name) = self.before(uid, generation) else { return Ok(true) };
+        let state = RefreshState { written, generation, update_time, unusable: None };
+        let (connection, state) = ((name, uid), (state, write_time));
+        self.keeper.take_refresh("refresh_token.keep", connection, state, Some(sealed)).await
     }
 
     /// The name of a connection whose newest refresh token is older than this.
@@ -193,7 +232,7 @@ impl Refresher {
         let sealed = sealed.map_err(|error| lost(&error.to_string()))?;
         let mut spare = None;
         loop {
-            let state = token.state(generation, self.clock.now(), None);
+            let state = (token.state(generation, self.clock.now(), None), token.written.1);
             let (connection, successor) = (token.connection(), Some(sealed.clone()));
             let kept = self.keeper.take_refresh("refresh_token.keep", connection, state, successor);
             let Err(error) = kept.await else {
@@ -224,7 +263,8 @@ impl Refresher {
 
     /// Writes a successor to its file. `None` if that fails, too.
     fn spare(&self, token: &RefreshToken, sealed: &Sealed) -> Option<()> {
-        let spare = Spare { written: token.written.0, sealed: sealed.clone() };
+        let spare =
+            Spare { written: token.written.0, write_time: token.written.1, sealed: sealed.clone() };
         self.spares.write(token.uid, &spare).ok()
     }
 
@@ -237,6 +277,7 @@ impl Refresher {
         }
         let unusable = Unusable::Refused { mint, detail: failure.detail.clone() };
         let state = token.state(token.generation, self.clock.now(), Some(unusable));
+        let state = (state, token.written.1);
         let taken =
             self.keeper.take_refresh("refresh_token.refuse", token.connection(), state, None);
         if let Err(error) = taken.await {

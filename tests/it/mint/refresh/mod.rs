@@ -271,3 +271,21 @@ fn a_deleted_connection_forgets_its_newest_token() {
     assert!(world.is_active(&world.token("w", "s2")));
     assert_eq!(world.generation(NAME), 1);
 }
+
+#[test]
+fn an_answer_comes_too_late_for_a_token_that_was_written() {
+    let Some(world) = World::start() else { return };
+    let seed = world.seed();
+    world.update(NAME, &[("refresh_token", &seed)]).unwrap();
+    world.tokens.get("/gate/after");
+    let step = world.broker.open("w", "s");
+    let pending = world.broker.spawn(resolve_on(step.channel.clone(), request(NAME)));
+    wait_until("the answer is held", || world.tokens.get("/held") == "1");
+    world.broker.advance(1);
+    world.update(NAME, &[("refresh_token", "another")]).unwrap();
+    world.update(NAME, &[("refresh_token", &seed)]).unwrap();
+    world.tokens.get("/gate/open");
+    let _ = world.broker.block_on(pending);
+    // The successor belongs to the value that stood there before, even if the two are equal.
+    assert_eq!(world.generation(NAME), 0);
+}
