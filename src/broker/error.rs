@@ -178,8 +178,9 @@ pub enum Error {
     Internal(String),
     /// The key that is to sign is not among the hosted keys of the issuer.
     #[error(
-        "the next key of the issuer is not hosted at {0} yet, so verifiers would refuse what it signs; host what this \
-         writes first: keyhatch issuer write --out DIR"
+        "the daemon does not find the next key of the issuer among the keys hosted at {0}, so verifiers would refuse what it \
+         signs; host what this writes first: keyhatch issuer write --out DIR. If it is hosted, and cannot be read from here, \
+         give --force"
     )]
     IssuerNotHosted(String),
     /// The journal cannot be written.

@@ -61,26 +61,25 @@ impl Broker {
         require_role(caller, Role::Administrator)?;
         let next = self.keys.issuer.keys().next_id();
         let is_hosted = self.is_hosted(&next).await;
-        if is_hosted == Some(false) && !force {
+        // Without a URL, nobody verifies.
+        if !is_hosted && !force && self.keys.issuer.url().is_some() {
             return Err(not_hosted(&self.keys.issuer));
         }
         let (keys, principal) = (Arc::clone(&self.keys), caller.to_string());
         // A task of its own: a caller who disconnects leaves no half-done rotation.
         let rotated = tokio::spawn(keys.rotate_issuer(principal, next)).await;
         rotated.map_err(|error| Error::Internal(error.to_string()))??;
-        Ok((self.keys.issuer.keys().published(self.now()), is_hosted == Some(true)))
+        Ok((self.keys.issuer.keys().published(self.now()), is_hosted))
     }
 
-    /// Whether a key is hosted. `None` if there is no issuer, or the hosted keys cannot be read from here.
-    async fn is_hosted(&self, key: &str) -> Option<bool> {
-        match is_hosted(self.mints.egress(), self.keys.issuer.url()?, key).await {
-            Ok(is_hosted) => Some(is_hosted),
-            Err(failure) => {
-                let reason = failure.reason.as_str();
-                tracing::info!(reason, detail = %failure.detail, "the issuer's hosted keys cannot be read");
-                None
-            }
-        }
+    /// True if a key is known to be hosted: it is not if there is no issuer, or the hosted keys cannot be read from here.
+    async fn is_hosted(&self, key: &str) -> bool {
+        let Some(url) = self.keys.issuer.url() else { return false };
+        is_hosted(self.mints.egress(), url, key).await.unwrap_or_else(|failure| {
+            let reason = failure.reason.as_str();
+            tracing::warn!(reason, detail = %failure.detail, "the issuer's hosted keys cannot be read");
+            false
+        })
     }
 
     /// A doubt about a connection whose credentials need a token of the issuer, if there is no issuer.

@@ -88,7 +88,7 @@ impl Hosted {
     fn rotate(&self) -> Vec<pb::IssuerKey> {
         let mut client = SystemServiceClient::new(self.broker.operator());
         let rotated =
-            self.broker.block_on(client.rotate_issuer(pb::RotateIssuerRequest::default()));
+            self.broker.block_on(client.rotate_issuer(pb::RotateIssuerRequest { force: true }));
         rotated.unwrap().into_inner().keys
     }
 
@@ -284,16 +284,19 @@ fn a_rotation_waits_until_the_next_key_is_hosted() {
     };
     let www = directory.path().join("www");
     let write = ["issuer", "write", "--out", www.to_str().unwrap()];
-    // Nothing is hosted: the daemon cannot tell.
-    assert_eq!(hosted()["hosted"], false);
+    let assert_refused = || {
+        let said = text(&serving.run(&["issuer", "rotate"]).stderr);
+        assert!(said.contains("error: ISSUER_NOT_HOSTED") && said.contains("--force"), "{said}");
+    };
+    // Nothing is hosted: the server answers 404.
+    assert_refused();
+    std::fs::create_dir_all(www.join(".well-known")).unwrap();
+    serving.must(&write);
+    std::fs::write(www.join(keyhatch::identity::KEY_SET), "<html>").unwrap();
+    assert_refused();
     serving.must(&write);
     assert_eq!(hosted()["hosted"], true);
-    let refused = serving.run(&["issuer", "rotate"]);
-    assert!(
-        text(&refused.stderr).contains("error: ISSUER_NOT_HOSTED"),
-        "{}",
-        text(&refused.stderr)
-    );
+    assert_refused();
     serving.must(&["issuer", "rotate", "--force"]);
     serving.must(&write);
     assert_eq!(hosted()["hosted"], true);
@@ -322,7 +325,9 @@ fn a_restored_issuer_keeps_its_keys_and_signs_nothing_yet() {
     let serving = serve_issuer(directory.path(), url, &[]);
     let create = ["connection", "create", "oidc/aws", "--field", "audience=sts.amazonaws.com"];
     serving.must(&[&create[..], &["--resolver", "workflow:w"]].concat());
-    serving.must(&["issuer", "rotate"]);
+    let said = text(&serving.run(&["issuer", "rotate"]).stderr);
+    assert!(said.contains("error: ISSUER_NOT_HOSTED"), "the host cannot be reached: {said}");
+    serving.must(&["issuer", "rotate", "--force"]);
     let before = keys(&serving);
     let archive = directory.path().join("backup.tar");
     serving.must(&["backup", archive.to_str().unwrap()]);
