@@ -1,7 +1,5 @@
 //! `keyhatch issuer`: the broker as an issuer of tokens that name a step.
 
-use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
@@ -16,9 +14,14 @@ use crate::cli::io::time::{moment, second};
 use crate::grpc::pb;
 use crate::grpc::pb::system_service_client::SystemServiceClient;
 use crate::identity::{DISCOVERY, KEY_SET};
+use crate::sys::input::open_file;
+use crate::sys::{Directory, Trust};
 
 /// Everybody may read what is hosted.
 const MODE: u32 = 0o644;
+const DIRECTORY_MODE: u32 = 0o755;
+/// A longer file is none of ours, and is replaced unread.
+const MAX_BYTES: usize = 64 * 1024;
 
 /// `keyhatch issuer …`
 #[derive(Subcommand)]
@@ -34,7 +37,7 @@ pub enum IssuerCommand {
     },
     /// Have the issuer's next key sign, as an administrator. Host the documents before, and again afterwards
     Rotate {
-        /// Rotate although the next key is not hosted yet: verifiers refuse tokens until it is.
+        /// Rotate although the next key is not known to be hosted: verifiers refuse tokens until it is.
         #[arg(long)]
         force: bool,
     },
@@ -91,9 +94,11 @@ fn write(common: &Common, issuer: &pb::Issuer, directory: &Path) -> Result<(), F
     // The keys come first: the other document refers to them.
     let documents = [(KEY_SET, &issuer.key_set), (DISCOVERY, &issuer.discovery_document)];
     let mut files = Vec::new();
+    let out = Directory::make(directory, DIRECTORY_MODE, &Trust::of_process(&[]))
+        .map_err(|error| Failure::usage(format!("--out: {error}")))?;
     for (name, text) in documents {
         let path = directory.join(name);
-        let is_written = replace(&path, text.as_bytes()).map_err(|error| {
+        let is_written = replace(&out, name, text.as_bytes()).map_err(|error| {
             let text = format!("--out: {}: {error}; name a directory to write to", path.display());
             Failure::usage(text)
         })?;
@@ -118,17 +123,18 @@ fn write(common: &Common, issuer: &pb::Issuer, directory: &Path) -> Result<(), F
     Ok(())
 }
 
-/// Writes a public file whole or not at all. Returns false if it has this content already.
-fn replace(path: &Path, content: &[u8]) -> std::io::Result<bool> {
-    if std::fs::read(path).is_ok_and(|found| found == content) {
+/// Writes a public file below a directory, whole or not at all; it is on disk then. Follows no link. Returns false if it has
+/// this content already.
+fn replace(directory: &Directory, path: &str, content: &[u8]) -> std::io::Result<bool> {
+    if let Some((parent, name)) = path.rsplit_once('/') {
+        let parent = directory.make_directory(parent, DIRECTORY_MODE);
+        return replace(&parent.map_err(std::io::Error::other)?, name, content);
+    }
+    let found = directory.open_file(path).and_then(|file| open_file(file, MAX_BYTES));
+    if found.is_ok_and(|found| *found == content) {
         return Ok(false);
     }
-    let directory = path.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(directory)?;
-    let mut file = tempfile::Builder::new().prefix(".keyhatch-").tempfile_in(directory)?;
-    file.write_all(content)?;
-    file.as_file().set_permissions(std::fs::Permissions::from_mode(MODE))?;
-    file.persist(path).map(|_| true).map_err(|error| error.error)
+    directory.replace(path, MODE, content).map(|()| true)
 }
 
 async fn rotate(common: &Common, channel: Channel, force: bool) -> Result<(), Failure> {
