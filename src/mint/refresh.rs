@@ -117,7 +117,8 @@ mod tests {
     fn a_client_says_who_it_is_in_one_form() {
         let form = "grant_type=refresh_token&refresh_token=r%2F1+%2B";
         let secret = ("client_secret", "p w");
-        let cases: [(&[(&str, &str)], &str, Option<&str>); 6] = [
+        type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, Option<&'a str>);
+        let cases: [Case<'_>; 6] = [
             (&[], "&client_id=id%3A1", None),
             (&[("client_auth", "none")], "&client_id=id%3A1", None),
             (&[secret, ("client_auth", "none")], "&client_id=id%3A1", None),

@@ -1,5 +1,7 @@
 //! Roots and minted values of credentials that their upstream can end reach the step and the upstream, and nobody else.
 
+use std::path::Path;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
@@ -38,24 +40,22 @@ fn canaries() -> Vec<String> {
     plain.iter().flat_map(|text| [(*text).to_owned(), STANDARD.encode(text)]).collect()
 }
 
+/// A daemon that logs everything, and may connect to this URL.
+fn serve(directory: &Path, upstream: &str) -> ServeProcess {
+    init_in(directory);
+    let config = directory.join("config.toml");
+    std::fs::write(&config, format!("[egress]\nallow = [{upstream:?}]\n")).unwrap();
+    let config = config.to_str().unwrap();
+    let arguments = ["serve", "--config", config, "--log", "trace", "--metrics", "127.0.0.1:0"];
+    ServeProcess::spawn(directory, keyhatch_in(directory, &arguments))
+}
+
 #[test]
 fn what_ends_a_credential_is_seen_by_its_upstream_alone() {
     let upstream = HttpServer::start(answer);
     let url = |path: &str| format!("http://127.0.0.1:{}{path}", upstream.port);
     let directory = temp_dir();
-    init_in(directory.path());
-    let config = directory.path().join("config.toml");
-    std::fs::write(&config, format!("[egress]\nallow = [{:?}]\n", url(""))).unwrap();
-    let arguments = [
-        "serve",
-        "--config",
-        config.to_str().unwrap(),
-        "--log",
-        "trace",
-        "--metrics",
-        "127.0.0.1:0",
-    ];
-    let serving = ServeProcess::spawn(directory.path(), keyhatch_in(directory.path(), &arguments));
+    let serving = serve(directory.path(), &url(""));
     let (token_url, revocation_url) = (url("/token"), url("/revoke"));
     let client = [
         ("token_url", token_url.as_str()),
@@ -94,8 +94,7 @@ fn what_ends_a_credential_is_seen_by_its_upstream_alone() {
         &["explain", "github/main", "--workflow", "w", "--step", "s"],
         &["doctor", "-o", "json"],
     ];
-    for command in commands {
-        let ran = serving.run(command);
+    for ran in commands.map(|command| serving.run(command)) {
         shown.extend([ran.stdout, ran.stderr].concat());
     }
     shown.extend(Scrape::of(serving.metrics_address()).text.into_bytes());

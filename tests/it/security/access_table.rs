@@ -510,8 +510,7 @@ async fn system(channel: Channel, method: &str) -> Result<(), Status> {
             client.explain(pb::ExplainRequest { question }).await.map(drop)
         }
         "SuggestAccess" => {
-            let workflow = "deploy".to_owned();
-            let request = pb::SuggestAccessRequest { workflow, since: None };
+            let request = pb::SuggestAccessRequest { workflow: "deploy".to_owned(), since: None };
             client.suggest_access(request).await.map(drop)
         }
         "TailJournal" => client.tail_journal(pb::TailJournalRequest::default()).await.map(drop),

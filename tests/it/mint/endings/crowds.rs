@@ -68,6 +68,7 @@ fn mint_all(broker: &TestBroker, step: &TestStep) {
 }
 
 /// The 99th percentile of Resolves of a stored connection, in microseconds, until `is_over`.
+#[expect(clippy::disallowed_methods, reason = "a latency is by the real time")]
 fn resolves_until(broker: &TestBroker, step: &TestStep, is_over: impl Fn() -> bool) -> u128 {
     let mut took = Vec::new();
     while !is_over() || took.len() < 200 {

@@ -62,7 +62,7 @@ fn the_credentials_of_two_steps_end_each_by_itself() {
     let (first, second) = (world.token(&one), world.token(&two));
     assert_ne!(first, second);
     world.broker.close(&one);
-    assert_eq!(world.upstream.revoked(), [first.clone()]);
+    assert_eq!(world.upstream.revoked(), std::slice::from_ref(&first));
     assert_eq!(world.token(&two), second);
     world.broker.close(&two);
     assert_eq!(world.upstream.revoked(), [first, second]);
@@ -96,7 +96,7 @@ fn a_lease_that_expires_or_is_given_back_ends_its_credential() {
     world.ended(1);
     let second = world.broker.resolve(&step, "oauth2/api").unwrap();
     assert_ne!(first.fields["access_token"], second.fields["access_token"]);
-    let mut client = pb::step_service_client::StepServiceClient::new(step.channel.clone());
+    let mut client = pb::step_service_client::StepServiceClient::new(step.channel);
     let request = pb::RevokeLeaseRequest { name: second.lease.name.clone() };
     world.broker.block_on(client.revoke_lease(request)).unwrap();
     // The reply came after the upstream's.
@@ -112,7 +112,7 @@ fn a_credential_that_another_lease_is_on_is_not_ended() {
     let all = world.broker.resolve(&step, "oauth2/api").unwrap();
     let one = world.broker.resolve(&step, "oauth2/api#access_token").unwrap();
     assert_eq!(one.fields["access_token"], all.fields["access_token"]);
-    let mut client = pb::step_service_client::StepServiceClient::new(step.channel.clone());
+    let mut client = pb::step_service_client::StepServiceClient::new(step.channel);
     for (lease, ended) in [(all.lease, 0), (one.lease, 1)] {
         let request = pb::RevokeLeaseRequest { name: lease.name };
         world.broker.block_on(client.revoke_lease(request)).unwrap();

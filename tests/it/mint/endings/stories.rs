@@ -23,7 +23,7 @@ fn a_run_tells_how_each_credential_ended() {
     world.upstream.hold();
     let waits = world.broker.spawn({
         let mut client = crate::mint::stories::executor_client(&world.broker);
-        let name = step.opened.name.clone();
+        let name = step.opened.name;
         async move { client.close_step(pb::CloseStepRequest { name, ..Default::default() }).await }
     });
     wait_until("its ending has begun", || !causes(&world).is_empty());

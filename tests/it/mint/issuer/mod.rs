@@ -376,7 +376,7 @@ fn a_watch_delivers_the_next_token_before_the_last_ends() {
     broker.restart();
     broker.create_connection("oidc/aws", &[AUDIENCE], &["workflow:w"]).unwrap();
     let step = broker.open("w", "s");
-    let mut client = StepServiceClient::new(step.channel.clone());
+    let mut client = StepServiceClient::new(step.channel);
     let watch = pb::WatchRequest { request: Some(request("oidc/aws")) };
     let mut stream = broker.block_on(client.watch(watch)).unwrap().into_inner();
     let mut next = || {

@@ -143,15 +143,16 @@ fn a_daemon_that_is_gone_meanwhile_leaves_no_role() {
     let mut psql = Command::new(world.postgres.psql_path());
     psql.args(["-X", "-q", "-A", "-t", "-U", "postgres", "-d", "orders", "-p"]);
     psql.arg(world.postgres.port.to_string()).arg("-h").arg(world.postgres.socket());
-    let held = open(psql, holding);
+    let mut held = open(psql, holding);
     let step = world.broker.open("w", "s");
-    let asked = resolve_on(step.channel.clone(), request("postgres/orders"));
+    let asked = resolve_on(step.channel, request("postgres/orders"));
     let pending = world.broker.spawn(asked);
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'keyhatch' AND wait_event_type = 'Lock'";
     wait_until("the role is being made", || world.postgres.ask(waiting) == "1");
     world.broker.stop();
     assert!(world.broker.block_on(pending).unwrap().is_err());
-    drop(held.stdin);
+    drop(held.stdin.take());
+    assert!(held.wait().unwrap().success());
     world.broker.serve();
     wait_until("no role is left", || world.postgres.roles().is_empty());
 }

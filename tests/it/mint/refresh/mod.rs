@@ -152,7 +152,7 @@ fn a_test_that_mints_takes_its_turn_and_keeps_the_token() {
     let Some(world) = World::start() else { return };
     world.tokens.get("/gate/before");
     let step = world.broker.open("w", "s");
-    let pending = world.broker.spawn(resolve_on(step.channel.clone(), request(NAME)));
+    let pending = world.broker.spawn(resolve_on(step.channel, request(NAME)));
     wait_until("a step's is asked for", || world.tokens.get("/held") == "1");
     let mut client = ConnectionServiceClient::new(world.broker.operator());
     let test = pb::TestConnectionRequest { name: format!("connections/{NAME}"), mint: true };
