@@ -7,7 +7,7 @@ use super::server::Server;
 use super::session::{Refused, Session};
 use super::sql;
 use crate::egress::Egress;
-use crate::mint::failure::Failure;
+use crate::mint::failure::{Failure, FailureReason};
 use crate::mint::roots::{Roots, is_of};
 
 /// The most databases that are cleaned for one role.
@@ -59,7 +59,7 @@ impl<'a> Left<'a> {
         };
         if self.is_powerful(session, server).await? {
             return stays(
-                "reassign_to must be a role without rights of its own, not the admin role or a superuser",
+                "reassign_to must be a role without rights: no attribute, no membership, and not the admin role",
             );
         }
         let databases = found.databases(server.database);
@@ -79,8 +79,10 @@ impl<'a> Left<'a> {
             };
             match cleaned {
                 Ok(_) => {}
-                Err(Refused::Code(_, failure)) => return stays(&failure.detail),
-                Err(Refused::Other(failure)) => return Err(failure),
+                Err(Refused::Code(_, failure)) if failure.reason == FailureReason::Refused => {
+                    return stays(&failure.detail);
+                }
+                Err(refused) => return Err(refused.into()),
             }
         }
         Ok(None)
@@ -100,16 +102,19 @@ impl<'a> Left<'a> {
         }
     }
 
-    /// True if the new owner could do more than the step: a function of the step that runs with its owner's rights would
-    /// gain them.
+    /// True if the new owner has rights that the step's role has not: a function of the step that runs with its owner's rights
+    /// would gain them.
     async fn is_powerful(
         &self,
         session: &mut Session,
         server: &Server<'_>,
     ) -> Result<bool, Failure> {
         let Some(to) = self.reassign_to else { return Ok(false) };
-        let asked =
-            format!("SELECT FROM pg_roles WHERE rolsuper AND rolname = {}", sql::literal(to));
+        let asked = format!(
+            "SELECT FROM pg_roles one WHERE rolname = {} AND (rolsuper OR rolcreaterole OR rolcreatedb OR rolbypassrls \
+             OR rolreplication OR EXISTS (SELECT FROM pg_auth_members WHERE member = one.oid))",
+            sql::literal(to)
+        );
         Ok(to == server.user || !session.transaction(&asked).await?.is_empty())
     }
 

@@ -144,7 +144,7 @@ impl<'a> Wanted<'a> {
         let asked = format!(
             "{}; SELECT current_setting('server_version_num'), rolcreaterole OR rolsuper, \
              to_char((now() + interval '{} seconds') AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') || '+00' \
-             FROM pg_roles WHERE rolname = current_user",
+             FROM pg_roles WHERE rolname = session_user",
             sql::lock(role),
             self.life.as_secs(),
         );

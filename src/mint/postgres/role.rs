@@ -6,4 +6,6 @@ pub(super) struct Role {
     pub(super) name: String,
     /// Its number, which no other role ever has.
     pub(super) oid: u32,
+    /// True if a membership of it has options, by its server's version.
+    pub(super) has_options: bool,
 }

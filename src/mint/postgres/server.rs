@@ -88,6 +88,8 @@ impl<'a> Server<'a> {
         let mut config = Config::new();
         config.user(self.user).password(self.password).dbname(self.database);
         config.application_name("keyhatch");
+        // A database's or a role's own settings are weaker.
+        config.options("-c default_transaction_read_only=off -c role=none");
         config.ssl_mode(if is_plain { SslMode::Disable } else { SslMode::Require });
         let has_tls = AtomicBool::new(is_plain);
         let tls = Secured { egress, server: self, has_tls: &has_tls };

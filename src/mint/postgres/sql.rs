@@ -9,11 +9,14 @@ use crate::mint::Ask;
 
 /// The longest name, in bytes. The server would cut a longer name, and it would be another's.
 const MAX_NAME_BYTES: usize = 63;
+/// How many sessions a role may have if the connection does not say: a step cannot use up the server's connections.
+const DEFAULT_LIMIT: &str = "10";
 /// The first release in which a membership has options.
 const VERSION_WITH_OPTIONS: u32 = 160_000;
 /// How each transaction begins: whatever the database's own settings are, names mean the system's own objects, and nothing
 /// waits for longer than a call may take. Poolers hand a connection on, so the settings end with the transaction.
-pub(super) const BEGIN: &str = "BEGIN; SET LOCAL search_path = pg_catalog, pg_temp; \
+pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; \
+                                SET LOCAL search_path = pg_catalog, pg_temp; \
                                 SET LOCAL statement_timeout = '5s'; SET LOCAL lock_timeout = '5s'; ";
 
 /// A name as an identifier (PostgreSQL's documentation, 4.1.1). `None` if the server has no name like that.
@@ -61,7 +64,7 @@ pub(super) struct NewRole<'a> {
 /// The statements that make a role. `role` is an identifier, as are the roles that it is a member of.
 pub(super) fn create(role: &str, new: &NewRole<'_>, ask: &Ask) -> Zeroizing<String> {
     let NewRole { verifier, until, connection_limit, roles, has_options } = new;
-    let limit = connection_limit.unwrap_or("-1");
+    let limit = connection_limit.unwrap_or(DEFAULT_LIMIT);
     let mut sql = Zeroizing::new(format!(
         "CREATE ROLE {role} LOGIN INHERIT CONNECTION LIMIT {limit} PASSWORD {} VALID UNTIL {}; ",
         literal(verifier),

@@ -219,7 +219,8 @@ fn settings(directory: &Path, has_tls: bool) -> String {
     format!(
         "listen_addresses = '127.0.0.1'\nunix_socket_directories = '{path}'\nssl = {tls}\n\
          ssl_cert_file = '{path}/certificate.pem'\nssl_key_file = '{path}/key.pem'\nlog_statement = all\n\
-         log_connections = on\nfsync = off\nshared_buffers = 16MB\n"
+         log_connections = on\nfsync = off\nshared_buffers = 16MB\n\
+         max_prepared_transactions = 2\n"
     )
 }
 

@@ -105,16 +105,89 @@ fn what_a_role_owns_is_handed_on_or_dropped_if_allowed() {
 }
 
 #[test]
+fn a_step_cannot_hold_up_its_own_end() {
+    let Some(postgres) = Postgres::start() else { return };
+    let made = Made::of(&with(&postgres, &[]), &ask("build", 1));
+    let log = postgres.log();
+    let lock = log.split("pg_advisory_xact_lock(").nth(1).unwrap().split(')').next().unwrap();
+    let lock = format!("SELECT pg_advisory_lock({lock})");
+    let holding = [
+        lock.as_str(),
+        "BEGIN; ALTER ROLE CURRENT_USER PASSWORD 'another'",
+        "BEGIN; CREATE TABLE t (x int)",
+    ];
+    let sessions: Vec<_> = holding.iter().map(|first| session(&postgres, &made, first)).collect();
+    assert!(matches!(made.end(), End::Ended));
+    assert!(sessions.into_iter().all(is_dead));
+    assert_eq!(postgres.roles(), [""; 0]);
+}
+
+#[test]
+fn a_login_that_the_client_holds_up_ends_with_the_role() {
+    let Some(postgres) = Postgres::start() else { return };
+    let fields = with(&postgres, &[]);
+    let (made, other) = (Made::of(&fields, &ask("build", 1)), Made::of(&fields, &ask("test", 2)));
+    let begun = |made: &Made| {
+        let mut psql = Command::new(postgres.psql_path());
+        psql.args(["-X", "-w", "-h", "127.0.0.1", "-d", "orders", "-c", "TABLE notes", "-p"]);
+        psql.arg(postgres.port.to_string()).args(["-U", &made.user]);
+        psql.env("PGPASSWORD", &made.password).env("PGOPTIONS", "-c post_auth_delay=600");
+        psql.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let (ends, mut stays) = (begun(&made), begun(&other));
+    let hidden = "SELECT count(DISTINCT pid) FROM pg_locks WHERE pid NOT IN (SELECT pid FROM pg_stat_activity)";
+    wait_until("both logins are held up", || {
+        postgres.log().matches("connection authorized: user=kh_").count() == 2
+            && postgres.ask(hidden) == "2"
+    });
+    assert!(matches!(made.end(), End::Ended));
+    let ended = ends.wait_with_output().unwrap();
+    assert!(!ended.status.success(), "{ended:?}");
+    assert_eq!(stays.try_wait().unwrap(), None, "the login of another role goes on");
+    assert_eq!(postgres.ask(hidden), "1");
+    assert!(matches!(other.end(), End::Ended));
+    assert!(!stays.wait().unwrap().success());
+}
+
+#[test]
+fn an_end_that_a_prepared_transaction_holds_says_so() {
+    let Some(postgres) = Postgres::start() else { return };
+    let made = Made::of(&with(&postgres, &[]), &ask("build", 1));
+    let prepared = "BEGIN; ALTER ROLE CURRENT_USER PASSWORD 'x'; PREPARE TRANSACTION 'held'";
+    made.psql(&postgres, prepared).unwrap();
+    let failure = made.try_end().err().unwrap();
+    assert_eq!(failure.reason, FailureReason::Unavailable);
+    assert!(failure.detail.contains("1 prepared transactions of the role"), "{failure:?}");
+    postgres.ask_in("orders", "ROLLBACK PREPARED 'held'");
+    assert!(matches!(made.end(), End::Ended));
+}
+
+#[test]
+fn a_role_with_a_membership_is_not_taken_for_disabled() {
+    let Some(postgres) = Postgres::start() else { return };
+    let made = Made::of(&with(&postgres, &[]), &ask("build", 1));
+    made.psql(&postgres, "CREATE TABLE kept (x int)").unwrap();
+    // A membership that the admin role may not revoke.
+    postgres.ask(&format!("CREATE ROLE root SUPERUSER; GRANT root TO {}", made.user));
+    let failure = made.try_end().err().unwrap();
+    assert!(failure.detail.contains("still a member of 1 roles"), "{failure:?}");
+    assert!(failure.detail.contains("42501"), "{failure:?}");
+    postgres.ask(&format!("REVOKE root FROM {}", made.user));
+    assert!(matches!(made.end(), End::Disabled(_)));
+}
+
+#[test]
 fn no_role_with_more_rights_gets_what_a_step_has_made() {
     let Some(postgres) = Postgres::start() else { return };
-    for (n, owner) in [(1, "postgres"), (2, "keyhatch")] {
+    postgres.ask("CREATE ROLE maker CREATEDB; CREATE ROLE member IN ROLE writers");
+    for (n, owner) in [(1, "postgres"), (2, "keyhatch"), (3, "maker"), (4, "member")] {
         let made = Made::of(&with(&postgres, &[("reassign_to", owner)]), &ask("build", n));
         made.psql(&postgres, &format!("CREATE TABLE of_{n} (x int)")).unwrap();
         let End::Disabled(why) = made.end() else { panic!("{owner} owns it") };
         assert!(why.contains("reassign_to must be a role without rights"), "{why}");
     }
-    let made = Made::of(&with(&postgres, &[("reassign_to", "no_such_role")]), &ask("build", 3));
-    made.psql(&postgres, "CREATE TABLE of_3 (x int)").unwrap();
+    let made = Made::of(&with(&postgres, &[("reassign_to", "no_such_role")]), &ask("build", 9));
+    made.psql(&postgres, "CREATE TABLE of_9 (x int)").unwrap();
     let End::Disabled(why) = made.end() else { panic!("the role was dropped") };
     assert!(why.contains("42704"), "{why}");
 }
