@@ -71,13 +71,14 @@ pub fn minted(reply: &Reply, roots: Roots<'_>, now: Timestamp) -> Result<Minted,
     })
 }
 
-/// Whether the token of a reply's request has ended. GitHub answers 401 to a token that it does not know.
+/// Whether the token of a reply's request has ended. GitHub answers 401 to a token that it does not know. A 401 without
+/// GitHub's number of the request is of something between.
 ///
 /// # Errors
 /// If GitHub refuses or fails.
 pub fn ended(reply: &Reply) -> Result<End, Failure> {
     match reply.status {
-        401 => Ok(End::Ended),
+        401 if header(reply, NUMBERS[0]).is_some() => Ok(End::Ended),
         _ => {
             let passing = refusal(reply).filter(|refusal| refusal.is_passing);
             check(reply, passing, "check api_url").map(|()| End::Ended)

@@ -147,10 +147,13 @@ fn a_used_up_quota_passes() {
 #[test]
 fn a_token_that_github_does_not_know_has_ended() {
     let body = r#"{"message":"Bad credentials"}"#;
+    let number = [("x-github-request-id", "0FBD:2F1A:3C0D8E1:3D0A1B2:6565F2C4")];
     for (status, body) in [(204, ""), (401, body)] {
-        assert!(matches!(reply::ended(&reply(status, &[], body)), Ok(End::Ended)), "{status}");
+        assert!(matches!(reply::ended(&reply(status, &number, body)), Ok(End::Ended)), "{status}");
     }
     for (status, reason) in [
+        // Without a number it is no answer of GitHub's.
+        (401, FailureReason::Refused),
         (404, FailureReason::Refused),
         (503, FailureReason::Unavailable),
         (302, FailureReason::Invalid),
