@@ -131,6 +131,10 @@ pub struct MintedCredential {
     /// True if one opening has it for itself, and nothing can end it: it outlives the opening, until it expires.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub outlives: bool,
+    /// True if the broker owes it an ending: the upstream can end it, and the store keeps what that needs. Nobody gets it any
+    /// more once that ending has begun.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub owed: bool,
 }
 
 /// How far the credential of a lease is made, if an upstream makes it.
@@ -609,6 +613,7 @@ mod tests {
             handle: None,
             credential_expire_time,
             outlives: false,
+            owed: false,
         };
         table.bind(stored.id, &Arc::new(made));
         assert!(reusable(&table, None).is_none() && reusable(&table, Some(mint(8))).is_none());

@@ -10,6 +10,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::desk::{Candidates, Endings, begun};
+use crate::broker::minting::LandedMint;
 use crate::journal::{EndedLine, Event, Unavailable};
 use crate::metrics::EndingOutcome;
 use crate::model::{Id, LogLimit};
@@ -22,23 +23,27 @@ const REMOVED_AT_ONCE: usize = 32;
 
 /// Why the worker wakes.
 enum Turn {
-    /// These mints have landed.
-    Landed(Vec<Id>),
+    /// These flights have landed.
+    Landed(Vec<LandedMint>),
     /// The schedule has changed.
     Changed,
     Tick,
 }
 
 impl Endings {
-    /// Starts the worker, which ends when this is stopped or dropped. `landed` tells the mints of flights that have ended.
-    pub(crate) fn start(self: &Arc<Self>, runtime: &Handle, landed: mpsc::UnboundedReceiver<Id>) {
+    /// Starts the worker, which ends when this is stopped or dropped. `landed` tells the flights that have ended.
+    pub(crate) fn start(
+        self: &Arc<Self>,
+        runtime: &Handle,
+        landed: mpsc::UnboundedReceiver<LandedMint>,
+    ) {
         let (wake, stop) = (Arc::clone(&self.wake), self.stop.clone());
         runtime.spawn(run(Arc::downgrade(self), wake, stop, landed));
     }
 
     fn turn(self: &Arc<Self>, turn: Turn) {
         match turn {
-            Turn::Landed(mints) => self.begin(&mints),
+            Turn::Landed(landed) => self.take_landed(&landed),
             Turn::Changed => {}
             Turn::Tick => {
                 // If the journal hangs there is nothing to do: the watchdog logs it.
@@ -46,6 +51,19 @@ impl Endings {
             }
         }
         self.start_attempts();
+    }
+
+    /// Begins the endings that are due among the flights that have landed. An ending may have begun before the book got its
+    /// credential: the book forgets that.
+    fn take_landed(&self, landed: &[LandedMint]) {
+        self.begin(&landed.iter().map(|one| one.mint).collect::<Vec<_>>());
+        let ended = self.parts.journal.with_live(|live| {
+            let made = landed.iter().filter_map(|one| one.made.as_ref());
+            made.filter(|(_, made)| !live.mints().owed().may_use(made)).collect::<Vec<_>>()
+        });
+        for (key, made) in ended.unwrap_or_default() {
+            self.parts.mints.forget(key, made.mint);
+        }
     }
 
     /// Looks at everything that is owed.
@@ -116,7 +134,7 @@ async fn run(
     endings: Weak<Endings>,
     wake: Arc<Notify>,
     stop: CancellationToken,
-    mut landed: mpsc::UnboundedReceiver<Id>,
+    mut landed: mpsc::UnboundedReceiver<LandedMint>,
 ) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

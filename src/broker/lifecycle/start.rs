@@ -24,7 +24,7 @@ use crate::broker::endings::{EndingParts, Endings};
 use crate::broker::error::Error;
 use crate::broker::insight::readers::Readers;
 use crate::broker::keys::Keys;
-use crate::broker::minting::{FlightParts, Keeper, Mints, Refresher};
+use crate::broker::minting::{FlightParts, Keeper, LandedMint, Mints, Refresher};
 use crate::broker::resolve::watch::Watchers;
 use crate::broker::steps::runtime_dir::RuntimeDir;
 use crate::broker::steps::sessions::{Sessions, StepListener};
@@ -33,7 +33,7 @@ use crate::identity::Authority;
 use crate::journal::{Event, Journal, Live, Options, Recovery, ReplayError, Unavailable};
 use crate::metrics::MintMetrics;
 use crate::mint::Upstreams;
-use crate::model::{Clock, Id, JournalMode, Limits, Timestamp};
+use crate::model::{Clock, JournalMode, Limits, Timestamp};
 use crate::seal::{KeyStore, KeyStoreError, Keyring, RecordKey, RecordKind};
 use crate::store::{Store, StoreError};
 
@@ -242,7 +242,7 @@ fn desks(
     directory: PathBuf,
     (upstreams, metrics): (Upstreams, Arc<MintMetrics>),
     runtime: &Handle,
-) -> (Arc<Mints>, Arc<Endings>, mpsc::UnboundedReceiver<Id>) {
+) -> (Arc<Mints>, Arc<Endings>, mpsc::UnboundedReceiver<LandedMint>) {
     let (landed, landings) = mpsc::unbounded_channel();
     let keeper = Keeper::new(writer.clone());
     let refresher = Refresher::new(parts, keeper.clone(), directory);

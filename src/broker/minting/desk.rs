@@ -20,6 +20,7 @@ use super::turns::Turn;
 use crate::egress::Egress;
 use crate::integration::Source;
 use crate::journal::Live;
+use crate::lease::MintedCredential;
 use crate::metrics::{EndingOutcome, MintLookup};
 use crate::mint::{self, Ask, End, Failure, Minted};
 use crate::model::{Fields, Id, IdMap, ResourceName, Timestamp};
@@ -42,8 +43,15 @@ pub(crate) struct Mints {
     trials: Arc<Semaphore>,
     /// The names of the connections that the book has keys of. Locked while the book is, if it changes.
     names: Mutex<IdMap<ResourceName>>,
-    /// Takes the mints of flights that have ended.
-    landed: mpsc::UnboundedSender<Id>,
+    /// Takes the flights that have ended.
+    landed: mpsc::UnboundedSender<LandedMint>,
+}
+
+/// A flight that has ended.
+pub(crate) struct LandedMint {
+    pub(crate) mint: Id,
+    /// The credential that the book has got, and its key.
+    pub(crate) made: Option<(MintKey, Arc<MintedCredential>)>,
 }
 
 /// A test that uses a refresh token.
@@ -87,11 +95,11 @@ impl Ticket {
 }
 
 impl Mints {
-    /// `landed` takes the mints of flights that have ended.
+    /// `landed` takes the flights that have ended.
     pub(crate) fn new(
         parts: FlightParts,
         runtime: Handle,
-        landed: mpsc::UnboundedSender<Id>,
+        landed: mpsc::UnboundedSender<LandedMint>,
     ) -> Self {
         Self {
             book: Mutex::new(Book::new(|order: &Order| order.source.flights_of_one())),
@@ -290,16 +298,19 @@ impl Landed {
 impl Drop for Landed {
     fn drop(&mut self) {
         let outcome = std::mem::replace(&mut self.outcome, Outcome::GivenUp);
-        let mint = match &outcome {
-            Outcome::Minted(credential) => Some(credential.minted.mint),
-            Outcome::Failed(mint, _) => Some(*mint),
+        let landed = match &outcome {
+            Outcome::Minted(credential) => {
+                let made = Some((self.key.clone(), Arc::clone(&credential.minted)));
+                Some(LandedMint { mint: credential.minted.mint, made })
+            }
+            Outcome::Failed(mint, _) => Some(LandedMint { mint: *mint, made: None }),
             Outcome::Corrupt | Outcome::GivenUp => None,
         };
         let now = self.mints.parts.clock.now();
         self.mints.book.lock().land(&self.key, outcome, now);
-        if let Some(mint) = mint {
+        if let Some(landed) = landed {
             // Nobody listens any more if the broker stops.
-            let _ = self.mints.landed.send(mint);
+            let _ = self.mints.landed.send(landed);
         }
         self.mints.start_flights(now);
         self.mints.flying.send_modify(|count| *count -= 1);

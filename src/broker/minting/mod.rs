@@ -25,7 +25,7 @@ mod turns;
 pub(super) use back_off::Trouble;
 pub(super) use book::{Landing, Offer};
 pub(super) use credential::Credential;
-pub(super) use desk::{Mints, RefreshTest, Ticket};
+pub(super) use desk::{LandedMint, Mints, RefreshTest, Ticket};
 pub(super) use flight::{FlightParts, Order};
 pub(super) use keeper::Keeper;
 pub(super) use key::MintKey;

@@ -6,7 +6,6 @@ use super::{Authorization, ResolveRequest, Room};
 use crate::broker::Broker;
 use crate::broker::error::Error;
 use crate::broker::steps::session::StepSession;
-use crate::journal::CommitError;
 use crate::model::Timestamp;
 
 /// A request with the decision on it, or the error in its place.
@@ -115,9 +114,9 @@ impl Broker {
                     }
                     answer
                 }
-                // A newer snapshot was published: decide as if the request had come alone, in the room that it has. A
+                // Something has changed: decide as if the request had come alone, in the room that it has. A
                 // refusal is counted already.
-                Some(Err(CommitError::Stale)) => {
+                Some(Err(error)) if self.is_outdated(error, opening, &decided) => {
                     let taken = decided.bytes();
                     let decided = self.authorize_now(opening, &request)?;
                     let room: (&mut dyn Room, usize) = (&mut *room, taken);

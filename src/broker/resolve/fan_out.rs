@@ -90,6 +90,11 @@ impl Broker {
                 }
                 // A newer snapshot was published, and is delivered next.
                 Err(CommitError::Stale) => continue,
+                // The stream decides again itself.
+                Err(error) if self.is_outdated(error, &watcher.session.opening, &decided) => {
+                    state.fall_behind();
+                    continue;
+                }
                 Err(error) => Err(self.not_committed(error)),
             };
             if matches!(delivery, Err(Error::TooManyLeases(_))) {

@@ -162,6 +162,13 @@ impl Broker {
         }
     }
 
+    /// Forgets the minted credential of a grant.
+    pub(super) fn forget_credential(&self, grant: &Grant, opening: &Opening) {
+        if let (Some(credential), Some((_, key))) = (grant.credential(), key_of(grant, opening)) {
+            self.mints.forget(&key, credential.minted.mint);
+        }
+    }
+
     /// Counts a decision that has found a minted credential.
     pub(super) fn count_hit(&self, grant: &Grant) {
         if let Material::Minted { source, .. } = &grant.material {
@@ -328,6 +335,10 @@ impl Broker {
             let (permit, lease) = match committed {
                 Ok(committed) => committed,
                 Err(CommitError::Stale) => continue,
+                Err(CommitError::CredentialEnding) => {
+                    self.mints.forget(&claim.key, credential.minted.mint);
+                    return Ok(Err(claim));
+                }
                 Err(CommitError::LeaseEnded) => return Ok(Err(claim)),
                 Err(error) => return Err(self.not_committed(error)),
             };

@@ -135,7 +135,7 @@ impl Broker {
         let resolution = self.resolution(opening, request, None, &decided, now);
         match group.commit(&self.journal, || self.now(), resolution).await {
             Ok(committed) => self.conclude(opening, request, decided, committed),
-            Err(CommitError::Stale) => {
+            Err(error) if self.is_outdated(error, opening, &decided) => {
                 let (decided, room) = (self.authorize_now(opening, request)?, (room, taken));
                 self.resolve_until_current(opening, request, None, decided, now, room)
             }
@@ -251,7 +251,7 @@ impl Broker {
         now: Timestamp,
         (room, mut taken): (&mut dyn Room, usize),
     ) -> Result<Answer, Error> {
-        // The loop ends: each turn needs another published change.
+        // The loop ends: each turn needs another published change, or another credential that has ended.
         loop {
             let bytes = decided.bytes();
             if bytes > taken && !room.take(bytes - taken) {
@@ -261,7 +261,9 @@ impl Broker {
             let resolution = self.resolution(opening, request, watch, &decided, now);
             match self.journal.commit(now, resolution) {
                 Ok(committed) => return self.conclude(opening, request, decided, committed),
-                Err(CommitError::Stale) => decided = self.authorize_now(opening, request)?,
+                Err(error) if self.is_outdated(error, opening, &decided) => {
+                    decided = self.authorize_now(opening, request)?;
+                }
                 Err(error) => return Err(self.not_committed(error)),
             }
         }
@@ -304,13 +306,33 @@ impl Broker {
         }
     }
 
+    /// Whether a decision that could not be committed is made again. A credential whose ending has begun is forgotten first, so
+    /// that the next decision is another.
+    pub(super) fn is_outdated(
+        &self,
+        error: CommitError,
+        opening: &LiveOpening,
+        decided: &Authorization,
+    ) -> bool {
+        match (error, &decided.outcome) {
+            (CommitError::Stale, _) => true,
+            (CommitError::CredentialEnding, Ok(grant)) => {
+                self.forget_credential(grant, opening.record());
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// The answer to a decision that could not be committed, and is not made again.
     pub(super) fn not_committed(&self, error: CommitError) -> Error {
         match error {
             CommitError::Closed => Error::NotAccepted(NotAccepted::NotOpen),
             CommitError::Quarantined => Error::Quarantined,
             CommitError::Unavailable(Unavailable) => Error::JournalUnavailable,
-            CommitError::LeaseEnded | CommitError::Stale => Error::Internal(error.to_string()),
+            CommitError::CredentialEnding | CommitError::LeaseEnded | CommitError::Stale => {
+                Error::Internal(error.to_string())
+            }
         }
     }
 

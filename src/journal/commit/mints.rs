@@ -124,7 +124,8 @@ impl Journal {
     ) -> Result<Arc<MintedCredential>, Unavailable> {
         let Made { handle, credential_expire_time, upstream_request, is_owed, is_own } = made;
         let outlives = is_own && !is_owed;
-        let made = MintedCredential { mint, handle, credential_expire_time, outlives };
+        let made =
+            MintedCredential { mint, handle, credential_expire_time, outlives, owed: is_owed };
         let credential = Arc::new(made);
         let mut chain = self.lock()?;
         let begun = chain.live().mints().find(mint).ok_or(Unavailable)?;
@@ -136,7 +137,6 @@ impl Journal {
             resource: begun.resource.clone(),
             version: begun.version,
             upstream_request,
-            owed: is_owed,
         };
         chain.append(now, &Event::Minted(Box::new(line)))?;
         Ok(credential)
@@ -165,7 +165,8 @@ impl Journal {
     /// lease, which ends with the credential at the latest.
     ///
     /// # Errors
-    /// As [`Journal::commit`]; [`CommitError::LeaseEnded`] if the lease has ended.
+    /// As [`Journal::commit`]; [`CommitError::LeaseEnded`] if the lease has ended. [`CommitError::CredentialEnding`] is
+    /// told first.
     pub fn hand_out(
         &self,
         now: Timestamp,
@@ -176,9 +177,7 @@ impl Journal {
         let mut chain = self.lock()?;
         chain.live_mut().expire(now);
         chain.live().check_decision(epoch, opening)?;
-        if chain.live().mints().owed().is_ending(credential.mint) {
-            return Err(CommitError::LeaseEnded);
-        }
+        chain.live().check_credential(credential)?;
         let is_its = |found: &&Lease| found.opening == opening.record().id && found.is_awaited();
         let found = chain.live().leases().find(lease).filter(is_its);
         let line = MintedLine {
@@ -189,7 +188,6 @@ impl Journal {
             resource,
             version: found.ok_or(CommitError::LeaseEnded)?.version,
             upstream_request: None,
-            owed: false,
         };
         chain.append(now, &Event::MintJoined(Box::new(line)))?;
         let lease = chain.live().leases().find(lease).cloned().ok_or(CommitError::LeaseEnded)?;

@@ -25,6 +25,9 @@ pub enum CommitError {
     /// The opening was closed meanwhile.
     #[error("the step is closed")]
     Closed,
+    /// The ending of the minted credential has begun, or is over: whoever keeps the credential forgets it and decides again.
+    #[error("the minted credential is being ended")]
+    CredentialEnding,
     /// The lease has ended.
     #[error("the lease has ended")]
     LeaseEnded,

@@ -6,7 +6,7 @@ use super::{Allowed, CommitError, Refused, Resolution};
 use crate::journal::event::{Event, Outcome, ResolveLine, Upstream};
 use crate::journal::state::live::Live;
 use crate::journal::{LiveOpening, Unavailable};
-use crate::lease::{Ask, Edition, Lease};
+use crate::lease::{Ask, Edition, Lease, MintedCredential};
 use crate::model::{Id, Timestamp};
 use crate::seal::{RecordKey, random_id};
 
@@ -17,6 +17,12 @@ impl Live {
             return Err(CommitError::Quarantined);
         }
         if self.epoch() == epoch { Ok(()) } else { Err(CommitError::Stale) }
+    }
+
+    /// Checks that a credential may still be handed out.
+    pub(super) fn check_credential(&self, made: &MintedCredential) -> Result<(), CommitError> {
+        let may_use = self.mints().owed().may_use(made);
+        if may_use { Ok(()) } else { Err(CommitError::CredentialEnding) }
     }
 
     /// Checks that a decision for this opening may be committed.
@@ -44,9 +50,8 @@ impl Resolution {
         live.check_decision(self.epoch, &self.opening)?;
         if let Ok(Allowed { upstream: Some(Upstream { credential: Some(made), .. }), .. }) =
             &self.outcome
-            && live.mints().owed().is_ending(made.mint)
         {
-            return Err(CommitError::Stale);
+            live.check_credential(made)?;
         }
         let (opening, mut ask) = (self.opening.record(), Arc::new(self.ask));
         let (outcome, granted) = match self.outcome {

@@ -74,10 +74,6 @@ pub struct MintedLine {
     /// The upstream's number of the request, if it told the number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upstream_request: Option<String>,
-    /// True if the broker owes the credential an ending: the upstream can end it, and the store keeps what that needs. Only
-    /// a `minted` line says so.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub owed: bool,
 }
 
 /// A lease gets no credential. If its credential was awaited, it ends.

@@ -113,7 +113,7 @@ impl Mints {
         if let Some(begun) = begun.as_ref().filter(|begun| begun.source.rotates()) {
             self.lost.settle(begun.uid);
         }
-        if let Some(begun) = begun.filter(|_| line.owed) {
+        if let Some(begun) = begun.filter(|_| line.credential.owed) {
             self.owed.owe(begun, Some(line.credential.clone()));
         }
     }

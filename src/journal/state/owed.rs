@@ -101,9 +101,9 @@ impl OwedEndings {
         self.by_opening.get(&opening).map_or(&[], Vec::as_slice)
     }
 
-    /// True if the ending of this mint's credential has begun: nobody gets it any more.
-    pub(crate) fn is_ending(&self, mint: Id) -> bool {
-        self.find(mint).is_some_and(|owed| owed.begun.is_some())
+    /// True if a credential may be handed out: it is owed no ending, or its ending has not begun.
+    pub(crate) fn may_use(&self, made: &MintedCredential) -> bool {
+        !made.owed || self.find(made.mint).is_some_and(|owed| owed.begun.is_none())
     }
 
     /// Takes in a mint that is owed an ending.

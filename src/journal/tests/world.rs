@@ -231,6 +231,11 @@ impl World {
         }
     }
 
+    /// Whether a credential may be handed out. Its ending may be over.
+    fn may_use(&self, made: &MintedCredential) -> bool {
+        !made.owed || self.owed.get(&made.mint) == Some(&false)
+    }
+
     fn is_ending(&self, mint: Id) -> bool {
         self.owed.get(&mint) == Some(&true)
     }
@@ -253,9 +258,11 @@ impl World {
         };
         match self.journal().hand_out(self.now, waiter, made) {
             Ok((_permit, lease)) => {
-                assert!(!self.is_ending(made.mint), "nobody gets it any more");
+                assert!(self.may_use(made), "nobody gets it any more");
                 assert!(lease.expire_time <= made.credential_expire_time);
             }
+            Err(CommitError::CredentialEnding) => assert!(!self.may_use(made)),
+            Err(CommitError::Closed) => assert!(opening.is_closed()),
             Err(error) => assert_eq!(error, CommitError::LeaseEnded),
         }
     }
@@ -264,11 +271,11 @@ impl World {
         let Some(nth) = picked(&self.made, nth) else { return };
         let (made, opening) = self.made[nth].clone();
         match self.decide(&opening, Some(Arc::clone(&made))) {
-            Ok(_) => assert!(!self.is_ending(made.mint), "nobody gets it any more"),
+            Ok(_) => assert!(self.may_use(&made), "nobody gets it any more"),
             Err(CommitError::Closed) => assert!(opening.is_closed()),
             Err(error) => {
-                assert_eq!(error, CommitError::Stale);
-                assert!(self.is_ending(made.mint));
+                assert_eq!(error, CommitError::CredentialEnding);
+                assert!(!self.may_use(&made));
             }
         }
     }

@@ -35,8 +35,14 @@ fn minted(end: i64) -> Outcome {
     // No test opens it.
     let sealed = Sealed::parse(&[&[1_u8][..], &[0; 200]].concat()).unwrap();
     let credential_expire_time = at(end);
-    let minted =
-        MintedCredential { mint, handle: None, credential_expire_time, outlives: false }.into();
+    let minted = MintedCredential {
+        mint,
+        handle: None,
+        credential_expire_time,
+        outlives: false,
+        owed: false,
+    }
+    .into();
     let values = Values { key, sealed };
     Outcome::Minted(Arc::new(Credential { minted, values, names: [].into(), refresh: at(end / 2) }))
 }
