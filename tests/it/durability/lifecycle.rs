@@ -29,7 +29,7 @@ const SERVER_MAXIMUM: i64 = 7_200_000;
 const MAXIMA: [Option<i64>; 4] = [Some(1_800_000), None, Some(5_400_000), None];
 const MINTED: usize = 3;
 /// How long what is minted lasts, in seconds: longer than the clock moves while the upstream answers.
-const MINTED_LIFE: i64 = 5_000;
+const MINTED_LIFE: i64 = 40_000;
 /// The requested lengths, in seconds.
 const TTLS: [Option<i64>; 4] = [None, Some(60), Some(2_000), Some(100_000)];
 const STEP_TTLS: [i64; 3] = [600, 3_600, 21_600];

@@ -279,7 +279,7 @@ fn an_answer_comes_too_late_for_a_token_that_was_written() {
     world.update(NAME, &[("refresh_token", &seed)]).unwrap();
     world.tokens.get("/gate/after");
     let step = world.broker.open("w", "s");
-    let pending = world.broker.spawn(resolve_on(step.channel.clone(), request(NAME)));
+    let pending = world.broker.spawn(resolve_on(step.channel, request(NAME)));
     wait_until("the answer is held", || world.tokens.get("/held") == "1");
     world.broker.advance(1);
     world.update(NAME, &[("refresh_token", "another")]).unwrap();
