@@ -11,6 +11,7 @@ use time::format_description::well_known::Rfc2822;
 use crate::egress::{Egress, EgressError, Reply, Request};
 use crate::model::{Timestamp, Value};
 
+use super::clock;
 use super::failure::{Failure, FailureReason};
 
 /// The pause before a request is repeated.
@@ -47,6 +48,27 @@ pub async fn exchange(egress: &Egress, request: Request) -> Result<Reply, Failur
     }
     tokio::time::sleep(PAUSE).await;
     Ok(egress.exchange(again).await?)
+}
+
+/// Sends a request that `request` makes for a moment: for `now`, and once more for the reply's `Date` if the upstream refuses the
+/// request for its time, as `is_skewed` tells, and the clocks differ.
+///
+/// # Errors
+/// As [`exchange`] and `request`; if the clocks differ by more than [`clock::corrected`] follows.
+pub async fn exchange_at(
+    egress: &Egress,
+    now: Timestamp,
+    is_skewed: impl Fn(&Reply) -> bool,
+    request: impl Fn(Timestamp) -> Result<Request, Failure>,
+) -> Result<Reply, Failure> {
+    let reply = exchange(egress, request(now)?).await?;
+    if !is_skewed(&reply) {
+        return Ok(reply);
+    }
+    match clock::corrected(reply.date, now)? {
+        Some(theirs) => exchange(egress, request(theirs)?).await,
+        None => Ok(reply),
+    }
 }
 
 fn copy(request: &Request) -> Request {

@@ -12,9 +12,9 @@ use crate::egress::{Egress, Request};
 use crate::model::{Timestamp, Value};
 
 use super::failure::Failure;
-use super::reply::exchange;
+use super::reply::exchange_at;
 use super::roots::{Roots, is_of, text_value};
-use super::{Ask, Minted, clock};
+use super::{Ask, Minted};
 use endpoint::Endpoint;
 use form::{CONTENT_TYPE, form, tags};
 use sigv4::{Signer, Unsigned};
@@ -31,12 +31,8 @@ const ACTION: &str = "AssumeRole";
 /// See [`super::mint`].
 pub async fn mint(egress: &Egress, roots: Roots<'_>, ask: &Ask) -> Result<Minted, Failure> {
     let call = Call::of(roots, ask)?;
-    let mut reply = exchange(egress, call.request(roots, ask.now)).await?;
-    if reply::is_skewed(&reply)
-        && let Some(theirs) = clock::corrected(reply.date, ask.now)?
-    {
-        reply = exchange(egress, call.request(roots, theirs)).await?;
-    }
+    let request = |now| Ok(call.request(roots, now));
+    let reply = exchange_at(egress, ask.now, reply::is_skewed, request).await?;
     reply::minted(&reply, ACTION, roots, ask.now)
 }
 

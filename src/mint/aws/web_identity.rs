@@ -7,9 +7,9 @@ use crate::mint::{Upstreams, oidc};
 use crate::model::{Timestamp, Value};
 
 use super::super::failure::Failure;
-use super::super::reply::exchange;
+use super::super::reply::exchange_at;
 use super::super::roots::{Roots, header, text_value};
-use super::super::{Ask, Minted, clock};
+use super::super::{Ask, Minted};
 use super::endpoint::Endpoint;
 use super::form::{CONTENT_TYPE, form, tags};
 use super::reply;
@@ -31,12 +31,8 @@ pub async fn mint_by_token(
     let endpoint = Endpoint::of(roots)?;
     let place = ("sts_url", endpoint.url.as_str(), endpoint.is_amazons());
     oidc::check_place(&upstreams.egress, roots, place)?;
-    let mut answer = exchange(&upstreams.egress, request(upstreams, roots, ask, ask.now)?).await?;
-    if reply::is_skewed_token(&answer)
-        && let Some(theirs) = clock::corrected(answer.date, ask.now)?
-    {
-        answer = exchange(&upstreams.egress, request(upstreams, roots, ask, theirs)?).await?;
-    }
+    let request = |now| request(upstreams, roots, ask, now);
+    let answer = exchange_at(&upstreams.egress, ask.now, reply::is_skewed_token, request).await?;
     reply::minted(&answer, ACTION, roots, ask.now)
 }
 

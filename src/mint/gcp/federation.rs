@@ -8,11 +8,12 @@ use crate::egress::Request;
 use crate::model::{Timestamp, Value};
 
 use super::impersonation::{CLOUD_PLATFORM, DEFAULT_LIFE, email, impersonated, impersonation};
+use super::is_skewed;
 use crate::mint::bearer::{Bearer, bearer};
 use crate::mint::failure::Failure;
-use crate::mint::reply::exchange;
+use crate::mint::reply::{exchange, exchange_at};
 use crate::mint::roots::Roots;
-use crate::mint::{Ask, Minted, Upstreams, asked_life, clock, oidc};
+use crate::mint::{Ask, Minted, Upstreams, asked_life, oidc};
 
 /// Where tokens are exchanged.
 const STS_URL: &str = "https://sts.googleapis.com/v1/token";
@@ -41,12 +42,8 @@ pub async fn mint_by_token(
     };
     let egress = &upstreams.egress;
     oidc::check_place(egress, roots, ("ca_certificate", STS_URL, true))?;
-    let mut reply = exchange(egress, request(upstreams, roots, ask, ask.now)?).await?;
-    if reply.status == 400
-        && let Some(theirs) = clock::corrected(reply.date, ask.now)?
-    {
-        reply = exchange(egress, request(upstreams, roots, ask, theirs)?).await?;
-    }
+    let request = |now| request(upstreams, roots, ask, now);
+    let reply = exchange_at(egress, ask.now, is_skewed, request).await?;
     let federated: Bearer = bearer(&reply, ask.now, None, &[])?;
     let scopes = roots.optional("scopes")?.unwrap_or(CLOUD_PLATFORM);
     let asked = asked_life(roots.0).unwrap_or(DEFAULT_LIFE);

@@ -10,15 +10,15 @@ use aws_lc_rs::rsa::KeyPair;
 use form_urlencoded::Serializer;
 use serde::{Deserialize, Serialize};
 
-use crate::egress::{Egress, Request};
+use crate::egress::{Egress, Reply, Request};
 use crate::model::Timestamp;
 
 use super::bearer::bearer;
 use super::failure::Failure;
 use super::jwt::{key_pair, signed};
-use super::reply::exchange;
+use super::reply::{exchange, exchange_at};
 use super::roots::Roots;
-use super::{Ask, Minted, asked_life, clock};
+use super::{Ask, Minted, asked_life};
 
 pub use federation::mint_by_token;
 use impersonation::{CLOUD_PLATFORM, DEFAULT_LIFE, email, impersonated, impersonation};
@@ -41,12 +41,8 @@ pub async fn mint(egress: &Egress, roots: Roots<'_>, ask: &Ask) -> Result<Minted
     let scopes = roots.optional("scopes")?.unwrap_or(CLOUD_PLATFORM);
     let target = target(roots)?;
     let first_scopes = if target.is_some() { CLOUD_PLATFORM } else { scopes };
-    let mut reply = exchange(egress, account.request(roots, first_scopes, ask.now)?).await?;
-    if reply.status == 400
-        && let Some(theirs) = clock::corrected(reply.date, ask.now)?
-    {
-        reply = exchange(egress, account.request(roots, first_scopes, theirs)?).await?;
-    }
+    let request = |now| account.request(roots, first_scopes, now);
+    let reply = exchange_at(egress, ask.now, is_skewed, request).await?;
     let asked = asked_life(roots.0);
     let Some(target) = target else {
         return bearer(&reply, ask.now, asked, &[])?.into_minted(false);
@@ -56,6 +52,11 @@ pub async fn mint(egress: &Egress, roots: Roots<'_>, ask: &Ask) -> Result<Minted
     let reply =
         exchange(egress, impersonation(roots, (target, None), &own, scopes, asked)?).await?;
     impersonated(&reply, ask.now, asked)
+}
+
+/// Whether Google may have refused an assertion or a token for its time: its error does not tell.
+fn is_skewed(reply: &Reply) -> bool {
+    reply.status == 400
 }
 
 /// A service account that can sign.

@@ -7,14 +7,14 @@ use std::collections::BTreeMap;
 use aws_lc_rs::rsa::KeyPair;
 use serde::Serialize;
 
-use crate::egress::{Egress, Headers, MAX_REPLY_BYTES, Request};
+use crate::egress::{Egress, Headers, MAX_REPLY_BYTES, Reply, Request};
 use crate::model::{Timestamp, Value};
 
 use super::failure::Failure;
 use super::jwt::{key_pair, signed};
-use super::reply::exchange;
+use super::reply::{exchange, exchange_at};
 use super::roots::{Roots, header, is_of, text_value};
-use super::{Ask, End, Minted, TOKEN, clock};
+use super::{Ask, End, Minted, TOKEN};
 
 /// Where the API is unless the connection says otherwise.
 const API_URL: &str = "https://api.github.com";
@@ -36,12 +36,8 @@ const REPOSITORY_BYTES: usize = 8 * 1024;
 /// See [`super::mint`].
 pub async fn mint(egress: &Egress, roots: Roots<'_>, ask: &Ask) -> Result<Minted, Failure> {
     let app = App::of(roots)?;
-    let mut answer = exchange(egress, app.request(ask.now)?).await?;
-    if answer.status == 401
-        && let Some(theirs) = clock::corrected(answer.date, ask.now)?
-    {
-        answer = exchange(egress, app.request(theirs)?).await?;
-    }
+    let is_refused = |answer: &Reply| answer.status == 401;
+    let answer = exchange_at(egress, ask.now, is_refused, |now| app.request(now)).await?;
     reply::minted(&answer, roots, ask.now)
 }
 
