@@ -174,13 +174,10 @@ impl FlightParts {
                 true
             }
         };
-        let is_own = order.key.opening.is_some();
-        let sealed = without_panic(async { self.seal(begun, made, ask) }).await;
+        let of = (is_owed, order.key.opening.is_some());
+        let sealed = without_panic(async { self.seal(begun, made, ask, of) }).await;
         match sealed.flatten() {
-            Ok(sealed) => {
-                let made = Made { is_owed, is_own, ..sealed.made };
-                self.take(mint, Sealed { made, ..sealed })
-            }
+            Ok(sealed) => self.take(mint, sealed),
             Err(failure) => self.fail(mint, failure, is_owed),
         }
     }
@@ -252,8 +249,14 @@ impl FlightParts {
         }
     }
 
-    /// Seals what a step may get of what was made.
-    fn seal(&self, begun: Begun, made: Minted, ask: &Ask) -> Result<Sealed, Failure> {
+    /// Seals what a step may get of what was made. `is_owed` and `is_own` as in [`Made`].
+    fn seal(
+        &self,
+        begun: Begun,
+        made: Minted,
+        ask: &Ask,
+        (is_owed, is_own): (bool, bool),
+    ) -> Result<Sealed, Failure> {
         let Begun { mint, roots, snapshot, grant, .. } = begun;
         let end = made.expire_time.unwrap_or_else(|| ask.now.after(UNTOLD_LIFE));
         let kind = kind_of(&snapshot.catalog, &grant);
@@ -275,8 +278,8 @@ impl FlightParts {
                 handle: made.handle,
                 credential_expire_time: end,
                 upstream_request: made.upstream_request,
-                is_owed: false,
-                is_own: false,
+                is_owed,
+                is_own,
             },
         })
     }
