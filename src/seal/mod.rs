@@ -99,3 +99,6 @@ mod tests_support {
         })
     }
 }
+
+#[cfg(test)]
+mod samples;

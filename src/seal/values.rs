@@ -147,18 +147,10 @@ fn split_field(bytes: &[u8]) -> Option<(EncodedField<'_>, &[u8])> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Kek, RecordKind};
+    use super::super::RecordKind;
+    use super::super::samples::keyring;
     use super::*;
-    use crate::model::{Id, Timestamp};
-    use crate::seal::kek::source::NotedSource;
-    use crate::seal::keys::keyring_file::KeyringFile;
-
-    fn keyring() -> Keyring {
-        let directory = tempfile::tempdir().unwrap();
-        let kek = Kek::create(&directory.path().join("kek")).unwrap();
-        let (source, now) = (NotedSource::File("kek".into()), Timestamp::from_millis(0));
-        KeyringFile::create(&kek, source, now).unwrap().open(&kek).unwrap()
-    }
+    use crate::model::Id;
 
     fn key(kind: RecordKind, n: u8) -> RecordKey {
         RecordKey { kind, uid: Id::from_bytes([n; 16]) }

@@ -244,28 +244,19 @@ impl Keyring {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Fields, Timestamp};
+    use crate::model::Fields;
     use crate::seal::RecordKind;
-    use crate::seal::kek::Kek;
-    use crate::seal::kek::source::NotedSource;
-    use crate::seal::keys::keyring_file::KeyringFile;
-
-    fn keyring() -> Keyring {
-        let directory = tempfile::tempdir().unwrap();
-        let kek = Kek::create(&directory.path().join("kek")).unwrap();
-        let (source, now) = (NotedSource::File("kek".into()), Timestamp::from_millis(0));
-        KeyringFile::create(&kek, source, now).unwrap().open(&kek).unwrap()
-    }
+    use crate::seal::samples;
 
     #[test]
     fn what_is_in_memory_only_outlives_every_dek() {
-        let keyring = keyring();
+        let keyring = samples::keyring();
         let [minted, ending] = [RecordKind::MintedValues, RecordKind::Ending].map(|kind| {
             let key = RecordKey { kind, uid: Id::from_bytes([1; Id::BYTES]) };
             (key, keyring.seal_values(key, 1, &Fields::new()).unwrap())
         });
         let opens = |(key, sealed): &(RecordKey, Sealed)| keyring.open_values(*key, sealed).is_ok();
-        keyring.adopt(&self::keyring());
+        keyring.adopt(&samples::keyring());
         assert!(opens(&minted) && opens(&ending), "a request may be about to open it");
         let resealed = (ending.0, keyring.reseal(ending.0, &ending.1).unwrap());
         keyring.forget_retired();
