@@ -8,8 +8,8 @@ use tokio::runtime::Runtime;
 
 use crate::harness::{
     Scrape, ServeProcess, SmallFilesystem, connection, copy_directory, init_in, keyhatch_in,
-    path_with_binary, reason, request, resolve_on, skipped, step_channel, succeeded, temp_dir,
-    text, wait_until,
+    path_with_binary, reason, request, resolve_on, restored, skipped, step_channel, succeeded,
+    temp_dir, text, wait_until,
 };
 use crate::mint::upstream::{Scripted, status};
 use crate::security::secrecy::{everything_below, holds};
@@ -297,10 +297,8 @@ impl World {
     /// Makes another broker of a backup, which is served with the KEK of this one.
     fn restored(&self, archive: &Path) -> (tempfile::TempDir, ServeProcess) {
         let other = temp_dir();
-        let kek = self.path("state/kek").display().to_string();
-        let restore = ["restore", archive.to_str().unwrap(), "--kek-file", &kek];
-        succeeded(&keyhatch_in(other.path(), &restore).output().unwrap());
-        let serving = self.serve_in(other.path(), &["--kek-file", &kek]);
+        let kek = restored(other.path(), archive, &self.path("state/kek"));
+        let serving = self.serve_in(other.path(), &kek.each_ref().map(String::as_str));
         (other, serving)
     }
 }

@@ -51,7 +51,7 @@ pub use metrics::{Scrape, say};
 pub use postgres::{ADMIN_PASSWORD, Postgres};
 pub use process::{
     ServeProcess, assert_says, by_shell, copy_binary, init_dir, init_in, keyhatch, keyhatch_in,
-    path_with_binary, step_channel, succeeded, temp_dir, text, wait_until,
+    path_with_binary, restored, step_channel, succeeded, temp_dir, text, wait_until,
 };
 pub use report::{installed, not_set_up, report, scale, skipped};
 pub use scan::{Found, Scanner};

@@ -51,6 +51,14 @@ pub fn succeeded(output: &Output) -> String {
     text(&output.stdout)
 }
 
+/// Restores a backup below `directory`, with the KEK of the broker that made it. Returns the arguments that name the KEK.
+pub fn restored(directory: &Path, archive: &Path, kek: &Path) -> [String; 2] {
+    let kek = ["--kek-file".to_owned(), kek.display().to_string()];
+    let restore = ["restore", archive.to_str().unwrap(), &kek[0], &kek[1]];
+    succeeded(&keyhatch_in(directory, &restore).output().unwrap());
+    kek
+}
+
 /// A channel to a step's socket with the identity in the step's directory.
 pub async fn step_channel(directory: &Path) -> Channel {
     channel(&directory.join("keyhatch.sock"), identity_in(directory)).await.unwrap()

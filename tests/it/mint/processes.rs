@@ -8,7 +8,7 @@ use super::ROOT;
 use super::upstream::{Scripted, status};
 use crate::harness::{
     ServeProcess, connection, init_in, keyhatch_in, path_with_binary, request, resolve_on,
-    step_channel, succeeded, temp_dir, text, wait_until,
+    restored, step_channel, succeeded, temp_dir, text, wait_until,
 };
 
 /// A broker that may ask the upstream, with oauth2/api.
@@ -161,10 +161,8 @@ fn a_restored_broker_mints_nothing_until_it_is_confirmed() {
     let archive = directory.path().join("backup.tar");
     serving.must(&["backup", archive.to_str().unwrap()]);
     drop(serving);
-    let kek = directory.path().join("state/kek");
-    let kek = ["--kek-file", kek.to_str().unwrap()];
-    let restore = [&["restore", archive.to_str().unwrap()], &kek[..]].concat();
-    succeeded(&keyhatch_in(other.path(), &restore).output().unwrap());
+    let kek = restored(other.path(), &archive, &directory.path().join("state/kek"));
+    let kek = kek.each_ref().map(String::as_str);
     let serving = serve(other.path(), &upstream, &kek);
     let get = || {
         let words =

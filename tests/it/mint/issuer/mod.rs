@@ -16,7 +16,7 @@ use serde_json::Value as Json;
 
 use crate::harness::{
     HttpServer, ServeProcess, TestBroker, TestStep, bytes, installed, keyhatch, keyhatch_in,
-    path_with_binary, reason, request, resolver, source, succeeded, temp_dir, text,
+    path_with_binary, reason, request, resolver, restored, source, succeeded, temp_dir, text,
 };
 
 /// Hosts what is below `www`. Writes the certificate of the server beside it, and returns the issuer's URL.
@@ -332,10 +332,8 @@ fn a_restored_issuer_keeps_its_keys_and_signs_nothing_yet() {
     let archive = directory.path().join("backup.tar");
     serving.must(&["backup", archive.to_str().unwrap()]);
     drop(serving);
-    let kek = directory.path().join("state/kek");
-    let kek = ["--kek-file", kek.to_str().unwrap()];
-    let restore = [&["restore", archive.to_str().unwrap()], &kek[..]].concat();
-    succeeded(&keyhatch_in(other.path(), &restore).output().unwrap());
+    let kek = restored(other.path(), &archive, &directory.path().join("state/kek"));
+    let kek = kek.each_ref().map(String::as_str);
     let serving = serve_issuer(other.path(), url, &kek);
     assert_eq!(keys(&serving), before);
     let (token, said) = step_runs(other.path(), &["token", "oidc/aws"]);

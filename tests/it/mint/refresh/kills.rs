@@ -12,8 +12,8 @@ use tonic::Status;
 use crate::durability::disk::shim;
 use crate::harness::{
     Got, ServeProcess, SmallFilesystem, Upstream, connection, init_in, keyhatch_in,
-    path_with_binary, reason, request, resolve_on, skipped, step_channel, succeeded, temp_dir,
-    text, wait_until,
+    path_with_binary, reason, request, resolve_on, restored, skipped, step_channel, succeeded,
+    temp_dir, text, wait_until,
 };
 use crate::mint::token_servers::is_active;
 use crate::mint::upstream::{Scripted, status};
@@ -300,10 +300,8 @@ fn assert_unused_after_restore(is_rotated: bool) {
     serving.must(&["backup", archive.to_str().unwrap()]);
     drop(serving);
     let other = temp_dir();
-    let kek = world.directory.path().join("state/kek");
-    let kek = ["--kek-file", kek.to_str().unwrap()];
-    let restore = [&["restore", archive.to_str().unwrap()], &kek[..]].concat();
-    succeeded(&keyhatch_in(other.path(), &restore).output().unwrap());
+    let kek = restored(other.path(), &archive, &world.directory.path().join("state/kek"));
+    let kek = kek.each_ref().map(String::as_str);
     let serve = serving_in(other.path(), &world.tokens.origin(), &kek);
     let serving = ServeProcess::spawn(other.path(), serve);
     let get = || {
