@@ -1,6 +1,6 @@
-//! What is known of a connection's refresh token, which its upstream may replace whenever it is used.
+//! The state of a connection's refresh token, which its upstream may replace whenever it is used.
 //!
-//! The newest token is a record of its own, so that a written field always has the value that an operator wrote. What is known
+//! The newest token is a record of its own, so that a written field always has the value that an operator wrote. The state
 //! is about that value: another written value has no past, and an equal value changes nothing.
 
 use std::fmt;

@@ -120,7 +120,7 @@ pub fn check(
         }
     }
     if present.is_none() {
-        // What another field may stand in for is checked together with that.
+        // A field that another may stand in for is checked together with that.
         for rule in kind.fields.iter().filter(|rule| rule.required && rule.unless.is_none()) {
             if !checked.keys().any(|name| rule.covers(name.as_str())) {
                 let text = format!("missing: {}", rule.description);

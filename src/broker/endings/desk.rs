@@ -91,8 +91,8 @@ impl Endings {
         }
     }
 
-    /// Begins the endings that are due among these mints: from then on nobody gets their credentials. What cannot be begun
-    /// now, the worker begins later.
+    /// Begins the endings that are due among these mints: from then on nobody gets their credentials. The worker
+    /// begins later what cannot be begun now.
     pub(crate) fn begin(&self, mints: &[Id]) {
         if !mints.is_empty() {
             self.begin_due(Candidates::Of(mints));

@@ -4,7 +4,7 @@
 //! closing, revocation, change, expiry ─ due ─ forgotten by the book ─ line ─ schedule ─ upstream ─ line ─ record removed
 //! ```
 //!
-//! What ends a credential is sealed in the store, and the journal knows what is owed: an ending needs neither the connection
+//! The store keeps sealed what ends a credential, and the journal knows what is owed: an ending needs neither the connection
 //! nor the daemon that began it. In quarantine nothing begins, and nothing is asked.
 
 mod attempt;

@@ -328,7 +328,7 @@ pub enum CloseReason {
     Restored,
 }
 
-/// What a restored broker is, which decides who ends the credentials that upstreams made before the backup.
+/// The role of a restored broker. It decides who ends the credentials that upstreams made before the backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RestoredAs {

@@ -72,7 +72,7 @@ async fn stop_logins(session: &mut Session, role: &Role) -> Result<(), Failure> 
     let mut last = None;
     for _ in 0..ROUNDS {
         match terminate(session, role, &of_role(role)).await {
-            // What the server refuses for good, it refuses below or when sessions are ended.
+            // A refusal for good comes again below, or when sessions are ended.
             Ok(_) | Err(Refused::Code(..)) => {}
             Err(Refused::Other(failure)) => return Err(failure),
         }

@@ -93,7 +93,7 @@ impl<'a> Left<'a> {
         let name = &role.name;
         let dropped = format!("DROP OWNED BY {name}");
         match self.reassign_to {
-            // What is left then are rights alone.
+            // Only rights are left then.
             Some(to) => {
                 let to = sql::identifier(to)?;
                 Some(format!("REASSIGN OWNED BY {name} TO {to}; {dropped}"))
@@ -135,7 +135,7 @@ impl<'a> Left<'a> {
 }
 
 impl Found {
-    /// The databases to clean. What belongs to no database is cleaned from any.
+    /// The databases to clean. Objects that belong to no database are cleaned from any.
     fn databases<'a>(&'a self, own: &'a str) -> Vec<&'a str> {
         let named = self.0.iter().map(|(database, _)| match database.as_str() {
             "" => own,

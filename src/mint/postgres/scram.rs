@@ -1,5 +1,5 @@
-//! SCRAM-SHA-256 verifiers (RFC 5802, RFC 7677), in the form that PostgreSQL stores. Whoever writes the password itself into
-//! a statement writes it into the server's log, too.
+//! SCRAM-SHA-256 verifiers (RFC 5802, RFC 7677), in the form that PostgreSQL stores. A statement with the password itself
+//! would write it into the server's log, too.
 
 use std::num::NonZeroU32;
 

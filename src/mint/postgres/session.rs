@@ -13,7 +13,7 @@ use super::sql::BEGIN;
 use crate::egress::{HostAndPort, SecureStream};
 use crate::mint::failure::Failure;
 
-/// A connection to a server. What the server says beside its answers is dropped.
+/// A connection to a server. Notices of the server are dropped.
 pub(super) struct Session {
     client: Client,
     connection: Connection<Bounded<TcpStream>, Bounded<SecureStream>>,
