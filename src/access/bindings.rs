@@ -15,6 +15,8 @@ use crate::model::{CompactMap, Invalid, compact_map};
 pub enum Relation {
     /// May see the resource.
     Viewer,
+    /// May have the broker act with the credential, and gets no value.
+    User,
     /// May receive the credential.
     Resolver,
     /// May change and delete the resource.
@@ -26,6 +28,7 @@ impl Relation {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Viewer => "viewer",
+            Self::User => "user",
             Self::Resolver => "resolver",
             Self::Editor => "editor",
         }

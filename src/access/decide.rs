@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn relations_are_cumulative_and_nothing_is_allowed_by_default() {
         let caller = step("deploy", "build");
-        let order = [Relation::Viewer, Relation::Resolver, Relation::Editor];
+        let order = [Relation::Viewer, Relation::User, Relation::Resolver, Relation::Editor];
         for held in order {
             for needed in order {
                 let allowed = is_allowed(&caller, needed, &bound(held, &["workflow:deploy"]));

@@ -252,14 +252,16 @@ pub(super) fn editable(
     Ok(Arc::clone(&group.metadata))
 }
 
-/// Refuses resolvers of a group: a group never confers access to its members.
+/// Refuses users and resolvers of a group: a group never confers access to its members.
 fn check_relations(access: &Access) -> Result<(), Error> {
-    match access.contains_key(&Relation::Resolver) {
-        true => {
-            let rule = "a group has viewers and editors; resolvers are bound to its members";
-            Err(Error::PrincipalInvalid(Invalid::new("relation", "resolver", rule)))
+    let of_members = [Relation::User, Relation::Resolver];
+    match of_members.into_iter().find(|relation| access.contains_key(relation)) {
+        Some(relation) => {
+            let rule =
+                "a group has viewers and editors; users and resolvers are bound to its members";
+            Err(Error::PrincipalInvalid(Invalid::new("relation", relation.as_str(), rule)))
         }
-        false => Ok(()),
+        None => Ok(()),
     }
 }
 

@@ -15,6 +15,7 @@ use super::key::MintKey;
 use super::mint_ends::{MintEnd, MintEnds};
 use super::refresh::{RefreshToken, Refresher, open_roots};
 use super::turns::Turn;
+use crate::access::Purpose;
 use crate::broker::changes::writer::WriterParts;
 use crate::broker::resolve::authorize::{Grant, Material, authorize_step, is_executors};
 use crate::catalog::{Catalog, ConnectionMetadata, Snapshot, Snapshots, Values};
@@ -47,6 +48,8 @@ pub(crate) struct Order {
     pub(crate) opening: Arc<LiveOpening>,
     /// The target that the step asked for.
     pub(crate) target: Reference,
+    /// What it is for.
+    pub(crate) purpose: Purpose,
     /// The line of the decision.
     pub(crate) decision: DecisionId,
     /// The lease of the decision.
@@ -341,7 +344,7 @@ fn regrant(catalog: &Catalog, order: &Order) -> Option<Grant> {
     if !is_executors(catalog, record) {
         return None;
     }
-    let grant = authorize_step(catalog, record, &order.target, None).ok()?;
+    let grant = authorize_step(catalog, record, &order.target, order.purpose, None).ok()?;
     let Material::Minted { source, is_own, .. } = grant.material else { return None };
     if grant.unusable.is_some() {
         return None;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::access::{Bindings, Decision, Principal, Relation, decide, decide_secret};
+use crate::access::{Bindings, Decision, Principal, Purpose, Relation, decide, decide_secret};
 use crate::broker::error::Error;
 use crate::broker::minting::Credential;
 use crate::catalog::{Catalog, Connection, NotSelected, Unusable, Values};
@@ -23,8 +23,6 @@ const SECRET_FIELD: &str = "value";
 
 /// The relation that a step needs on a group before it learns anything about the members.
 pub(super) const ON_GROUP: Relation = Relation::Viewer;
-/// The relation that a step needs on a connection to receive it, however it asks for the connection.
-pub(super) const ON_CONNECTION: Relation = Relation::Resolver;
 
 /// What a step gets of a resource.
 pub(crate) enum Material {
@@ -233,9 +231,10 @@ pub(super) fn own_secret(workflow: &WorkflowName, name: &SecretName) -> SecretRe
     SecretRef { workflow: workflow.clone(), name: name.clone() }
 }
 
-/// Decides whether a step of `workflow` may have what a target names: the one place that walks a target.
+/// Decides whether a step of `workflow` may have what a target names, or use it: the one place that walks a target.
 ///
-/// `fields` are the names asked for, all fields if empty; with `None` no fields are selected.
+/// `fields` are the names asked for, all fields if empty; with `None` no fields are selected. With [`Purpose::Use`] none
+/// are selected either: the grant is for the broker's own requests, and nothing of it is for the step.
 ///
 /// # Errors
 /// Why the step may not have it. A connection that is absent has no bindings, and so is denied by the same path as a
@@ -245,10 +244,12 @@ pub(crate) fn authorize(
     principal: &Principal,
     workflow: &WorkflowName,
     target: &Reference,
+    purpose: Purpose,
     fields: Option<&[String]>,
 ) -> Result<Grant, Refusal> {
+    let fields = fields.filter(|_| purpose == Purpose::Reveal);
     let connection = |found: Option<&Arc<Connection>>| {
-        authorize_connection(catalog, principal, found.map(AsRef::as_ref), fields)
+        authorize_connection(catalog, principal, found.map(AsRef::as_ref), purpose, fields)
     };
     match target {
         Reference::Connection(name) => connection(catalog.connection(name)),
@@ -278,11 +279,12 @@ fn authorize_connection(
     catalog: &Catalog,
     principal: &Principal,
     connection: Option<&Connection>,
+    purpose: Purpose,
     asked: Option<&[String]>,
 ) -> Result<Grant, Refusal> {
     let none = Bindings::default();
     let bindings = connection.map_or(&none, |connection| &connection.metadata.access);
-    let decision = decide(principal, ON_CONNECTION, bindings);
+    let decision = decide(principal, purpose.relation(), bindings);
     let (Decision::Allow(by), Some(connection)) = (decision, connection) else {
         return Err(Refusal::Denied);
     };
@@ -418,13 +420,14 @@ pub(crate) fn authorize_step(
     catalog: &Catalog,
     opening: &Opening,
     target: &Reference,
+    purpose: Purpose,
     fields: Option<&[String]>,
 ) -> Result<Grant, Refusal> {
     let allowed = &opening.allowed_targets;
     if !allowed.is_empty() && !allowed.iter().any(|one| one.admits(target)) {
         return Err(Refusal::Outside);
     }
-    authorize(catalog, &step_principal(opening), &opening.key.workflow, target, fields)
+    authorize(catalog, &step_principal(opening), &opening.key.workflow, target, purpose, fields)
 }
 
 /// Whether the executor that opened this step is still registered, under the same registration.
@@ -442,6 +445,7 @@ pub(crate) fn is_still_allowed(catalog: &Catalog, live: &Live, lease: &Lease) ->
 /// Decides on a lease again; `None` if the step may no longer have the resource of the lease.
 pub(super) fn regrant(catalog: &Catalog, opening: &Opening, lease: &Lease) -> Option<Grant> {
     let (principal, target) = (step_principal(opening), lease.ask.target.reference());
-    let grant = authorize(catalog, &principal, &opening.key.workflow, &target, None).ok()?;
+    let workflow = &opening.key.workflow;
+    let grant = authorize(catalog, &principal, workflow, &target, Purpose::Reveal, None).ok()?;
     (grant.values.key.uid == lease.resource).then_some(grant)
 }

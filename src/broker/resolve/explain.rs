@@ -1,9 +1,9 @@
 //! Explain: why a step was refused, or would be, in full for operators.
 
-use super::authorize::{ON_CONNECTION, ON_GROUP, authorize, own_secret};
+use super::authorize::{ON_GROUP, authorize, own_secret};
 use super::mint_story::MintStory;
 use crate::access::{
-    Bindings, Decision, Examined, Glob, Pattern, Principal, Relation, decide, examine,
+    Bindings, Decision, Examined, Glob, Pattern, Principal, Purpose, Relation, decide, examine,
 };
 use crate::broker::Broker;
 use crate::broker::error::Error;
@@ -143,7 +143,8 @@ impl Broker {
             step: step.clone(),
             run_as: run_as.clone(),
         };
-        let decided = authorize(catalog, &principal, workflow, target, Some(fields));
+        let decided =
+            authorize(catalog, &principal, workflow, target, Purpose::Reveal, Some(fields));
         let connection = target_connection(catalog, target);
         check_newer(catalog, workflow, target, connection.as_ref())?;
         let resources = examine_all(catalog, &principal, target, connection.as_ref());
@@ -210,7 +211,7 @@ fn examine_all(
         let found = catalog.connection(name).map(|connection| &connection.metadata);
         let found = found.map(|connection| (connection.update_time, &connection.access));
         let name = ResourceName::Connection(name.clone());
-        resources.push(examined(name, ON_CONNECTION, principal, found));
+        resources.push(examined(name, Purpose::Reveal.relation(), principal, found));
     }
     resources
 }

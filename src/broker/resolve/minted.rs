@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::authorize::{Grant, Material, Refusal};
 use super::request::{ResolveRequest, Resolved, Room};
+use crate::access::Purpose;
 use crate::broker::Broker;
 use crate::broker::error::Error;
 use crate::broker::minting::{Credential, Landing, MintKey, Offer, Order, Ticket, Trouble};
@@ -240,7 +241,8 @@ impl Broker {
         let (source, key) = key_of(grant, opening.record())?;
         let (opening, target) = (Arc::clone(opening), target.clone());
         let name = grant.name.clone();
-        let order = Order { key, name, source, opening, target, decision, lease };
+        let purpose = Purpose::Reveal;
+        let order = Order { key, name, source, opening, target, purpose, decision, lease };
         let later = |trouble: Option<Arc<Trouble>>| {
             trouble.map_or_else(|| now.after(RETRY_AFTER), |trouble| trouble.until)
         };
@@ -383,6 +385,7 @@ fn order(claim: &Claim) -> Order {
         source: claim.source,
         opening: Arc::clone(&claim.opening),
         target: claim.request.target.clone(),
+        purpose: Purpose::Reveal,
         decision: claim.decision,
         lease: claim.lease,
     }

@@ -28,6 +28,7 @@ use std::time::Duration;
 use super::Broker;
 use super::error::Error;
 use super::steps::session::StepSession;
+use crate::access::Purpose;
 use crate::egress::MAX_REPLY_BYTES;
 use crate::journal::{
     Allowed, CommitError, CommitGroup, Committed, DecisionId, Granted, LiveOpening, NotAccepted,
@@ -199,8 +200,9 @@ impl Broker {
             return Err(Error::NotAccepted(NotAccepted::NotOpen));
         }
         let fields = Some(&*request.fields);
-        let outcome = authorize_step(&snapshot.catalog, record, &request.target, fields)
-            .and_then(|grant| self.with_credential(grant, record, request));
+        let outcome =
+            authorize_step(&snapshot.catalog, record, &request.target, Purpose::Reveal, fields)
+                .and_then(|grant| self.with_credential(grant, record, request));
         Ok(Authorization { epoch: snapshot.head, outcome })
     }
 

@@ -38,6 +38,7 @@ pub fn relation_name(relation: pb::Relation) -> &'static str {
     match relation {
         pb::Relation::Editor => "editor",
         pb::Relation::Resolver => "resolver",
+        pb::Relation::User => "user",
         pb::Relation::Viewer => "viewer",
         pb::Relation::Unspecified => "unknown",
     }
@@ -63,10 +64,23 @@ pub fn access_command(verb: &str, name: &str, relation: pb::Relation, principal:
     command_line(&["access", verb, &reference, "--relation", relation, "--principal", principal])
 }
 
+/// True if a relation is another, or includes it. The numbers of relations do not say their order.
+fn includes(relation: pb::Relation, other: pb::Relation) -> bool {
+    use pb::Relation::{Editor, Resolver, Unspecified, User, Viewer};
+    let place = |relation| match relation {
+        Unspecified => 0,
+        Viewer => 1,
+        User => 2,
+        Resolver => 3,
+        Editor => 4,
+    };
+    place(relation) >= place(other)
+}
+
 /// True if some step has this relation. Only a workflow admits steps; a user, team, role or service account does not.
 pub fn admits_steps(access: &[pb::AccessBinding], relation: pb::Relation) -> bool {
     let is_workflow = |principal: &String| principal.starts_with("workflow:");
-    let is_enough = |one: &&pb::AccessBinding| one.relation >= i32::from(relation);
+    let is_enough = |one: &&pb::AccessBinding| includes(one.relation(), relation);
     access.iter().filter(is_enough).any(|one| one.principals.iter().any(is_workflow))
 }
 

@@ -87,10 +87,11 @@ pub(super) fn bindings(
     for binding in access {
         let relation = match binding.relation() {
             pb::Relation::Viewer => Relation::Viewer,
+            pb::Relation::User => Relation::User,
             pb::Relation::Resolver => Relation::Resolver,
             pb::Relation::Editor => Relation::Editor,
             pb::Relation::Unspecified => {
-                let rule = "viewer, resolver or editor";
+                let rule = "viewer, user, resolver or editor";
                 return Err(Error::PrincipalInvalid(Invalid::new("relation", "", rule)));
             }
         };
@@ -117,6 +118,7 @@ pub(super) fn access(bindings: &Bindings) -> Vec<pb::AccessBinding> {
 pub(super) fn relation(relation: Relation) -> pb::Relation {
     match relation {
         Relation::Viewer => pb::Relation::Viewer,
+        Relation::User => pb::Relation::User,
         Relation::Resolver => pb::Relation::Resolver,
         Relation::Editor => pb::Relation::Editor,
     }
