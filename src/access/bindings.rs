@@ -24,6 +24,9 @@ pub enum Relation {
 }
 
 impl Relation {
+    /// Every relation, the lowest first.
+    pub const ALL: [Self; 4] = [Self::Viewer, Self::User, Self::Resolver, Self::Editor];
+
     /// The word for the relation.
     pub fn as_str(self) -> &'static str {
         match self {

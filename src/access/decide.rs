@@ -38,6 +38,20 @@ pub fn decide(principal: &Principal, needed: Relation, bindings: &Bindings) -> D
     }
 }
 
+/// The highest relation below `needed` that `bindings` give `principal`, with the rule that gives it; `None` if they give
+/// none.
+pub fn held_below(
+    principal: &Principal,
+    needed: Relation,
+    bindings: &Bindings,
+) -> Option<(Relation, String)> {
+    let mut below = Relation::ALL.into_iter().rev().filter(|relation| *relation < needed);
+    below.find_map(|relation| match decide(principal, relation, bindings) {
+        Decision::Allow(by) => Some((relation, by)),
+        Decision::Deny => None,
+    })
+}
+
 /// One bound principal, and its part in a decision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Examined {
@@ -152,7 +166,7 @@ mod tests {
     #[test]
     fn relations_are_cumulative_and_nothing_is_allowed_by_default() {
         let caller = step("deploy", "build");
-        let order = [Relation::Viewer, Relation::User, Relation::Resolver, Relation::Editor];
+        let order = Relation::ALL;
         for held in order {
             for needed in order {
                 let allowed = is_allowed(&caller, needed, &bound(held, &["workflow:deploy"]));

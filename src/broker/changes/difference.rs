@@ -251,8 +251,7 @@ fn of_access(old: Option<&Bindings>, new: &Bindings) -> Vec<Difference> {
         let principals = bound.flat_map(|(_, principals)| principals);
         principals.map(ToString::to_string).collect::<BTreeSet<String>>()
     };
-    let relations = [Relation::Viewer, Relation::User, Relation::Resolver, Relation::Editor];
-    let differs = relations.into_iter().flat_map(|relation| {
+    let differs = Relation::ALL.into_iter().flat_map(|relation| {
         of_sets(&format!("access.{relation}"), &of(old, relation), &of(Some(new), relation))
     });
     differs.collect()

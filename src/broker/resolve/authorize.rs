@@ -3,19 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::access::{Bindings, Decision, Principal, Purpose, Relation, decide, decide_secret};
-use crate::broker::error::Error;
+pub(crate) use super::refusal::Refusal;
+use crate::access::{
+    Bindings, Decision, Principal, Purpose, Relation, decide, decide_secret, held_below,
+};
 use crate::broker::minting::Credential;
-use crate::catalog::{Catalog, Connection, NotSelected, Unusable, Values};
+use crate::catalog::{Catalog, Connection, Unusable, Values};
 use crate::integration::{
     self, CredentialKind, Source, find_released_field, released_names, source_of,
 };
 use crate::journal::{Live, Upstream};
 use crate::lease::{Edition, Lease};
-use crate::mint::FailureReason;
 use crate::model::{
-    FieldName, Id, IntegrationName, KindName, Opening, Reference, Release, ResourceName,
-    SecretName, SecretRef, WorkflowName,
+    FieldName, IntegrationName, KindName, Opening, Reference, Release, ResourceName, SecretName,
+    SecretRef, WorkflowName,
 };
 
 /// The one field of a secret.
@@ -134,87 +135,6 @@ impl Grant {
     }
 }
 
-/// Why no credential is handed out.
-#[derive(Debug)]
-pub(crate) enum Refusal {
-    Denied,
-    Disabled(ResourceName),
-    FieldUnknown {
-        field: String,
-        known: String,
-    },
-    NotFound(ResourceName),
-    NotSelected(NotSelected),
-    /// The step's executor does not let the step ask for it.
-    Outside,
-    /// The upstream failed a moment ago, and is not asked again yet.
-    Upstream {
-        name: ResourceName,
-        source: Source,
-        reason: FailureReason,
-        wait: Duration,
-        /// The mint that has failed; `None` if the upstream was not asked.
-        mint: Option<Id>,
-    },
-}
-
-impl Refusal {
-    fn field_unknown<'a>(field: String, known: impl IntoIterator<Item = &'a FieldName>) -> Self {
-        let known: Vec<_> = known.into_iter().map(FieldName::as_str).collect();
-        Self::FieldUnknown { field, known: known.join(", ") }
-    }
-
-    /// The reason of the API, as the journal records it.
-    pub(crate) fn reason(&self) -> &'static str {
-        match self {
-            Self::Denied | Self::Outside => "RESOLVE_DENIED",
-            Self::Disabled(_) => "CONNECTION_DISABLED",
-            Self::FieldUnknown { .. } => "FIELD_UNKNOWN",
-            Self::NotFound(_) => "SECRET_NOT_FOUND",
-            Self::NotSelected(NotSelected::Incomplete(_)) => "IDENTIFIERS_INCOMPLETE",
-            Self::NotSelected(NotSelected::NoMember) => "GROUP_MEMBER_NOT_FOUND",
-            Self::NotSelected(NotSelected::Unknown(_)) => "IDENTIFIER_UNKNOWN",
-            Self::Upstream { reason, .. } => reason.as_str(),
-        }
-    }
-
-    /// The rule that refused it, if that is not access, as the journal records it.
-    pub(crate) fn by(&self) -> &'static str {
-        match self {
-            Self::Outside => "allowed_targets",
-            _ => "",
-        }
-    }
-
-    /// The mint that has failed, if that refuses it.
-    pub(crate) fn mint(&self) -> Option<Id> {
-        match self {
-            Self::Upstream { mint, .. } => *mint,
-            _ => None,
-        }
-    }
-
-    /// The error for the step.
-    pub(super) fn into_error(self, decision_id: String) -> Error {
-        match self {
-            Self::Denied | Self::Outside => Error::Denied { decision_id },
-            Self::Disabled(name) => Error::Disabled(name),
-            Self::FieldUnknown { field, known } => Error::FieldUnknown { field, known },
-            Self::NotFound(name) => Error::NotFound(name),
-            Self::NotSelected(NotSelected::Incomplete(key)) => {
-                Error::IdentifiersIncomplete(key.to_string())
-            }
-            Self::NotSelected(NotSelected::NoMember) => Error::NoMember,
-            Self::NotSelected(NotSelected::Unknown(key)) => {
-                Error::IdentifierUnknown(key.to_string())
-            }
-            Self::Upstream { name, reason, wait, .. } => {
-                Error::Upstream { name, reason, wait, decision_id }
-            }
-        }
-    }
-}
-
 /// The step of an opening, as a caller.
 pub(super) fn step_principal(opening: &Opening) -> Principal {
     let key = &opening.key;
@@ -286,7 +206,13 @@ fn authorize_connection(
     let bindings = connection.map_or(&none, |connection| &connection.metadata.access);
     let decision = decide(principal, purpose.relation(), bindings);
     let (Decision::Allow(by), Some(connection)) = (decision, connection) else {
-        return Err(Refusal::Denied);
+        let held = held_below(principal, purpose.relation(), bindings);
+        return Err(match (held, connection) {
+            (Some((_, by)), Some(connection)) => {
+                Refusal::TooLow { uid: connection.metadata.uid, by }
+            }
+            _ => Refusal::Denied,
+        });
     };
     let metadata = &connection.metadata;
     let name = ResourceName::Connection(metadata.reference());

@@ -14,6 +14,7 @@ pub(super) mod fan_out;
 pub(super) mod leases;
 pub(super) mod mint_story;
 pub(super) mod minted;
+mod refusal;
 mod request;
 mod shared;
 mod upstream;
@@ -370,7 +371,8 @@ impl Broker {
         };
         let refused = |refusal: &Refusal| Refused {
             reason: refusal.reason(),
-            by: refusal.by(),
+            by: refusal.by().to_owned(),
+            uid: refusal.too_low_on(),
             mint: refusal.mint(),
         };
         let outcome = decided.outcome.as_ref().map(allowed).map_err(refused);

@@ -82,8 +82,10 @@ pub struct Allowed {
 pub struct Refused {
     /// The API's reason.
     pub reason: &'static str,
-    /// The rule that refused it, if that is not access.
-    pub by: &'static str,
+    /// The rule that refused it, if that is not access, or the bindings of a relation that is too low.
+    pub by: String,
+    /// The connection to which the step has a relation that is too low.
+    pub uid: Option<Id>,
     /// The mint that has failed, if the upstream is not asked again yet.
     pub mint: Option<Id>,
 }

@@ -77,8 +77,8 @@ impl Resolution {
     }
 }
 
-fn refused(Refused { reason, by, mint }: Refused) -> Outcome {
-    Outcome::Refuse { reason: reason.to_owned(), by: by.to_owned(), mint }
+fn refused(Refused { reason, by, uid, mint }: Refused) -> Outcome {
+    Outcome::Refuse { reason: reason.to_owned(), by, uid, mint }
 }
 
 /// The state in which a decision is settled.
@@ -116,7 +116,8 @@ impl Before<'_> {
         let lease = match reused {
             Some(lease) => lease,
             None if !self.has_room(max_leases as usize, before) => {
-                let refusal = Refused { reason: "TOO_MANY_LEASES", by: "", mint: None };
+                let refusal =
+                    Refused { reason: "TOO_MANY_LEASES", by: String::new(), uid: None, mint: None };
                 return Ok((refused(refusal), None));
             }
             None => Lease {

@@ -174,9 +174,12 @@ pub enum Outcome {
     Refuse {
         /// The API's reason.
         reason: String,
-        /// The rule that refused it, if that is not access.
+        /// The rule that refused it, if that is not access; or the bindings of a relation that is too low.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         by: String,
+        /// The connection to which the step has a relation that is too low.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        uid: Option<Id>,
         /// The mint that has failed, if the upstream is not asked again yet.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         mint: Option<Id>,
