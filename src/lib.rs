@@ -22,6 +22,7 @@
 //! | 2 | [`integration`] | the types of connections |
 //! | 2 | [`egress`] | the only way out: where to, TLS, one bounded exchange |
 //! | 2 | [`relay`] | Puppet Relay's specs: references, expressions, evaluation (pure) |
+//! | 1 | [`mask`] | masks values in output and answers (pure) |
 //! | 1 | [`metrics`] | metrics and their text forms: prometheus_client |
 //! | 1 | [`model`] | names and values, parsed and checked; limits |
 //! | 1 | [`sys`] | directories, files, users, access control lists, HTTP on loopback |
@@ -55,6 +56,7 @@ pub mod identity;
 pub mod integration;
 pub mod journal;
 pub mod lease;
+pub mod mask;
 pub mod metrics;
 pub mod mint;
 pub mod model;

@@ -64,7 +64,7 @@ pub mod parsers {
     pub use super::io::time::parse_duration;
     pub use super::operator::seed::{AllowedReads, SeedContext, parse_text};
     pub use super::step::exec::EnvArgument;
-    pub use super::step::mask::{Masks, Unmasked};
+    pub use crate::mask::{Masks, Unmasked};
 }
 
 #[derive(Subcommand)]

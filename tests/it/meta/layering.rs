@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Every room with its layer. A room may use only lower rooms.
-const LAYERS: [(&str, u8); 20] = [
+const LAYERS: [(&str, u8); 21] = [
     ("main", 9),
     ("cli", 8),
     ("daemon", 7),
@@ -23,6 +23,7 @@ const LAYERS: [(&str, u8); 20] = [
     ("config", 3),
     ("egress", 2),
     ("relay", 2),
+    ("mask", 1),
     ("metrics", 1),
     ("model", 1),
     ("sys", 1),

@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::streams::CommandStream;
 use crate::cli::io::failure::Failure;
 use crate::cli::io::output::say;
-use crate::cli::step::mask::{Masks, StreamMask};
+use crate::mask::{Masks, StreamMask};
 use crate::model::{Clock, Timestamp};
 
 /// Bytes read at a time: the capacity of a pipe.

@@ -19,7 +19,8 @@ use crate::cli::io::output::say;
 use crate::cli::io::signals::ForwardedSignals;
 use crate::cli::step::credential::Credential;
 use crate::cli::step::listener::Listener;
-use crate::cli::step::mask::{Masks, mask_values};
+use crate::cli::step::mask::mask_values;
+use crate::mask::Masks;
 
 /// A prepared command.
 pub struct Running {

@@ -8,7 +8,8 @@ use crate::cli::io::failure::Failure;
 use crate::cli::io::output::say;
 use crate::cli::step::credential::Credential;
 use crate::cli::step::get::within;
-use crate::cli::step::mask::{Masks, mask_values};
+use crate::cli::step::mask::mask_values;
+use crate::mask::Masks;
 use crate::model::Reference;
 
 /// How long the broker may take. AWS SDKs wait for one or two seconds.

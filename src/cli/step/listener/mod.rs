@@ -24,9 +24,9 @@ use zeroize::Zeroizing;
 
 pub use relay::RelayInput;
 
-use super::mask::Masks;
 use crate::cli::identity::session::Session;
 use crate::cli::io::failure::{Failure, exit};
+use crate::mask::Masks;
 use crate::model::Reference;
 use crate::sys::local_http::{HttpLimits, accept, serve_connection};
 use aws::AwsEndpoint;

@@ -1,27 +1,9 @@
-//! Values are masked in what a command prints.
-//!
-//! | file | |
-//! |---|---|
-//! | `parts`, `keys`, `logins`, `pem` | which parts of a value are secret |
-//! | `forms`, `literals` | how programs print them |
-//! | `masks`, `escapes` | a stream of output, with those forms masked |
-
-mod escapes;
-mod forms;
-mod keys;
-mod literals;
-mod logins;
-mod masks;
-mod parts;
-mod pem;
-
-pub use masks::{Masks, StreamMask};
-pub use parts::Unmasked;
+//! Masks the values of a credential in what a command prints.
 
 use super::credential::Credential;
-use crate::cli::io::failure::Failure;
+use crate::cli::io::failure::{Failure, exit};
 use crate::cli::io::output::say;
-use parts::LEAST_BYTES;
+use crate::mask::{LEAST_BYTES, Masks, TooLarge, Unmasked};
 
 /// Masks the sensitive values of a credential from now on. Reports values that cannot be masked, each once. Fails if
 /// there are more values than can be masked.
@@ -31,7 +13,7 @@ pub fn mask_values(masks: Option<&Masks>, credential: &Credential) -> Result<(),
         if !credential.is_sensitive(field) {
             continue;
         }
-        let unmasked = masks.add(value.expose())?;
+        let unmasked = masks.add(value.expose()).map_err(too_large)?;
         let what = format!("{field} of {}", credential.reference);
         let remark = match unmasked {
             Some(Unmasked::Short) => format!("{what} has fewer than {LEAST_BYTES} bytes and"),
@@ -46,4 +28,9 @@ pub fn mask_values(masks: Option<&Masks>, credential: &Credential) -> Result<(),
         }
     }
     Ok(())
+}
+
+fn too_large(TooLarge: TooLarge) -> Failure {
+    let text = "the values are too large to be masked; give --no-mask to leave the output as it is";
+    Failure::new("VALUE_UNFIT", text, exit::FAILED)
 }

@@ -2,7 +2,7 @@
 //!
 //! Every byte that a form of a value covers is masked, also if forms overlap, and across the pieces in which output
 //! comes. An end that a form begins with is held back until more output shows what it is, or none comes in time.
-//! Colours and carriage returns within a value do not hide it.
+//! Colours and carriage returns within a value do not hide it in output. Answers have no colours: there every byte counts.
 //!
 //! ```text
 //! … the token is s3cr | et-token; bye       two pieces
@@ -20,12 +20,15 @@ use parking_lot::RwLock;
 use super::escapes::{PlainText, escapes};
 use super::forms;
 use super::parts::{LEAST_BYTES, SecretParts, Unmasked};
-use crate::cli::io::failure::{Failure, exit};
 
 /// The text in place of a value.
 const MASK: &[u8] = b"***";
 /// The most bytes of forms for a table, which takes up to 1 KiB for each byte.
 const MOST_IN_A_TABLE: usize = 8 * 1024;
+
+/// There are more values, or larger ones, than can be masked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooLarge;
 
 /// The values to mask. Values can be added while output is written.
 #[derive(Default)]
@@ -34,17 +37,25 @@ pub struct Masks {
     /// The descriptions of values that are not masked.
     unmasked: RwLock<BTreeSet<String>>,
     patterns: RwLock<Arc<Patterns>>,
+    /// True for answers, in which escape sequences are bytes like any other.
+    is_for_answers: bool,
 }
 
 impl Masks {
+    /// Masks for answers of upstreams, which are no output of a terminal.
+    pub fn for_answers() -> Self {
+        Self { is_for_answers: true, ..Self::default() }
+    }
+
     /// Masks a value from now on. Returns why the value or parts of it are not masked.
     ///
     /// # Errors
     /// If there are more values than can be masked.
-    pub fn add(&self, value: &[u8]) -> Result<Option<Unmasked>, Failure> {
+    pub fn add(&self, value: &[u8]) -> Result<Option<Unmasked>, TooLarge> {
         let parts = SecretParts::of(value);
         let new = forms::of(&parts);
-        let plain: Vec<_> = new.iter().filter_map(|form| PlainText::of(form)).collect();
+        let of_output = new.iter().filter(|_| !self.is_for_answers);
+        let plain: Vec<_> = of_output.filter_map(|form| PlainText::of(form)).collect();
         let mut all = self.forms.write();
         let before = all.len();
         all.extend(new);
@@ -52,7 +63,9 @@ impl Masks {
             plain.into_iter().map(|plain| plain.text).filter(|text| text.len() >= LEAST_BYTES),
         );
         if all.len() > before {
-            *self.patterns.write() = Arc::new(Patterns::new(&all)?);
+            let patterns = Patterns::new(&all)?;
+            let is_for_answers = self.is_for_answers;
+            *self.patterns.write() = Arc::new(Patterns { is_for_answers, ..patterns });
         }
         Ok(parts.unmasked)
     }
@@ -88,6 +101,7 @@ pub struct Patterns {
     search: Option<Box<dyn FormSearch>>,
     texts: Vec<Vec<u8>>,
     longest: usize,
+    is_for_answers: bool,
 }
 
 /// An automaton that finds all forms.
@@ -152,20 +166,31 @@ fn form_search(texts: &[Vec<u8>]) -> Result<Box<dyn FormSearch>, BuildError> {
 }
 
 impl Patterns {
-    fn new(forms: &BTreeSet<Vec<u8>>) -> Result<Self, Failure> {
+    fn new(forms: &BTreeSet<Vec<u8>>) -> Result<Self, TooLarge> {
         let texts: Vec<Vec<u8>> = forms.iter().cloned().collect();
-        let search = form_search(&texts).map_err(|_| {
-            let text =
-                "the values are too large to be masked; give --no-mask to leave the output as it is";
-            Failure::new("VALUE_UNFIT", text, exit::FAILED)
-        })?;
+        let search = form_search(&texts).map_err(|_| TooLarge)?;
         let longest = texts.iter().map(Vec::len).max().unwrap_or(0);
-        Ok(Self { search: Some(search), texts, longest })
+        Ok(Self { search: Some(search), texts, longest, is_for_answers: false })
+    }
+
+    /// True if nothing is masked.
+    pub fn is_empty(&self) -> bool {
+        self.texts.is_empty()
+    }
+
+    /// The text without escape sequences; `None` if there are none, or they are bytes like any other.
+    fn plain(&self, text: &[u8]) -> Option<PlainText> {
+        if self.is_for_answers { None } else { PlainText::of(text) }
+    }
+
+    /// The escape sequences of a text, which a mask keeps.
+    fn escapes(&self, text: &[u8]) -> Vec<u8> {
+        if self.is_for_answers { Vec::new() } else { escapes(text) }
     }
 
     /// The start of the end that may be the beginning of a form.
     fn open_end(&self, text: &[u8]) -> usize {
-        let plain = PlainText::of(text);
+        let plain = self.plain(text);
         let in_plain = plain.map(|plain| {
             let end = self.open_end_of(&plain.text);
             plain.positions.get(end).copied().unwrap_or(text.len())
@@ -203,7 +228,7 @@ impl Patterns {
     /// The ranges that forms cover, in order. Overlapping ranges are joined.
     fn covered(&self, text: &[u8]) -> Vec<(usize, usize)> {
         let mut found = self.found(text);
-        if let Some(plain) = PlainText::of(text) {
+        if let Some(plain) = self.plain(text) {
             let position = |at: usize| plain.positions.get(at).copied().unwrap_or(text.len());
             let in_plain = self.found(&plain.text);
             found.extend(
@@ -260,15 +285,16 @@ impl StreamMask {
     /// Returns the output to write if no more comes in time. A beginning that reveals little is written as it is, a
     /// longer one as a mask. The rest of the value is masked when it comes.
     pub fn release(&mut self, patterns: &Patterns) -> Vec<u8> {
-        let plain = PlainText::of(&self.held).map_or_else(|| self.held.clone(), |plain| plain.text);
+        let plain =
+            patterns.plain(&self.held).map_or_else(|| self.held.clone(), |plain| plain.text);
         let form = patterns.begun_by(&plain).map(Vec::len).min();
         let gives_away =
             plain.len() >= LEAST_BYTES || form.is_some_and(|form| plain.len() > form / 2);
         let held = self.held.get(self.written..).unwrap_or_default();
         let written = match (gives_away, self.covered < self.written || self.covered == 0) {
             (false, _) => held.to_vec(),
-            (true, true) => [MASK.to_vec(), escapes(held)].concat(),
-            (true, false) => escapes(held),
+            (true, true) => [MASK.to_vec(), patterns.escapes(held)].concat(),
+            (true, false) => patterns.escapes(held),
         };
         self.written = self.held.len();
         if gives_away {
@@ -292,7 +318,8 @@ impl StreamMask {
             }
             // Escape sequences within a value are kept, so that a terminal gets both the change of a colour and its
             // end.
-            written.extend(escapes(self.held.get(position.max(start)..stop).unwrap_or_default()));
+            let within = self.held.get(position.max(start)..stop).unwrap_or_default();
+            written.extend(patterns.escapes(within));
             (position, covered) = (position.max(stop), covered.max(stop));
         }
         written.extend_from_slice(self.held.get(position..end).unwrap_or_default());
@@ -399,6 +426,14 @@ mod tests {
         let bytes: Vec<&[u8]> = coloured.chunks(1).collect();
         assert_eq!(masked(&["hunter22"], &bytes), expected);
         assert_eq!(masked(&["one-line\ntwo-line"], &[b"one-line\r\ntwo-line"]), b"***");
+    }
+
+    #[test]
+    fn an_answer_keeps_every_byte_beside_a_value() {
+        let masks = Masks::for_answers();
+        masks.add(b"hunter22").unwrap();
+        assert_eq!(masks.masked_pieces(&[b"a\r\x1b[m hun", b"ter22\r"]), b"a\r\x1b[m ***\r");
+        assert_eq!(masks.masked_pieces(&[b"hun\x1b[mter22"]), b"hun\x1b[mter22");
     }
 
     #[test]
