@@ -11,8 +11,8 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::model::{
-    ConnectionRef, GroupRef, Id, IdMap, IdSet, IntegrationName, Invalid, Reference, ResourceName,
-    SecretRef, Timestamp, WorkflowName, parsed,
+    Action, ConnectionRef, GroupRef, Id, IdMap, IdSet, IntegrationName, Invalid, Reference,
+    ResourceName, SecretRef, Timestamp, WorkflowName, parsed,
 };
 
 /// The bound that limits the TTL of a lease.
@@ -115,6 +115,9 @@ pub struct Ask {
     /// The TTL asked for, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl_millis: Option<u64>,
+    /// What the broker does with the credential; `None` if the step gets it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action: Option<Action>,
 }
 
 /// A credential that an upstream has made, as lines and leases name it. It contains no secret.
@@ -200,9 +203,18 @@ pub struct Lease {
     /// The credential, if an upstream makes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mint: Option<MintState>,
+    /// True if the broker's action is over. The lease goes on for the sake of the credential, which the upstream would end
+    /// without a lease.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_done: bool,
 }
 
 impl Lease {
+    /// Whether another request for the same may get it: it is neither a Watch's nor an action's.
+    fn is_shared(&self) -> bool {
+        !self.is_watch && self.ask.action.is_none()
+    }
+
     /// Whether a request for `ask`, for this credential, may get this lease again. A lease whose credential is awaited
     /// is for its own request alone.
     pub fn is_for(&self, ask: &Ask, edition: Edition) -> bool {
@@ -212,7 +224,7 @@ impl Lease {
             Some(MintState::Minted(credential)) => edition.mint == Some(credential.mint),
         };
         let same = (self.resource, self.version) == (edition.resource, edition.version);
-        same && is_minted && !self.is_watch && *self.ask == *ask
+        same && is_minted && self.is_shared() && *self.ask == *ask
     }
 
     /// What was handed out under it.
@@ -372,6 +384,25 @@ impl LeaseTable {
         self.extend(id, terms);
     }
 
+    /// Takes in that the broker's action under a lease is over. The lease ends, unless it is the opening's last on a
+    /// credential that the upstream would end without it.
+    pub fn finish(&mut self, id: Id) {
+        let Some(lease) = self.by_id.get(&id).filter(|lease| !lease.is_done) else { return };
+        let owed = lease.credential().filter(|made| made.owed).map(|made| made.mint);
+        let has_another = |mint| {
+            let others = self.held_by(lease.opening).filter(|other| other.id != id);
+            others.filter_map(Lease::credential).any(|made| made.mint == mint)
+        };
+        match owed {
+            Some(mint) if !has_another(mint) => {
+                if let Some(lease) = self.by_id.get_mut(&id) {
+                    lease.is_done = true;
+                }
+            }
+            _ => drop(self.remove(id)),
+        }
+    }
+
     /// The leases of one opening, in order of their ids.
     pub fn of_opening(&self, opening: Id) -> Vec<Id> {
         let ids = self.by_opening.get(&opening).map(|of| of.all.iter().copied().collect());
@@ -414,7 +445,7 @@ impl LeaseTable {
     pub fn insert(&mut self, lease: Lease) {
         let of = self.by_opening.entry(lease.opening).or_default();
         of.all.insert(lease.id);
-        if !lease.is_watch {
+        if lease.is_shared() {
             of.latest.insert(Arc::clone(&lease.ask), lease.id);
         }
         self.by_resource.entry(lease.resource).or_default().insert(lease.id);
@@ -493,12 +524,14 @@ mod tests {
                 target: LeaseTarget::parse("connections/aws/a").unwrap(),
                 fields: vec![],
                 ttl_millis: None,
+                action: None,
             }),
             is_watch: false,
             issue_time: at(0),
             expire_time: at(expire),
             limited_by: TtlLimit::None,
             mint: None,
+            is_done: false,
         }
     }
 

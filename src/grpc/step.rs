@@ -236,7 +236,8 @@ fn resolve_request(request: pb::ResolveRequest) -> Result<ResolveRequest, Error>
             Reference::Secret(SecretName::parse(&target.name).map_err(malformed)?)
         }
     };
-    Ok(ResolveRequest { target, fields: request.fields, ttl: convert::duration(request.ttl) })
+    let ttl = convert::duration(request.ttl);
+    Ok(ResolveRequest { target, fields: request.fields, ttl, action: None })
 }
 
 fn group(target: &pb::GroupTarget) -> Result<GroupRef, Error> {

@@ -23,10 +23,11 @@ use std::sync::Arc;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
+pub use commit::actions::CommittedAction;
 pub use commit::endings::EndingRequest;
 pub use commit::group::CommitGroup;
 pub use commit::mints::{Made, MintRequest, Waiter};
-pub use commit::permit::{HandOut, Permit, PermitError, Root};
+pub use commit::permit::{Act, HandOut, Permit, PermitError, Root};
 pub use commit::quarantine::QuarantineEnd;
 pub use commit::{Allowed, CommitError, Committed, Granted, Refused, Resolution};
 pub use event::NAMES as EVENT_NAMES;
@@ -34,7 +35,7 @@ pub use event::decision_id::{DecisionId, DecisionName};
 pub use event::{
     ChangeNote, Checkpoint, CloseReason, EndedLine, EndingLine, EndingReason, Event, Intent,
     MintFailedLine, MintFault, MintedLine, MintingLine, Outcome, RenewalLine, RenewalOutcome,
-    ResolveLine, RestoredAs, RotatedKey, Signature, TestLine, Upstream,
+    ResolveLine, RestoredAs, RotatedKey, SentLine, Signature, TestLine, Upstream,
 };
 pub use read::batch::Stopped;
 pub use read::error::{ReadError, ReplayError};

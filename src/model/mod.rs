@@ -1,6 +1,7 @@
 //! The words of the broker, parsed and checked. A value of one of these types is never malformed, so no other room checks
 //! it again. This room uses no other.
 
+mod action;
 mod allowed;
 pub mod compact_map;
 mod formats;
@@ -16,6 +17,7 @@ mod text;
 mod time;
 mod value;
 
+pub use action::{Action, SendAction};
 pub use allowed::AllowedTarget;
 pub use compact_map::CompactMap;
 pub use formats::Formats;

@@ -316,6 +316,7 @@ impl Broker {
         self.restore_openings(recovery).await?;
         self.journal.append(now, &Event::Started { version: VERSION.to_owned() })?;
         self.interrupt_mints(now)?;
+        self.journal.interrupt_actions(now)?;
         self.log_state();
         Ok(())
     }

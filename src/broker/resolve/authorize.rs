@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use super::refusal::Refusal;
+use super::request::purpose_of;
 use crate::access::{
     Bindings, Decision, Principal, Purpose, Relation, decide, decide_secret, held_below,
 };
@@ -372,6 +373,7 @@ pub(crate) fn is_still_allowed(catalog: &Catalog, live: &Live, lease: &Lease) ->
 pub(super) fn regrant(catalog: &Catalog, opening: &Opening, lease: &Lease) -> Option<Grant> {
     let (principal, target) = (step_principal(opening), lease.ask.target.reference());
     let workflow = &opening.key.workflow;
-    let grant = authorize(catalog, &principal, workflow, &target, Purpose::Reveal, None).ok()?;
+    let purpose = purpose_of(lease.ask.action.as_ref());
+    let grant = authorize(catalog, &principal, workflow, &target, purpose, None).ok()?;
     (grant.values.key.uid == lease.resource).then_some(grant)
 }

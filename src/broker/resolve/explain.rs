@@ -109,7 +109,8 @@ impl Broker {
         if let Some((_, Body { event: Event::Minting(line), .. })) = &found {
             found = self.journal.find(DecisionName::Clear(line.decision))?;
         }
-        let Some((id, Body { time, event: Event::Resolve(line), .. })) = found else {
+        let Some((id, Body { time, event: Event::Resolve(line) | Event::Send(line), .. })) = found
+        else {
             return Err(absent());
         };
         let mint = self.mint_story(time, &line, is_cancelled)?;

@@ -13,7 +13,6 @@ use tokio::time::{Instant, timeout_at};
 
 use super::authorize::{Grant, Material, Refusal};
 use super::request::{ResolveRequest, Resolved, Room};
-use crate::access::Purpose;
 use crate::broker::Broker;
 use crate::broker::error::Error;
 use crate::broker::minting::{Credential, Landing, MintKey, Offer, Order, Ticket, Trouble};
@@ -23,7 +22,7 @@ use crate::integration::Source;
 use crate::journal::{CommitError, DecisionId, Journal, LiveOpening, MintFault, Waiter};
 use crate::metrics::MintLookup;
 use crate::mint::FailureReason;
-use crate::model::{Clock, Id, Opening, Reference, ResourceName, Timestamp};
+use crate::model::{Clock, Id, Opening, ResourceName, Timestamp};
 
 /// When to try again if no upstream says so.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -229,7 +228,7 @@ impl Broker {
     pub(super) fn replace_early(
         &self,
         opening: &Arc<LiveOpening>,
-        target: &Reference,
+        request: &ResolveRequest,
         grant: &Grant,
         (decision, lease): (DecisionId, Id),
     ) -> Option<Result<Ticket, Timestamp>> {
@@ -239,9 +238,9 @@ impl Broker {
             return Some(Err(now.after(UNUSABLE_WAIT)));
         }
         let (source, key) = key_of(grant, opening.record())?;
-        let (opening, target) = (Arc::clone(opening), target.clone());
+        let (opening, target) = (Arc::clone(opening), request.target.clone());
         let name = grant.name.clone();
-        let purpose = Purpose::Reveal;
+        let purpose = request.purpose();
         let order = Order { key, name, source, opening, target, purpose, decision, lease };
         let later = |trouble: Option<Arc<Trouble>>| {
             trouble.map_or_else(|| now.after(RETRY_AFTER), |trouble| trouble.until)
@@ -385,7 +384,7 @@ fn order(claim: &Claim) -> Order {
         source: claim.source,
         opening: Arc::clone(&claim.opening),
         target: claim.request.target.clone(),
-        purpose: Purpose::Reveal,
+        purpose: claim.request.purpose(),
         decision: claim.decision,
         lease: claim.lease,
     }

@@ -29,7 +29,6 @@ use std::time::Duration;
 use super::Broker;
 use super::error::Error;
 use super::steps::session::StepSession;
-use crate::access::Purpose;
 use crate::egress::MAX_REPLY_BYTES;
 use crate::journal::{
     Allowed, CommitError, CommitGroup, Committed, DecisionId, Granted, LiveOpening, NotAccepted,
@@ -202,7 +201,7 @@ impl Broker {
         }
         let fields = Some(&*request.fields);
         let outcome =
-            authorize_step(&snapshot.catalog, record, &request.target, Purpose::Reveal, fields)
+            authorize_step(&snapshot.catalog, record, &request.target, request.purpose(), fields)
                 .and_then(|grant| self.with_credential(grant, record, request));
         Ok(Authorization { epoch: snapshot.head, outcome })
     }
@@ -352,6 +351,7 @@ impl Broker {
             target: LeaseTarget::of(&opening.record().key.workflow, &request.target),
             fields: request.fields.clone(),
             ttl_millis: request.ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
+            action: request.action.clone(),
         };
         let allowed = |grant: &Grant| {
             let is_named =
@@ -408,7 +408,7 @@ impl Broker {
         let refresh = grant.credential().map(|credential| credential.refresh);
         if refresh.is_some() {
             // Nobody waits for it.
-            let _ = self.replace_early(opening, &request.target, &grant, (decision, lease.id));
+            let _ = self.replace_early(opening, request, &grant, (decision, lease.id));
         }
         let bounds = self.lease_bounds(opening, grant.max_ttl, lease.credential_expire_time());
         let is_renewable = is_renewable(lease.issue_time, lease.expire_time, &bounds);

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use crate::access::Purpose;
 use crate::journal::DecisionId;
 use crate::lease::Lease;
-use crate::model::{IntegrationName, KindName, Reference, ResourceName, Timestamp, Value};
+use crate::model::{Action, IntegrationName, KindName, Reference, ResourceName, Timestamp, Value};
 
 /// A request of a step for one credential.
 #[derive(Clone, Debug)]
@@ -15,6 +16,20 @@ pub struct ResolveRequest {
     pub fields: Vec<String>,
     /// The TTL of the lease; the default if unset.
     pub ttl: Option<Duration>,
+    /// What the broker is to do with the credential; `None` if the step is to get it.
+    pub action: Option<Action>,
+}
+
+impl ResolveRequest {
+    /// What the step wants the credential for.
+    pub(crate) fn purpose(&self) -> Purpose {
+        purpose_of(self.action.as_ref())
+    }
+}
+
+/// What a step wants a credential for that the broker is to do this with.
+pub(crate) fn purpose_of(action: Option<&Action>) -> Purpose {
+    if action.is_some() { Purpose::Use } else { Purpose::Reveal }
 }
 
 /// Room for opened values. It is taken before a decision is committed, so that no value is opened without room.

@@ -322,8 +322,7 @@ impl Watcher {
             return;
         }
         let given = (last.decision, last.lease);
-        let target = &self.request.target;
-        match broker.replace_early(&self.session.opening, target, &grant, given) {
+        match broker.replace_early(&self.session.opening, &self.request, &grant, given) {
             Some(Ok(ticket)) => {
                 state.retry = None;
                 awaited.wait_for_next(ticket);

@@ -210,7 +210,7 @@ impl Fold {
             }
             Event::MintFailed(line) => drop(self.awaited.remove(&line.lease)),
             Event::MintJoined(line) => self.receive_minted(time, &line),
-            Event::Resolve(line) => self.receive(time, *line),
+            Event::Resolve(line) | Event::Send(line) => self.receive(time, *line),
             Event::EndedUpstream(_)
             | Event::Ending(_)
             | Event::LeftDisabled(_)

@@ -8,6 +8,7 @@ use tonic_types::StatusExt as _;
 use super::text::printable;
 use crate::daemon::DaemonError;
 use crate::identity::{CertificateRefusal, ConnectError};
+use crate::mask::TooLarge;
 use crate::model::Invalid;
 
 /// Exit codes; docs/steps.md lists them.
@@ -170,6 +171,14 @@ impl From<Invalid> for Failure {
 impl From<DaemonError> for Failure {
     fn from(error: DaemonError) -> Self {
         Self::new("START_FAILED", error.to_string(), exit::FAILED)
+    }
+}
+
+impl From<TooLarge> for Failure {
+    fn from(_: TooLarge) -> Self {
+        let text =
+            "the values are too large to be masked; give --no-mask to leave the output as it is";
+        Self::new("VALUE_UNFIT", text, exit::FAILED)
     }
 }
 

@@ -1,9 +1,9 @@
 //! Masks the values of a credential in what a command prints.
 
 use super::credential::Credential;
-use crate::cli::io::failure::{Failure, exit};
+use crate::cli::io::failure::Failure;
 use crate::cli::io::output::say;
-use crate::mask::{LEAST_BYTES, Masks, TooLarge, Unmasked};
+use crate::mask::{LEAST_BYTES, Masks, Unmasked};
 
 /// Masks the sensitive values of a credential from now on. Reports values that cannot be masked, each once. Fails if
 /// there are more values than can be masked.
@@ -13,7 +13,7 @@ pub fn mask_values(masks: Option<&Masks>, credential: &Credential) -> Result<(),
         if !credential.is_sensitive(field) {
             continue;
         }
-        let unmasked = masks.add(value.expose()).map_err(too_large)?;
+        let unmasked = masks.add(value.expose())?;
         let what = format!("{field} of {}", credential.reference);
         let remark = match unmasked {
             Some(Unmasked::Short) => format!("{what} has fewer than {LEAST_BYTES} bytes and"),
@@ -28,9 +28,4 @@ pub fn mask_values(masks: Option<&Masks>, credential: &Credential) -> Result<(),
         }
     }
     Ok(())
-}
-
-fn too_large(TooLarge: TooLarge) -> Failure {
-    let text = "the values are too large to be masked; give --no-mask to leave the output as it is";
-    Failure::new("VALUE_UNFIT", text, exit::FAILED)
 }

@@ -173,7 +173,19 @@ impl Journal {
         waiter: Waiter<'_>,
         credential: &Arc<MintedCredential>,
     ) -> Result<(Permit<HandOut>, Lease), CommitError> {
-        let Waiter { epoch, opening, decision, lease, source, resource } = waiter;
+        let decision = waiter.decision;
+        let lease = self.join_mint(now, waiter, credential)?;
+        Ok((Permit::to_hand_out(minted_record(credential.mint), lease.version, decision), lease))
+    }
+
+    /// Binds a lease that has waited for a minted credential to it: writes the line, and returns the lease.
+    pub(super) fn join_mint(
+        &self,
+        now: Timestamp,
+        waiter: Waiter<'_>,
+        credential: &Arc<MintedCredential>,
+    ) -> Result<Lease, CommitError> {
+        let Waiter { epoch, opening, lease, source, resource, .. } = waiter;
         let mut chain = self.lock()?;
         chain.live_mut().expire(now);
         chain.live().check_decision(epoch, opening)?;
@@ -190,8 +202,7 @@ impl Journal {
             upstream_request: None,
         };
         chain.append(now, &Event::MintJoined(Box::new(line)))?;
-        let lease = chain.live().leases().find(lease).cloned().ok_or(CommitError::LeaseEnded)?;
-        Ok((Permit::to_hand_out(minted_record(credential.mint), lease.version, decision), lease))
+        chain.live().leases().find(lease).cloned().ok_or(CommitError::LeaseEnded)
     }
 
     /// Ends a lease that gets no credential. Does nothing if its credential is no longer awaited.

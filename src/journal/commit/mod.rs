@@ -3,6 +3,7 @@
 //! All of this happens under the chain lock: the check that nothing has changed since the decision, the line, and the
 //! lease.
 
+pub(super) mod actions;
 pub(super) mod endings;
 pub(super) mod group;
 pub(super) mod mints;

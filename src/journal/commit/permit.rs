@@ -6,7 +6,7 @@ use crate::journal::DecisionId;
 use crate::model::Fields;
 use crate::seal::{Keyring, OpenError, OpenedFields, RecordKey, RecordKind, Sealed};
 
-/// The right to open one version of one record, once, [for the broker itself](Root) or [for a step](HandOut). Only
+/// The right to open one version of one record, once, [for the broker itself](Root), [for a step](HandOut), or [to act for a step](Act). Only
 /// [`Journal`](crate::journal::Journal) makes permits, after the line of the decision is written. Opening uses the permit
 /// up.
 #[must_use]
@@ -23,6 +23,10 @@ pub enum Root {}
 
 /// The purpose of a permit for what a step gets.
 pub enum HandOut {}
+
+/// The purpose of a permit for values that the broker uses for a step: it sends them upstream, or signs with them, and the
+/// step gets none of them.
+pub enum Act {}
 
 /// Why a permit did not open a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -104,6 +108,22 @@ impl Permit<HandOut> {
             return Err(PermitError::OtherRecord);
         }
         first.open(sealed, keyring)
+    }
+}
+
+impl Permit<Act> {
+    /// A permit after the line of a decision to act.
+    pub(super) fn to_act(record: RecordKey, version: u64, decision_id: DecisionId) -> Self {
+        Self { record, version, decision_id, purpose: PhantomData }
+    }
+
+    /// Opens the record of this permit: all of its fields.
+    ///
+    /// # Errors
+    /// If `sealed` is another version or another record.
+    pub fn open(self, sealed: &Sealed, keyring: &Keyring) -> Result<Fields, PermitError> {
+        let opened = open((self.record, self.version), sealed, keyring)?;
+        Ok(opened.to_fields().ok_or(OpenError)?)
     }
 }
 

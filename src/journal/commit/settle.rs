@@ -106,9 +106,8 @@ impl Before<'_> {
         // A Watch keeps its lease until the upstream has answered.
         let ended = before.filter(|_| !is_awaited);
         let edition = Edition { resource: record.uid, version, mint: made.map(|one| one.mint) };
-        // What an upstream is asked for has a lease of its own.
-        let is_new = watch.is_some() || is_awaited;
-        // A Watch's lease is for that Watch alone.
+        // What an upstream is asked for has a lease of its own, as a Watch and an action of the broker have.
+        let is_new = watch.is_some() || is_awaited || ask.action.is_some();
         let reused = if is_new { None } else { self.reusable(ask, edition) };
         // The maximum may be lower than it was.
         let reused = reused.filter(|lease| lease.expire_time <= terms.expire_time);
@@ -131,6 +130,7 @@ impl Before<'_> {
                 expire_time: terms.expire_time,
                 limited_by: terms.limited_by,
                 mint: upstream.as_ref().map(Upstream::state),
+                is_done: false,
             },
         };
         let outcome = Outcome::Allow {

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::Event;
 use super::mints::Upstream;
 use crate::lease::{Ask, Lease, LeaseTarget, TtlLimit};
-use crate::model::{FieldName, Id, RunAs, Timestamp, WorkflowPath};
+use crate::model::{Action, FieldName, Id, RunAs, Timestamp, WorkflowPath};
 
-/// A decision on a Resolve.
+/// A decision on a Resolve, or on an action of the broker.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct ResolveLine {
     /// The opening that asked.
@@ -37,6 +38,14 @@ impl ResolveLine {
         match &self.outcome {
             Outcome::Allow { ended, .. } => *ended,
             Outcome::Refuse { .. } => None,
+        }
+    }
+
+    /// The line under the name of what was asked for.
+    pub(in crate::journal) fn into_event(self) -> Event {
+        match &self.ask.action {
+            None => Event::Resolve(Box::new(self)),
+            Some(Action::Send(_)) => Event::Send(Box::new(self)),
         }
     }
 
@@ -69,6 +78,7 @@ impl ResolveLine {
                 expire_time: *expire_time,
                 limited_by: *limited_by,
                 mint: upstream.as_ref().map(Upstream::state),
+                is_done: false,
             }),
             _ => None,
         }

@@ -1,5 +1,6 @@
 //! The contents of journal lines.
 
+mod actions;
 mod changes;
 mod checkpoint;
 pub(super) mod decision_id;
@@ -12,6 +13,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use actions::SentLine;
 pub use changes::{ChangeNote, Intent};
 pub use checkpoint::{Announced, Attempt, Checkpoint, FORMAT, Signature};
 pub use decisions::{Outcome, RenewalLine, RenewalOutcome, ResolveLine, TestLine};
@@ -27,7 +29,7 @@ use crate::seal::KeyId;
 /// The names of all events, as the rule that a wrong name breaks.
 pub const NAMES: &str = "one of abandoned, admin_refused, backed_up, certificate_renewed, checkpoint, compared, \
     clock_set_back, closed, continued, ended_upstream, ending, formats, head, intent, key_rotated, lease_renewal, \
-    lease_revoked, left_disabled, left_to_expire, mint_failed, mint_joined, minted, minting, opened, quarantine_ended, rate_refused, resolve, restored, rotated, signed, started, stopped, \
+    lease_revoked, left_disabled, left_to_expire, mint_failed, mint_joined, minted, minting, opened, quarantine_ended, rate_refused, resolve, restored, rotated, send, sent, signed, started, stopped, \
     tested, torn";
 
 /// The contents of one line.
@@ -179,6 +181,10 @@ pub enum Event {
         /// The number of the next file.
         file: u64,
     },
+    /// A decision on a Send.
+    Send(Box<ResolveLine>),
+    /// An HTTP exchange has ended.
+    Sent(Box<SentLine>),
     /// The CA's root has signed all lines up to one.
     Signed(Signature),
     /// The daemon started.
@@ -214,10 +220,19 @@ impl Event {
             "left_to_expire" => without_frame(json).map(Self::LeftToExpire),
             "minting" => without_frame(json).map(Self::Minting),
             "opened" => without_frame(json).map(Self::Opened),
+            "sent" => without_frame(json).map(Self::Sent),
             // Most lines are one of these. serde copies an event whose name it finds in the middle.
             "intent" => serde_json::from_str(json).map(Self::Intent),
             "resolve" => serde_json::from_str(json).map(Self::Resolve),
             _ => serde_json::from_str(json),
+        }
+    }
+
+    /// The decision about a step that the line is, if any.
+    pub fn decision(&self) -> Option<&ResolveLine> {
+        match self {
+            Self::Resolve(line) | Self::Send(line) => Some(line),
+            _ => None,
         }
     }
 
@@ -279,6 +294,8 @@ impl Event {
             | Self::RateRefused { .. }
             | Self::Resolve(_)
             | Self::Rotated { .. }
+            | Self::Send(_)
+            | Self::Sent(_)
             | Self::Signed(_)
             | Self::Started { .. }
             | Self::Tested(_) => false,
@@ -291,12 +308,13 @@ impl Event {
         match self {
             Self::Intent(intent) => intent.changes.iter().all(ChangeNote::takes_away),
             Self::QuarantineEnded { .. } => false,
-            // They complete a mint or an ending that was begun.
+            // They complete what was begun.
             Self::EndedUpstream(_)
             | Self::LeftDisabled(_)
             | Self::LeftToExpire(_)
             | Self::MintFailed(_)
-            | Self::Minted(_) => true,
+            | Self::Minted(_)
+            | Self::Sent(_) => true,
             // A daemon that starts on a full disk can close steps and take access away.
             Self::Rotated { .. } | Self::Signed(_) | Self::Started { .. } => true,
             event => event.is_always_synced(),

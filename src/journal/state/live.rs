@@ -171,7 +171,8 @@ impl Live {
                 self.close_all();
                 self.is_quarantined = true;
             }
-            Event::Resolve(line) => self.take_decision(line),
+            Event::Resolve(line) | Event::Send(line) => self.take_decision(line),
+            Event::Sent(line) => self.leases.finish(line.lease),
             Event::AdminRefused { .. }
             | Event::BackedUp { .. }
             | Event::Compared { .. }

@@ -48,7 +48,8 @@ impl Usage {
             Event::LeaseRenewal(line) if matches!(line.outcome, RenewalOutcome::Allow { .. }) => {
                 (line.opening, None)
             }
-            Event::Resolve(line) => {
+            Event::Sent(line) => (line.opening, None),
+            Event::Resolve(line) | Event::Send(line) => {
                 let Outcome::Allow { uid, .. } = &line.outcome else { return };
                 self.count(line, *uid, time);
                 (line.opening, None)

@@ -165,7 +165,7 @@ impl World {
             epoch: 0,
             time: self.now,
             opening: Arc::clone(opening),
-            ask: Ask { target, fields: Vec::new(), ttl_millis: None },
+            ask: Ask { target, fields: Vec::new(), ttl_millis: None, action: None },
             watch: None,
             outcome: Ok(allowed),
         };

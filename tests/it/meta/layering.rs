@@ -277,7 +277,7 @@ fn a_permit_is_made_after_its_line_and_has_one_purpose() {
     for (_, path, code) in sources() {
         for function in functions(&code) {
             let name = function.split(['(', '<']).next().unwrap_or_default();
-            for maker in ["Permit::to_root(", "Permit::to_hand_out("] {
+            for maker in ["Permit::to_root(", "Permit::to_hand_out(", "Permit::to_act("] {
                 if function.contains(maker) {
                     makers.insert(format!("{}: {name}: {maker}", path.display()));
                 }
@@ -294,11 +294,13 @@ fn a_permit_is_made_after_its_line_and_has_one_purpose() {
         }
         let is_definition = path == Path::new("journal/commit/permit.rs");
         for purpose in code.split("Permit<").skip(1).filter(|_| !is_definition) {
-            let is_one = purpose.starts_with("HandOut>") || purpose.starts_with("Root>");
+            let is_one = ["HandOut>", "Root>", "Act>"].iter().any(|one| purpose.starts_with(one));
             assert!(is_one || purpose.starts_with("'_>"), "{} takes either", path.display());
         }
     }
     let known = [
+        "journal/commit/actions.rs: act_on: Permit::to_act(",
+        "journal/commit/actions.rs: commit_action: Permit::to_act(",
         "journal/commit/endings.rs: permit_ending: Permit::to_root(",
         "journal/commit/mints.rs: begin_mint: Permit::to_root(",
         "journal/commit/mints.rs: hand_out: Permit::to_hand_out(",

@@ -11,6 +11,7 @@ fn cost(bare: &BareBroker, reference: &str) -> (u64, u64) {
         target: reference.parse().unwrap(),
         fields: vec!["api_token".to_owned()],
         ttl: None,
+        action: None,
     };
     let mut outcome = None;
     let used = measure(|| {

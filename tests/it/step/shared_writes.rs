@@ -9,7 +9,12 @@ use crate::harness::{BareBroker, EndlessRoom};
 const TOGETHER: usize = 8;
 
 fn request() -> ResolveRequest {
-    ResolveRequest { target: "slack/mine".parse().unwrap(), fields: vec![], ttl: None }
+    ResolveRequest {
+        target: "slack/mine".parse().unwrap(),
+        fields: vec![],
+        ttl: None,
+        action: None,
+    }
 }
 
 async fn start() -> BareBroker {
