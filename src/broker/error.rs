@@ -411,6 +411,9 @@ fn of_upstream(name: &ResourceName, reason: FailureReason) -> String {
         FailureReason::Refused => {
             format!("the upstream of {name} refuses to make a credential from what is stored")
         }
+        FailureReason::TooManyEndings => format!(
+            "too many credentials of {name} have not ended upstream, so no more are made; an operator lists them with: keyhatch ending list"
+        ),
         FailureReason::Unavailable => {
             format!("the upstream of {name} cannot be reached or fails; try again later")
         }

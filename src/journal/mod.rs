@@ -45,6 +45,7 @@ pub use read::replay::{Recovery, written_formats};
 pub use read::tail::{TailRead, TailReader};
 pub use read::tail_filter::{PrincipalFilter, TailFilter, TailLine};
 pub use read::verify::{Proof, ProofError, verify};
+pub use state::begun_counts::TooManyEndings;
 pub use state::due::Standing;
 pub use state::live::Live;
 pub use state::lost::LostRefresh;

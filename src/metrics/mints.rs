@@ -86,6 +86,13 @@ impl MintMetrics {
         }
     }
 
+    /// Counts a mint that did not begin, for this reason of the API. Unknown sources are not counted.
+    pub fn refuse(&self, source: &str, reason: &'static str) {
+        if let Some(found) = self.find(source) {
+            found.mints.count(reason);
+        }
+    }
+
     /// Counts what a decision found. Unknown sources are not counted.
     pub fn look_up(&self, source: &str, found: MintLookup) {
         if let Some(of) = self.find(source) {

@@ -34,6 +34,8 @@ pub enum FailureReason {
     Reauthorize,
     /// The upstream refuses the root or the request, or a field makes no request: `UPSTREAM_REFUSED`.
     Refused,
+    /// Too many credentials of the connection have not ended upstream, so nothing was sent: `TOO_MANY_ENDINGS`.
+    TooManyEndings,
     /// The upstream cannot be reached, or fails: `UPSTREAM_UNAVAILABLE`.
     Unavailable,
 }
@@ -78,6 +80,7 @@ impl FailureReason {
             Self::NotKept => "STORE_READ_ONLY",
             Self::Reauthorize => "REAUTHORIZATION_REQUIRED",
             Self::Refused => "UPSTREAM_REFUSED",
+            Self::TooManyEndings => "TOO_MANY_ENDINGS",
             Self::Unavailable => "UPSTREAM_UNAVAILABLE",
         }
     }

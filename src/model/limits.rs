@@ -58,6 +58,11 @@ pub const MAX_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
 pub const MAX_STEP_CERTIFICATE_LIFE: Duration = Duration::from_secs(24 * 3600);
 /// The most Watches of one opening at a time.
 pub const MAX_WATCHES: usize = 64;
+/// The most endings of credentials that one step had of one connection. A step has one credential in use, and one more for
+/// each renewal or change that its upstream has not heard of; a step that asks again and again stops here.
+pub const MAX_STEP_ENDINGS: usize = 16;
+/// The most endings of one connection: more than the steps that end while its upstream is away for an hour.
+pub const MAX_CONNECTION_ENDINGS: usize = 10_000;
 /// A resource that runs have used so recently is deleted only by force.
 pub const RECENTLY_USED: Duration = Duration::from_secs(30 * 24 * 3600);
 /// The most allowed targets that an executor names for a step.

@@ -116,7 +116,7 @@ impl Broker {
             None => None,
             Some(ending) => {
                 let line = order.line(&ask).ok_or_else(not_mintable)?;
-                Some(self.begin_trial(line, ending).await.map_err(|why| not_kept(&why))?)
+                Some(self.begin_trial(line, ending).await?)
             }
         };
         let (kind, source) = (order.kind.clone(), order.source);
@@ -201,7 +201,7 @@ impl TrialOrder {
 }
 
 /// The failure if what ends the credential cannot be kept.
-fn not_kept(why: &str) -> Failed {
+pub(super) fn not_kept(why: &str) -> Failed {
     let reason = "UPSTREAM_UNAVAILABLE";
     Failed { reason, detail: format!("nothing may be minted: what ends it cannot be kept: {why}") }
 }
@@ -218,7 +218,7 @@ fn overloaded() -> Failed {
     Failed { reason: "OVERLOADED", detail: detail.to_owned() }
 }
 
-fn failed(failure: Failure) -> Failed {
+pub(super) fn failed(failure: Failure) -> Failed {
     let Failure { reason, detail, upstream_request, .. } = failure;
     let request = upstream_request.map(|number| format!("; its number of the request is {number}"));
     let reason = reason.as_str();

@@ -8,11 +8,13 @@
 
 use std::sync::Arc;
 
+use super::trial::{Failed, failed, not_kept};
 use crate::broker::Broker;
 use crate::broker::endings::Endings;
 use crate::broker::endings::story::{EndingState, MintEnding};
+use crate::broker::minting::too_many_endings;
 use crate::integration::Source;
-use crate::journal::{Journal, Made, MintFault, MintingLine, Unavailable};
+use crate::journal::{CommitError, Journal, Made, MintFault, MintingLine, Unavailable};
 use crate::mint::{End, Failure, Minted};
 use crate::model::{Clock, Fields, Id, Timestamp};
 use crate::seal::{RecordKey, RecordKind};
@@ -85,10 +87,13 @@ impl Broker {
         &self,
         line: MintingLine,
         ending: Fields,
-    ) -> Result<OwedTrial, String> {
+    ) -> Result<OwedTrial, Failed> {
         let (mint, resource, version) = (line.mint, line.resource.clone(), line.version);
         let begun = self.journal.begin_trial(self.now(), line);
-        begun.map_err(|error| error.to_string())?;
+        begun.map_err(|error| match error {
+            CommitError::TooManyEndings(why) => failed(too_many_endings(why)),
+            error => not_kept(&error.to_string()),
+        })?;
         let mut trial = OwedTrial {
             journal: Arc::clone(&self.journal),
             endings: Arc::clone(&self.endings),
@@ -102,7 +107,7 @@ impl Broker {
             Err(error) => {
                 let why = error.to_string();
                 trial.fail(fault("UPSTREAM_UNAVAILABLE", &why), false);
-                Err(why)
+                Err(not_kept(&why))
             }
         }
     }

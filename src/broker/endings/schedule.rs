@@ -183,7 +183,8 @@ impl Schedule {
             | FailureReason::NoIssuer
             | FailureReason::NotKept
             | FailureReason::Reauthorize
-            | FailureReason::Refused => false,
+            | FailureReason::Refused
+            | FailureReason::TooManyEndings => false,
         };
         let next = if concerns_all {
             // Those that asked side by side have failed once together.

@@ -18,8 +18,8 @@ const REFUSED_WAIT: Duration = Duration::from_secs(5 * 60);
 pub(crate) struct Trouble {
     /// How many.
     failures: u32,
-    /// The mint that failed last.
-    pub(crate) mint: Id,
+    /// The mint that failed last; `None` if it had not begun.
+    pub(crate) mint: Option<Id>,
     /// Why it failed.
     pub(crate) reason: FailureReason,
     /// Why, as lines tell it.
@@ -32,7 +32,7 @@ impl Trouble {
     /// The state after one more failure.
     pub(super) fn after(
         before: Option<&Self>,
-        mint: Id,
+        mint: Option<Id>,
         failure: &Failure,
         now: Timestamp,
     ) -> Self {
@@ -43,9 +43,10 @@ impl Trouble {
             | FailureReason::NoIssuer
             | FailureReason::Reauthorize
             | FailureReason::Refused => REFUSED_WAIT,
-            FailureReason::Invalid | FailureReason::NotKept | FailureReason::Unavailable => {
-                doubled.min(LONGEST_WAIT)
-            }
+            FailureReason::Invalid
+            | FailureReason::NotKept
+            | FailureReason::TooManyEndings
+            | FailureReason::Unavailable => doubled.min(LONGEST_WAIT),
         };
         let asked = failure.retry_after.unwrap_or_default().min(REFUSED_WAIT);
         let (reason, fault) = (failure.reason, fault_of(failure));
@@ -72,7 +73,7 @@ pub(super) fn fault_of(failure: &Failure) -> MintFault {
 mod tests {
     use super::*;
 
-    const MINT: Id = Id::from_bytes([7; 16]);
+    const MINT: Option<Id> = Some(Id::from_bytes([7; 16]));
     const NOW: i64 = 1_000;
 
     fn failure(reason: FailureReason, retry_after: Option<u64>) -> Failure {

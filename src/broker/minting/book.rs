@@ -274,8 +274,8 @@ impl<O> Book<O> {
 pub(super) enum Outcome {
     /// A credential.
     Minted(Arc<Credential>),
-    /// A failure of this mint.
-    Failed(Id, Failure),
+    /// A failure of this mint; `None` if it had not begun.
+    Failed(Option<Id>, Failure),
     /// The connection's record fails authentication.
     Corrupt,
     /// Nothing: the upstream was not asked, or its answer has no line.

@@ -303,7 +303,7 @@ impl Drop for Landed {
                 let made = Some((self.key.clone(), Arc::clone(&credential.minted)));
                 Some(LandedMint { mint: credential.minted.mint, made })
             }
-            Outcome::Failed(mint, _) => Some(LandedMint { mint: *mint, made: None }),
+            Outcome::Failed(mint, _) => mint.map(|mint| LandedMint { mint, made: None }),
             Outcome::Corrupt | Outcome::GivenUp => None,
         };
         let now = self.mints.parts.clock.now();

@@ -4,6 +4,7 @@ use std::panic::AssertUnwindSafe;
 
 use futures_util::FutureExt as _;
 
+use crate::journal::TooManyEndings;
 use crate::mint::{Failure, FailureReason};
 
 /// The same, with a failure for a panic, which is a fault of ours: the mint ends, and is not repeated at once.
@@ -18,6 +19,12 @@ pub(super) async fn without_panic<T>(made: impl Future<Output = T>) -> Result<T,
 /// A failure after which nobody knows whether the upstream has made the credential.
 pub(super) fn uncertain(detail: &str) -> Failure {
     Failure { is_uncertain: true, ..failure(FailureReason::Unavailable, detail) }
+}
+
+/// The failure if nothing more is made of a connection.
+pub(in crate::broker) fn too_many_endings(why: TooManyEndings) -> Failure {
+    let detail = format!("{why}, so nothing was sent; see why with keyhatch ending list");
+    failure(FailureReason::TooManyEndings, &detail)
 }
 
 /// A failure after which the upstream has made nothing.

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::back_off::fault_of;
 use super::book::Outcome;
 use super::credential::{Credential, UNTOLD_LIFE, refresh_time};
-use super::failures::{failure, uncertain, without_panic};
+use super::failures::{self, failure, uncertain, without_panic};
 use super::keeper::Keeper;
 use super::key::MintKey;
 use super::mint_ends::{MintEnd, MintEnds};
@@ -20,7 +20,9 @@ use crate::broker::changes::writer::WriterParts;
 use crate::broker::resolve::authorize::{Grant, Material, authorize_step, is_executors};
 use crate::catalog::{Catalog, ConnectionMetadata, Snapshot, Snapshots, Values};
 use crate::integration::{CredentialKind, Source, handed_out};
-use crate::journal::{CommitError, DecisionId, Journal, LiveOpening, Made, MintFault, MintRequest};
+use crate::journal::{
+    CommitError, DecisionId, Journal, LiveOpening, Made, MintFault, MintRequest, TooManyEndings,
+};
 use crate::metrics::MintMetrics;
 use crate::mint::{self, Answer, Ask, Failure, FailureReason, Minted, TokenSubject, Upstreams};
 use crate::model::{Clock, FieldName, Fields, Id, Reference, ResourceName, Timestamp};
@@ -235,6 +237,9 @@ impl FlightParts {
                 Err(CommitError::LeaseEnded | CommitError::Closed) => {
                     return Err(NotBegun::Outdated);
                 }
+                Err(CommitError::TooManyEndings(why)) => {
+                    return Err(NotBegun::Ended(self.refuse(order.source, why)));
+                }
                 Err(_) => return Err(NotBegun::Ended(Outcome::GivenUp)),
             };
             let metadata = metadata_of(&snapshot.catalog, &grant);
@@ -250,6 +255,13 @@ impl FlightParts {
                 }
             };
         }
+    }
+
+    /// Does not begin, because what was made before has not ended.
+    fn refuse(&self, source: Source, why: TooManyEndings) -> Outcome {
+        let failure = failures::too_many_endings(why);
+        self.metrics.refuse(source.name(), failure.reason.as_str());
+        Outcome::Failed(None, failure)
     }
 
     /// Seals what a step may get of what was made. `is_owed` and `is_own` as in [`Made`].
@@ -302,7 +314,7 @@ impl FlightParts {
 
     fn fail(&self, mint: Id, failure: Failure, is_owed: bool) -> Outcome {
         self.note(mint, fault_of(&failure), is_owed);
-        Outcome::Failed(mint, failure)
+        Outcome::Failed(Some(mint), failure)
     }
 
     /// Writes the line of a mint that has made nothing. A line that cannot be written is written later, by this daemon or at

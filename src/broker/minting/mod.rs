@@ -26,6 +26,7 @@ pub(super) use back_off::Trouble;
 pub(super) use book::{Landing, Offer};
 pub(super) use credential::Credential;
 pub(super) use desk::{LandedMint, Mints, RefreshTest, Ticket};
+pub(super) use failures::too_many_endings;
 pub(super) use flight::{FlightParts, Order};
 pub(super) use keeper::Keeper;
 pub(super) use key::MintKey;

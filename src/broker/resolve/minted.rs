@@ -157,7 +157,7 @@ impl Broker {
             (Offer::Missing, None) => Ok(grant),
             (Offer::Failing(trouble), None) => {
                 let wait = trouble.until.since(now);
-                refused(grant, trouble.reason, wait, Some(trouble.mint))
+                refused(grant, trouble.reason, wait, trouble.mint)
             }
         }
     }
@@ -361,7 +361,7 @@ impl Broker {
             wait: trouble.until.since(self.now()),
             decision_id: claim.decision.to_opaque(&self.keyring),
         };
-        claim.ends_by(Some(trouble.mint), trouble.fault.clone());
+        claim.ends_by(trouble.mint, trouble.fault.clone());
         error
     }
 

@@ -332,9 +332,10 @@ impl Broker {
             CommitError::Closed => Error::NotAccepted(NotAccepted::NotOpen),
             CommitError::Quarantined => Error::Quarantined,
             CommitError::Unavailable(Unavailable) => Error::JournalUnavailable,
-            CommitError::CredentialEnding | CommitError::LeaseEnded | CommitError::Stale => {
-                Error::Internal(error.to_string())
-            }
+            CommitError::CredentialEnding
+            | CommitError::LeaseEnded
+            | CommitError::Stale
+            | CommitError::TooManyEndings(_) => Error::Internal(error.to_string()),
         }
     }
 

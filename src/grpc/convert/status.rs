@@ -132,6 +132,7 @@ fn of_upstream(reason: FailureReason) -> Code {
         | FailureReason::NoIssuer
         | FailureReason::Reauthorize
         | FailureReason::Refused => Code::FailedPrecondition,
+        FailureReason::TooManyEndings => Code::ResourceExhausted,
     }
 }
 
@@ -242,7 +243,8 @@ pub(crate) fn to_status(error: &Error) -> Status {
         }
         Error::Upstream { reason, wait, decision_id, .. } => {
             metadata.insert("decision_id".to_owned(), decision_id.clone());
-            details.set_retry_info((of_upstream(*reason) == Code::Unavailable).then_some(*wait));
+            let passes = of_upstream(*reason) != Code::FailedPrecondition;
+            details.set_retry_info(passes.then_some(*wait));
         }
         Error::DocumentsInvalid(problems)
         | Error::FieldsInvalid(problems)

@@ -74,7 +74,8 @@ impl Journal {
     /// Begins a mint: writes its line, and makes the permit for the root. The mint's id is the opaque id of that line.
     ///
     /// # Errors
-    /// As [`Journal::commit`]; [`CommitError::LeaseEnded`] if the lease of the decision has ended.
+    /// As [`Journal::commit`]; [`CommitError::LeaseEnded`] if the lease of the decision has ended;
+    /// [`CommitError::TooManyEndings`] if the step or the connection has too many endings.
     pub fn begin_mint(
         &self,
         now: Timestamp,
@@ -86,6 +87,7 @@ impl Journal {
         chain.live_mut().expire(now);
         chain.live().check_decision(epoch, opening)?;
         chain.live().leases().find(lease).ok_or(CommitError::LeaseEnded)?;
+        chain.live().mints().owed().check_room(opening.record().id, record.uid)?;
         let mint = chain.next_decision_id().to_mint(&self.keyring);
         let line = MintingLine {
             mint,
@@ -106,9 +108,12 @@ impl Journal {
     /// Begins the mint of a test, whose permit is that of its `tested` line. Nobody gets what it makes.
     ///
     /// # Errors
-    /// If the line cannot be written.
-    pub fn begin_trial(&self, now: Timestamp, line: MintingLine) -> Result<(), Unavailable> {
-        self.append(now, &Event::Minting(Box::new(line))).map(drop)
+    /// If the connection has too many endings, or the line cannot be written.
+    pub fn begin_trial(&self, now: Timestamp, line: MintingLine) -> Result<(), CommitError> {
+        let mut chain = self.lock()?;
+        chain.live().mints().owed().check_room(line.opening, line.uid)?;
+        chain.append(now, &Event::Minting(Box::new(line)))?;
+        Ok(())
     }
 
     /// Ends a mint whose credential the upstream has made. The lease of its decision awaits the credential until

@@ -14,7 +14,7 @@ mod settle;
 use std::sync::Arc;
 
 use crate::journal::event::{Event, RenewalLine, TestLine, Upstream};
-use crate::journal::{DecisionId, Journal, LiveOpening, Position, Unavailable};
+use crate::journal::{DecisionId, Journal, LiveOpening, Position, TooManyEndings, Unavailable};
 use crate::lease::{Ask, Lease, Terms};
 use crate::model::{FieldName, Id, Timestamp};
 use crate::seal::{RecordKey, RecordKind};
@@ -38,6 +38,9 @@ pub enum CommitError {
     /// The broker was restored from a backup, and no administrator has confirmed it.
     #[error("nothing is resolved until the restored broker is confirmed")]
     Quarantined,
+    /// Too many endings of the connection have begun and are not over: nothing more is made of it.
+    #[error(transparent)]
+    TooManyEndings(#[from] TooManyEndings),
     /// The journal cannot be written.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),

@@ -1,5 +1,6 @@
 //! The state that the lines add up to: open steps, leases, requests, uses.
 
+pub(super) mod begun_counts;
 pub(super) mod due;
 pub(super) mod index;
 pub(super) mod live;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::begun_counts::{BegunCounts, TooManyEndings};
 use crate::integration::Source;
 use crate::journal::event::{EndingReason, Event, MintingLine};
 use crate::lease::MintedCredential;
@@ -60,6 +61,7 @@ pub(crate) struct OwedEndings {
     by_mint: IdMap<Owed>,
     /// The mints by the opening that they were made for.
     by_opening: IdMap<Vec<Id>>,
+    begun: BegunCounts,
 }
 
 impl OwedEndings {
@@ -70,14 +72,20 @@ impl OwedEndings {
     }
 
     fn insert(&mut self, owed: Owed) {
-        let (mint, opening) = (owed.mint(), owed.minting.opening);
-        if self.by_mint.insert(mint, owed).is_none() {
-            self.by_opening.entry(opening).or_default().push(mint);
+        let mint = owed.mint();
+        self.remove(mint);
+        if owed.begun.is_some() {
+            self.begun.begin(&owed.minting);
         }
+        self.by_opening.entry(owed.minting.opening).or_default().push(mint);
+        self.by_mint.insert(mint, owed);
     }
 
     fn remove(&mut self, mint: Id) {
         let Some(owed) = self.by_mint.remove(&mint) else { return };
+        if owed.begun.is_some() {
+            self.begun.end(&owed.minting);
+        }
         let opening = owed.minting.opening;
         let Some(mints) = self.by_opening.get_mut(&opening) else { return };
         mints.retain(|other| *other != mint);
@@ -101,9 +109,23 @@ impl OwedEndings {
         self.by_opening.get(&opening).map_or(&[], Vec::as_slice)
     }
 
+    /// Checks that one more credential of a connection may be made for an opening.
+    pub(crate) fn check_room(&self, opening: Id, connection: Id) -> Result<(), TooManyEndings> {
+        self.begun.check(opening, connection)
+    }
+
     /// True if a credential may be handed out: it is owed no ending, or its ending has not begun.
     pub(crate) fn may_use(&self, made: &MintedCredential) -> bool {
         !made.owed || self.find(made.mint).is_some_and(|owed| owed.begun.is_none())
+    }
+
+    /// Whether the counts are those of what is there.
+    #[cfg(test)]
+    pub(crate) fn are_counted(&self) -> bool {
+        let mut counts = BegunCounts::default();
+        let begun = self.iter().filter(|owed| owed.begun.is_some());
+        begun.for_each(|owed| counts.begin(&owed.minting));
+        counts == self.begun
     }
 
     /// Takes in a mint that is owed an ending.
@@ -119,8 +141,10 @@ impl OwedEndings {
             }
             Event::Ending(line) => {
                 if let Some(owed) = self.by_mint.get_mut(&line.mint) {
-                    owed.begun =
-                        Some(BegunEnding { time, reason: line.reason, left_disabled: None });
+                    let begun = BegunEnding { time, reason: line.reason, left_disabled: None };
+                    if owed.begun.replace(begun).is_none() {
+                        self.begun.begin(&owed.minting);
+                    }
                 }
             }
             Event::LeftDisabled(line) => {

@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::integration::Source;
 use crate::journal::*;
 use crate::lease::{Ask, LeaseTarget, MintedCredential, Terms, TtlLimit};
+use crate::model::limits::MAX_STEP_ENDINGS;
 use crate::model::{RunName, StepKey, StepOwner, TrustDomain, WorkflowName};
 use crate::seal::{KeyStore, NewKek, RecordKey, RecordKind};
 use crate::sys::{Directory, Trust};
@@ -194,6 +195,7 @@ impl World {
         };
         match self.journal().begin_mint(self.now, request) {
             Ok((mint, _permit)) => self.flying.push((mint, opening)),
+            Err(CommitError::TooManyEndings(_)) => assert!(self.owed.len() >= MAX_STEP_ENDINGS),
             Err(error) => assert_eq!(error, CommitError::LeaseEnded),
         }
     }
@@ -376,6 +378,7 @@ impl World {
             owed.map(|one| (one.mint(), one.begun.is_some())).collect::<BTreeMap<_, _>>()
         });
         assert_eq!(owed.unwrap(), self.owed);
+        assert_eq!(self.journal().with_live(|live| live.mints().owed().are_counted()), Ok(true));
         for (mint, is_begun) in &self.owed {
             let permit = self.journal().permit_ending(*mint).unwrap();
             assert_eq!(permit.is_some(), *is_begun);

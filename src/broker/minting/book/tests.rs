@@ -50,7 +50,7 @@ fn minted(end: i64) -> Outcome {
 fn failed() -> Outcome {
     let (reason, detail) = (FailureReason::Unavailable, String::new());
     Outcome::Failed(
-        id(9),
+        Some(id(9)),
         Failure { reason, detail, retry_after: None, upstream_request: None, is_uncertain: false },
     )
 }

@@ -1,12 +1,13 @@
 //! Credentials that upstreams have not ended for long, and those that are left disabled.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::diagnosis::Diagnosis;
 use crate::cli::io::text::short_name;
 use crate::grpc::pb;
 use crate::model::Timestamp;
+use crate::model::limits::{MAX_CONNECTION_ENDINGS, MAX_STEP_ENDINGS};
 
 const ENDINGS: &str = "endings";
 /// An ending that is older than this is reported.
@@ -40,7 +41,30 @@ pub(super) fn check(endings: &[pb::Ending], now: Timestamp) -> Vec<Diagnosis> {
                       every hour";
         Diagnosis::warn(ENDINGS, text, advice)
     });
-    pending.into_iter().chain(disabled).collect()
+    let full = told(full(endings).into_iter()).map(|(count, of)| {
+        let text = format!(
+            "{count} credential(s) of {of} are still to be ended: as many as may be, so their steps get no more of them"
+        );
+        let advice = "see the reasons with keyhatch ending list; steps are served again when some have ended";
+        Diagnosis::warn(ENDINGS, text, advice)
+    });
+    pending.into_iter().chain(disabled).chain(full).collect()
+}
+
+/// The endings of steps and connections that have as many as they may.
+fn full(endings: &[pb::Ending]) -> Vec<&pb::Ending> {
+    let (mut of_step, mut of_connection) = (BTreeMap::new(), BTreeMap::new());
+    for one in endings {
+        *of_step.entry((&one.connection, &one.step)).or_insert(0) += 1;
+        *of_connection.entry(&one.connection).or_insert(0) += 1;
+    }
+    let is_full = |one: &&pb::Ending| {
+        of_step.get(&(&one.connection, &one.step)).is_some_and(|count| *count >= MAX_STEP_ENDINGS)
+            || of_connection
+                .get(&one.connection)
+                .is_some_and(|count| *count >= MAX_CONNECTION_ENDINGS)
+    };
+    endings.iter().filter(is_full).collect()
 }
 
 /// How many there are, and of which connections; `None` if there are none.
@@ -79,5 +103,18 @@ mod tests {
         assert!(told[0].starts_with("2 credential(s) of github/bot could not"), "{told:?}");
         assert!(told[1].starts_with("1 credential(s) of postgres/db cannot"), "{told:?}");
         assert_eq!(told.len(), 2);
+    }
+
+    #[test]
+    fn steps_that_get_no_more_credentials_are_reported() {
+        let now = Timestamp::from_seconds(1000);
+        let one = ending("github/bot", pb::EndingState::Pending, 999);
+        let mut endings = vec![one.clone(); MAX_STEP_ENDINGS - 1];
+        endings.push(pb::Ending { step: "another".to_owned(), ..one.clone() });
+        assert!(check(&endings, now).is_empty());
+        endings.push(one);
+        let found = check(&endings, now);
+        assert!(found[0].detail.starts_with("16 credential(s) of github/bot are"), "{found:?}");
+        assert_eq!(found.len(), 1);
     }
 }

@@ -2,6 +2,7 @@
 
 mod bad_days;
 mod crowds;
+mod limits;
 mod processes;
 mod real;
 mod stories;
