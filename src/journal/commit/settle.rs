@@ -103,9 +103,10 @@ impl Before<'_> {
         let before = watch.flatten();
         let made = upstream.as_ref().and_then(|upstream| upstream.credential.as_ref());
         let is_awaited = upstream.is_some() && made.is_none();
-        // A Watch keeps its lease until the upstream has answered.
-        let ended = before.filter(|_| !is_awaited);
         let edition = Edition { resource: record.uid, version, mint: made.map(|one| one.mint) };
+        // A Watch keeps its lease until the upstream has answered.
+        let ended = before
+            .filter(|lease| !is_awaited && !self.runs_on(*lease, edition, max_leases as usize));
         // What an upstream is asked for has a lease of its own, as a Watch and an action of the broker have.
         let is_new = watch.is_some() || is_awaited || ask.action.is_some();
         let reused = if is_new { None } else { self.reusable(ask, edition) };
@@ -157,6 +158,18 @@ impl Before<'_> {
             let leases = self.live.leases();
             leases.reusable(self.opening, ask, edition, self.now).cloned()
         })
+    }
+
+    /// Whether the lease of a Watch's last delivery goes on beside the next: the step may be in the middle of a request with
+    /// a credential that ends with its lease, and was replaced early.
+    fn runs_on(&self, before: Id, next: Edition, most: usize) -> bool {
+        let Some(lease) = self.live.leases().find(before) else { return false };
+        let replaced = lease.credential().filter(|made| Some(made.mint) != next.mint);
+        let is_renewal = lease.edition().is_same_version(&next);
+        let is_usable = |made: &Arc<MintedCredential>| {
+            made.owed && self.live.mints().owed().may_use(made) && self.now < lease.expire_time
+        };
+        is_renewal && replaced.is_some_and(is_usable) && self.has_room(most, None)
     }
 
     /// Whether the opening may hold another lease of `most` in place of the lease `before`.

@@ -78,6 +78,46 @@ fn the_next_credential_is_delivered_before_the_last_one_ends() {
 }
 
 #[test]
+fn a_replaced_token_is_not_revoked_in_the_middle_of_its_use() {
+    let world = World::of_revocable();
+    let (step, mut watching) = world.watch_the_first();
+    world.pass(2401);
+    assert_eq!(watching.token(), "minted-2");
+    world.pass(1);
+    assert_eq!((world.deliveries(), world.count("ending")), (2, 0));
+    let closed = world.broker.close(&step);
+    assert_eq!((closed.revoked_leases, closed.pending_endings), (2, vec![]));
+    let mut revoked = world.upstream.revoked();
+    revoked.sort();
+    assert_eq!(revoked, ["minted-1", "minted-2"]);
+}
+
+#[test]
+fn a_replaced_token_ends_with_its_own_lease() {
+    let world = World::of_revocable();
+    let (step, mut watching) = world.watch_the_first();
+    let mut last = "minted-1".to_owned();
+    for expired in 0..3 {
+        world.pass(2401);
+        assert_ne!(std::mem::replace(&mut last, watching.token()), last);
+        // The lease before the last has expired with its token, and two are left.
+        wait_until("it ends", || world.count("ending") == expired);
+    }
+    assert_eq!(world.broker.close(&step).revoked_leases, 2);
+}
+
+#[test]
+fn a_replaced_token_gives_way_at_the_lease_limit() {
+    let limits = Limits { step_live_leases: 1, ..Limits::default() };
+    let world = World::of_revocable_with(limits);
+    let (step, mut watching) = world.watch_the_first();
+    world.pass(2401);
+    assert_eq!(watching.token(), "minted-2");
+    wait_until("the first is revoked", || world.upstream.revoked() == ["minted-1"]);
+    assert_eq!(world.broker.close(&step).revoked_leases, 1);
+}
+
+#[test]
 fn a_failing_upstream_takes_no_credential_away() {
     let world = World::start();
     let (_step, mut watching) = world.watch_the_first();

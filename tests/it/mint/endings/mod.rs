@@ -3,12 +3,14 @@
 mod bad_days;
 mod crowds;
 mod limits;
+mod pending;
 mod processes;
 mod real;
 mod stories;
 
 use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::system_service_client::SystemServiceClient;
+use keyhatch::model::Limits;
 
 use super::upstream::REVOKE;
 use super::{ROOT, World};
@@ -16,8 +18,12 @@ use crate::harness::{TestStep, bytes, reason, request, resolver, wait_until};
 
 impl World {
     /// With the connection oauth2/api, whose tokens can be revoked: each step has its own.
-    fn of_revocable() -> Self {
-        let world = Self::start();
+    pub fn of_revocable() -> Self {
+        Self::of_revocable_with(Limits::default())
+    }
+
+    pub fn of_revocable_with(limits: Limits) -> Self {
+        let world = Self::start_with(limits);
         let url = world.upstream.url(REVOKE);
         let fields = bytes(&[("revocation_url", url.as_str()), ("client_secret", ROOT)]);
         world.update(pb::Connection { fields, ..Default::default() });
