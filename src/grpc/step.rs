@@ -182,8 +182,8 @@ impl StepService for Steps {
     async fn revoke_lease(&self, request: Request<pb::RevokeLeaseRequest>) -> Reply<()> {
         let patience = patience(request.metadata());
         let (peer, id) = self.begin(request)?;
-        let ending = self.broker.revoke_lease(&peer.tag, id).await?;
-        self.broker.wait_for_endings(ending.as_slice(), patience).await;
+        let endings = self.broker.revoke_lease(&peer.tag, id).await?;
+        self.broker.wait_for_endings(&endings, patience).await;
         Ok(Response::new(()))
     }
 

@@ -54,6 +54,11 @@ impl Source {
         matches!(self, Self::AwsWebIdentity | Self::GcpWebIdentity | Self::OidcIssuer)
     }
 
+    /// True if an upstream may end a credential before its own end.
+    pub fn can_be_ended(self) -> bool {
+        matches!(self, Self::GithubApp | Self::Oauth2Client | Self::Postgres)
+    }
+
     /// True if nothing of a credential stays upstream when it has expired. If something does, it is ended however late.
     pub fn expires_whole(self) -> bool {
         !matches!(self, Self::Postgres)

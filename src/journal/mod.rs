@@ -84,8 +84,8 @@ pub struct Closing {
     pub position: Position,
     /// The leases that were revoked.
     pub revoked: Vec<Id>,
-    /// The mints of the opening whose credentials are owed an ending.
-    pub owed: Vec<Id>,
+    /// The mints of the opening that are under way, or whose credentials are owed an ending.
+    pub mints: Vec<Id>,
 }
 
 /// The settings of a journal.
@@ -258,8 +258,8 @@ impl Journal {
             open.map(|open| left_to_expire(live, open, now)).unwrap_or_default();
         events.push(Event::Closed { opening, reason, revoked: revoked.clone() });
         chain.append_all(now, &events)?;
-        let owed = chain.live().mints().owed().of_opening(opening).to_vec();
-        Ok(Some(Closing { position: chain.last(), revoked, owed }))
+        let mints = chain.live().mints().of_opening(opening);
+        Ok(Some(Closing { position: chain.last(), revoked, mints }))
     }
 
     /// Reads what is open and leased, while nothing can change.

@@ -7,6 +7,7 @@
  *   SHIM_FAULT      CALLS:NUMBER[+]:ERROR  "write:7:ENOSPC" fails the 7th write, "write:7+:ENOSPC" that
  *                   and every later one. CALLS: write, sync. ERROR: EIO, ENOSPC, SHORT (half is written)
  *
+ *   SHIM_REFUSE     TEXT:FILE  a write with this text finds a full disk, for as long as FILE exists
  *   SHIM_HANG       CALLS:END:FILE  these, on files whose path ends so, wait for as long as FILE exists
  *
  * Only calls that go through the C library are seen. A sync is recorded when it has returned, with the
@@ -55,6 +56,7 @@ static size_t file_count;
 static struct { int on_sync, on_write, error, is_short, goes_on; long number; } fault;
 static long writes, syncs;
 static char hang_calls[16], hang_end[64], hang_file[PATH_MAX];
+static char refused_text[64], refuse_file[PATH_MAX];
 
 static void die(const char *why) {
     fprintf(stderr, "shim: %s\n", why);
@@ -70,6 +72,8 @@ __attribute__((constructor)) static void begin(void) {
     int opened = syscall(SYS_openat, AT_FDCWD, log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     const char *hang = getenv("SHIM_HANG");
     if (hang && sscanf(hang, "%15[^:]:%63[^:]:%4000s", hang_calls, hang_end, hang_file) != 3) die("SHIM_HANG is malformed");
+    const char *refuse = getenv("SHIM_REFUSE");
+    if (refuse && sscanf(refuse, "%63[^:]:%4000s", refused_text, refuse_file) != 2) die("SHIM_REFUSE is malformed");
     record = syscall(SYS_fcntl, opened, F_DUPFD_CLOEXEC, LOG_DESCRIPTOR);
     if (record < 0) die("SHIM_LOG cannot be opened");
     syscall(SYS_close, opened);
@@ -189,6 +193,10 @@ static void wait_while_hanging(const char *calls, int descriptor) {
     while (!access(hang_file, F_OK)) usleep(1000);
 }
 
+static int is_refused(const void *data, size_t length) {
+    return refuse_file[0] && memmem(data, length, refused_text, strlen(refused_text)) && !access(refuse_file, F_OK);
+}
+
 /* At `offset`, or where the descriptor stands if that is negative. */
 static ssize_t writes_to(int descriptor, const void *data, size_t length, off_t offset) {
     struct stat found;
@@ -202,9 +210,10 @@ static ssize_t writes_to(int descriptor, const void *data, size_t length, off_t 
     int appends = fcntl(descriptor, F_GETFL) & O_APPEND;
     off_t where = offset >= 0 ? offset : appends ? found.st_size : lseek(descriptor, 0, SEEK_CUR);
     ssize_t written = -1;
-    int is_failing = fails(&writes, fault.on_write);
+    int is_failing = fails(&writes, fault.on_write), refused = is_refused(data, length);
     if (is_failing && fault.is_short && length > 1) length /= 2;
-    else if (is_failing) errno = fault.error;
+    else if (is_failing || refused) errno = refused ? ENOSPC : fault.error;
+    if (refused) is_failing = 1;
     if (!is_failing || (fault.is_short && length > 0))
         written = offset < 0 ? REAL(write)(descriptor, data, length) : REAL(pwrite)(descriptor, data, length, offset);
     int error = errno;

@@ -9,6 +9,8 @@
 //!            └ endings begun ─ synced ─ all changes of the batch acknowledged
 //! ```
 //!
+//! The writer waits for no acknowledgement: it goes on with the next batch.
+//!
 //! A draft starts from the newest announced catalogue, whether that is in force yet or not. A refused change drops out
 //! of its batch and leaves no trace. A change can be decided again, on a newer draft: it keeps its documents, and takes
 //! time, versions and etags from the draft. A failed write is final: the batches announced after it are refused, and
@@ -141,9 +143,8 @@ pub(crate) struct WriterParts {
     pub(crate) clock: Clock,
 }
 
-/// Writes what a publication makes due, before its changes are acknowledged. Returns the last line; `None` if it wrote
-/// nothing.
-pub(crate) type AfterPublication = Box<dyn Fn() -> Option<Position> + Send + Sync>;
+/// Writes what a publication makes due, before its changes are acknowledged. If a line cannot be written, it is called again.
+pub(crate) type AfterPublication = Arc<dyn Fn() -> Result<(), Unavailable> + Send + Sync>;
 
 /// The task that all changes go through: the first stage.
 pub(crate) struct WriterTask {
@@ -262,6 +263,14 @@ impl WriterTask {
     }
 }
 
+/// A batch that is in force.
+struct Published {
+    /// The line that must be on disk before any caller is told.
+    line: Position,
+    /// True if endings may be due: leases may have ended, or an acknowledgement before it waits for endings.
+    ends_leases: bool,
+}
+
 /// The second stage: brings batches to disk and puts them in force, in order.
 struct Committer {
     parts: WriterParts,
@@ -273,21 +282,25 @@ impl Committer {
     async fn run(mut self, mut rounds: mpsc::Receiver<Round>) {
         let mut acknowledging = JoinSet::new();
         while let Some(Round { batch, waiting }) = rounds.recv().await {
+            while acknowledging.try_join_next().is_some() {}
             let journal = Arc::clone(&self.parts.journal);
             let published = match batch {
                 _ if self.failed => Err(Error::StoreReadOnly),
                 // A change that wrote nothing may rest on a batch that is not in force or on disk yet: it waits its
                 // turn, and for the same sync.
-                None => journal.last().map_err(Error::from),
+                None => {
+                    let ends_leases = !acknowledging.is_empty();
+                    journal.last().map(|line| Published { line, ends_leases }).map_err(Error::from)
+                }
                 Some(batch) => self.commit(batch).await,
             };
             match published {
                 Ok(published) => {
+                    let after = self.after.clone().filter(|_| published.ends_leases);
                     acknowledging.spawn(async move {
-                        let synced = journal.synced(published).await;
-                        acknowledge_all(waiting, &synced.map_err(Error::from));
+                        let on_disk = on_disk(&journal, published.line, after).await;
+                        acknowledge_all(waiting, &on_disk);
                     });
-                    while acknowledging.try_join_next().is_some() {}
                 }
                 Err(error) => acknowledge_all(waiting, &Err(error)),
             }
@@ -295,8 +308,8 @@ impl Committer {
         acknowledging.join_all().await;
     }
 
-    /// Puts a batch in force. Returns the line that must be on disk before any caller is told.
-    async fn commit(&mut self, batch: AnnouncedBatch) -> Result<Position, Error> {
+    /// Puts a batch in force.
+    async fn commit(&mut self, batch: AnnouncedBatch) -> Result<Published, Error> {
         let AnnouncedBatch { number, catalog, operations, affected } = batch;
         let (store, keyring) = (Arc::clone(&self.parts.store), Arc::clone(&self.parts.keyring));
         let turn = self.parts.store.turn().await;
@@ -315,9 +328,8 @@ impl Committer {
             self.failed = true;
             return Err(Error::StoreReadOnly);
         }
-        let head = self.publish(number, &catalog, |live| affected.revoked(&catalog, live)).await?;
-        let after = self.after.as_ref().filter(|_| !affected.is_empty());
-        Ok(after.and_then(|after| after()).unwrap_or(head))
+        let line = self.publish(number, &catalog, |live| affected.revoked(&catalog, live)).await?;
+        Ok(Published { line, ends_leases: !affected.is_empty() })
     }
 
     /// Puts a batch that is in the store in force. The store cannot go back, so a journal that is full or
@@ -342,6 +354,24 @@ impl Committer {
                 }
                 Err(Unavailable) => tokio::time::sleep(PUBLISH_RETRY).await,
             }
+        }
+    }
+}
+
+/// Waits until a line is on disk, with what a publication has made due. A journal that is full or hangs is tried again until
+/// it takes the lines, or has failed for good.
+async fn on_disk(
+    journal: &Journal,
+    line: Position,
+    after: Option<AfterPublication>,
+) -> Result<(), Error> {
+    let Some(after) = after else { return Ok(journal.synced(line).await?) };
+    loop {
+        // Another task may have written what is due: the line is among all of now.
+        match after().and_then(|()| journal.last()) {
+            Ok(last) => return Ok(journal.synced(last).await?),
+            Err(Unavailable) if journal.has_failed() => return Err(Error::JournalUnavailable),
+            Err(Unavailable) => tokio::time::sleep(PUBLISH_RETRY).await,
         }
     }
 }

@@ -46,7 +46,8 @@ impl OwedTrial {
         self.is_settled = true;
         // Without the line, the next start writes one.
         let _ = self.journal.mint_failed(self.clock.now(), self.mint, fault, is_owed);
-        self.endings.begin(&[self.mint]);
+        // The worker begins later what cannot be begun now.
+        let _ = self.endings.begin(&[self.mint]);
     }
 
     /// Takes in the upstream's failure.
@@ -73,7 +74,8 @@ impl OwedTrial {
             is_own: true,
         };
         self.journal.minted(self.clock.now(), self.mint, made)?;
-        self.endings.begin(&[self.mint]);
+        // The worker begins later what cannot be begun now.
+        let _ = self.endings.begin(&[self.mint]);
         Ok(())
     }
 }

@@ -15,7 +15,7 @@ use crate::broker::changes::writer::{AfterPublication, WriterParts};
 use crate::broker::error::Error;
 use crate::broker::minting::{Keeper, MintKey, Mints};
 use crate::catalog::{Catalog, Snapshots};
-use crate::journal::{CommitError, EndingRequest, Journal, Live, Owed, Position, Standing};
+use crate::journal::{CommitError, EndingRequest, Journal, Live, Owed, Standing, Unavailable};
 use crate::model::{Clock, Fields, Id, LogLimit, Timestamp};
 use crate::seal::{Keyring, RecordKey};
 
@@ -91,53 +91,53 @@ impl Endings {
         }
     }
 
-    /// Begins the endings that are due among these mints: from then on nobody gets their credentials. The worker
-    /// begins later what cannot be begun now.
-    pub(crate) fn begin(&self, mints: &[Id]) {
-        if !mints.is_empty() {
-            self.begin_due(Candidates::Of(mints));
-        }
+    /// Begins the endings that are due among these mints: from then on nobody gets their credentials.
+    ///
+    /// # Errors
+    /// If a line cannot be written. The worker begins later what is left.
+    pub(crate) fn begin(&self, mints: &[Id]) -> Result<(), Unavailable> {
+        if mints.is_empty() { Ok(()) } else { self.begin_due(Candidates::Of(mints)) }
     }
 
     /// Begins the endings that a publication has made due, before its changes are acknowledged.
     pub(crate) fn after_publication(self: &Arc<Self>) -> AfterPublication {
         // The writer ends when the broker is dropped.
         let endings = Arc::downgrade(self);
-        Box::new(move || endings.upgrade()?.begin_due(Candidates::All))
+        Arc::new(move || match endings.upgrade() {
+            Some(endings) => endings.begin_due(Candidates::All),
+            None => Ok(()),
+        })
     }
 
-    /// Begins those that are due. Returns the last line that was written.
-    pub(super) fn begin_due(&self, candidates: Candidates<'_>) -> Option<Position> {
+    /// Begins those that are due.
+    ///
+    /// # Errors
+    /// If a line cannot be written. The worker begins later what is left.
+    pub(super) fn begin_due(&self, candidates: Candidates<'_>) -> Result<(), Unavailable> {
         static LIMIT: LogLimit = LogLimit::new(1);
-        let mut last = None;
         // The loop ends: each turn needs another published change.
         loop {
-            match self.begin_on_newest(candidates, &mut last) {
-                Ok(()) => return last,
+            match self.begin_on_newest(candidates) {
+                Ok(()) => return Ok(()),
                 Err(CommitError::Stale) => {}
                 Err(error) => {
                     if let Some(suppressed) = LIMIT.allow() {
                         tracing::warn!(%error, suppressed, "an ending could not be begun: it is begun later");
                     }
-                    return last;
+                    return Err(Unavailable);
                 }
             }
         }
     }
 
-    fn begin_on_newest(
-        &self,
-        candidates: Candidates<'_>,
-        last: &mut Option<Position>,
-    ) -> Result<(), CommitError> {
+    fn begin_on_newest(&self, candidates: Candidates<'_>) -> Result<(), CommitError> {
         let EndingParts { snapshots, journal, mints, clock, .. } = &self.parts;
         let (snapshot, now) = (snapshots.load(), clock.now());
         let due = journal.with_live(|live| due(live, &snapshot.catalog, candidates, now))?;
         for Due { new, key, standing } in due {
             mints.forget(&key, new.mint);
             let request = EndingRequest { epoch: snapshot.head, mint: new.mint, standing };
-            if let Some(position) = journal.begin_ending(now, &request)? {
-                *last = Some(position);
+            if journal.begin_ending(now, &request)?.is_some() {
                 self.schedule.lock().insert(&new, now);
                 self.wake.notify_one();
             }

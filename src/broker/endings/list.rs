@@ -6,14 +6,18 @@ use std::time::Duration;
 use super::desk::Endings;
 use super::schedule::Stage;
 pub use super::schedule::Tries;
+use super::standing::standing;
 use crate::access::Principal;
 use crate::broker::Broker;
 use crate::broker::error::Error;
 use crate::broker::registry::operators::require_operator;
-use crate::journal::{Live, Owed};
+use crate::journal::{Live, MintingLine, Owed};
+use crate::lease::MintedCredential;
 use crate::mint::FailureReason;
 use crate::model::{ConnectionRef, Id, ResourceName, Timestamp, WorkflowPath};
 
+/// How long to wait before the journal is tried again for an ending that is due.
+const BEGIN_RETRY: Duration = Duration::from_millis(100);
 /// How long a request waits for the endings that it has caused, at most.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -68,14 +72,22 @@ impl EndingCounts {
 }
 
 impl Endings {
-    /// Waits until these endings are over, or would be tried only later than `most` from now.
+    /// Waits until these mints have landed, and their endings are over, or would be tried only later than `most` from now.
     async fn settled(&self, mints: &[Id], most: Duration) {
         let until = self.parts.clock.now().after(most);
-        let followed: Vec<_> = {
-            let schedule = self.schedule.lock();
-            mints.iter().filter_map(|mint| schedule.follow(*mint)).collect()
-        };
         let all = async {
+            let flying = self.parts.journal.with_live(|live| flying(live, mints));
+            for flight in self.parts.mints.flights(&flying.unwrap_or_default()) {
+                flight.landing().await;
+            }
+            // What has landed may be due before the worker knows.
+            while self.begin(mints).is_err() {
+                tokio::time::sleep(BEGIN_RETRY).await;
+            }
+            let followed: Vec<_> = {
+                let schedule = self.schedule.lock();
+                mints.iter().filter_map(|mint| schedule.follow(*mint)).collect()
+            };
             for mut stage in followed {
                 let settled = stage.wait_for(|stage| match stage {
                     Stage::Over => true,
@@ -96,7 +108,7 @@ impl Endings {
 
 impl Broker {
     /// Waits for endings that a request has caused, at most 5 s and at most as long as the caller does. Returns those that
-    /// are not over, in the order of the mints.
+    /// are not over. They include endings that could not be begun, and those of mints that have not landed.
     pub async fn wait_for_endings(
         &self,
         mints: &[Id],
@@ -106,34 +118,39 @@ impl Broker {
             return Vec::new();
         }
         self.endings.settled(mints, caller.unwrap_or(PATIENCE).min(PATIENCE)).await;
-        let pending = |owed: &Owed| {
-            let begun = owed.begun.as_ref();
-            begun.is_some_and(|begun| begun.left_disabled.is_none())
+        let snapshot = self.snapshot();
+        let pending = |live: &Live, owed: &Owed| match &owed.begun {
+            Some(begun) => begun.left_disabled.is_none(),
+            None => owed.due(live, standing(&snapshot.catalog, &owed.minting)).is_some(),
         };
         let found = self.journal.with_live(|live| {
             let owed = mints.iter().filter_map(|mint| live.mints().owed().find(*mint));
-            owed.filter(|owed| pending(owed)).cloned().collect::<Vec<_>>()
+            let owed = owed.filter(|owed| pending(live, owed)).cloned().collect::<Vec<_>>();
+            (owed, flying(live, mints))
         });
-        found.unwrap_or_default().into_iter().map(|owed| self.pending(owed)).collect()
+        let (owed, mut flying) = found.unwrap_or_default();
+        flying.retain(|begun| !self.mints.flights(std::slice::from_ref(begun)).is_empty());
+        let flying = flying.into_iter().map(|minting| (minting, None));
+        let all = owed.into_iter().map(|owed| (owed.minting, owed.credential)).chain(flying);
+        all.map(|(minting, made)| self.pending(minting, made.as_deref())).collect()
     }
 
-    fn pending(&self, owed: Owed) -> PendingEnding {
-        let made = owed.credential.as_ref();
+    fn pending(&self, minting: MintingLine, made: Option<&MintedCredential>) -> PendingEnding {
         PendingEnding {
             handle: made.and_then(|made| made.handle.clone()),
             credential_expire_time: made.map(|made| made.credential_expire_time),
-            reason: self.endings.reason(owed.mint()),
-            connection: owed.minting.resource,
-            step: owed.minting.principal,
+            reason: self.endings.reason(minting.mint),
+            connection: minting.resource,
+            step: minting.principal,
         }
     }
 
-    /// The mints of a connection whose endings have begun.
+    /// The mints of a deleted connection that are under way, or whose credentials are owed an ending.
     pub(crate) fn endings_of(&self, connection: Id) -> Vec<Id> {
         let found = self.journal.with_live(|live| {
-            let owed = live.mints().owed().iter();
-            let begun = owed.filter(|one| one.minting.uid == connection && one.begun.is_some());
-            begun.map(Owed::mint).collect()
+            let owed = live.mints().owed().iter().map(|owed| &owed.minting);
+            let all = owed.chain(live.mints().iter()).filter(|begun| begun.uid == connection);
+            all.map(|begun| begun.mint).collect()
         });
         found.unwrap_or_default()
     }
@@ -170,4 +187,10 @@ impl Broker {
         });
         Ok((listed.collect(), has_more))
     }
+}
+
+/// Of these mints, those that are under way and whose credentials may be ended.
+fn flying(live: &Live, mints: &[Id]) -> Vec<MintingLine> {
+    let begun = mints.iter().filter_map(|mint| live.mints().find(*mint));
+    begun.filter(|begun| begun.source.can_be_ended()).cloned().collect()
 }

@@ -56,7 +56,8 @@ impl Endings {
     /// Begins the endings that are due among the flights that have landed. An ending may have begun before the book got its
     /// credential: the book forgets that.
     fn take_landed(&self, landed: &[LandedMint]) {
-        self.begin(&landed.iter().map(|one| one.mint).collect::<Vec<_>>());
+        // A later pass begins what cannot be begun now.
+        let _ = self.begin(&landed.iter().map(|one| one.mint).collect::<Vec<_>>());
         let ended = self.parts.journal.with_live(|live| {
             let made = landed.iter().filter_map(|one| one.made.as_ref());
             made.filter(|(_, made)| !live.mints().owed().may_use(made)).collect::<Vec<_>>()
@@ -79,7 +80,7 @@ impl Endings {
         if count > self.schedule.lock().len() {
             self.take_begun(&journal.with_live(begun)?);
         }
-        self.begin_due(Candidates::All);
+        self.begin_due(Candidates::All)?;
         self.leave_expired()?;
         self.forget_unneeded()
     }

@@ -180,6 +180,12 @@ impl<O> Book<O> {
         Some(key)
     }
 
+    /// Follows the flight of a key, if it is on.
+    pub(super) fn flight(&self, key: &MintKey) -> Option<Arrival> {
+        let entry = self.entries.get(key).filter(|_| self.flying.contains(key))?;
+        entry.flight.as_ref().map(|flight| flight.landing.subscribe())
+    }
+
     /// The next order that a flight may begin with, once.
     pub(super) fn next_order(&mut self, key: &MintKey) -> Option<O> {
         self.entries.get_mut(key)?.flight.as_mut()?.orders.pop_front()

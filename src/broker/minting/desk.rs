@@ -19,7 +19,7 @@ use super::refresh::RefreshToken;
 use super::turns::Turn;
 use crate::egress::Egress;
 use crate::integration::Source;
-use crate::journal::Live;
+use crate::journal::{Live, MintingLine};
 use crate::lease::MintedCredential;
 use crate::metrics::{EndingOutcome, MintLookup};
 use crate::mint::{self, Ask, End, Failure, Minted};
@@ -216,6 +216,13 @@ impl Mints {
         drop(book);
         self.start_flights(now);
         Ok(Ticket { arrival, is_first })
+    }
+
+    /// The flights of these mints whose credentials belong to one opening.
+    pub(crate) fn flights(&self, begun: &[MintingLine]) -> Vec<Ticket> {
+        let book = self.book.lock();
+        let arrivals = begun.iter().filter_map(|one| book.flight(&MintKey::of_minting(one)));
+        arrivals.map(|arrival| Ticket { arrival, is_first: false }).collect()
     }
 
     /// Starts flights as long as there are places.

@@ -90,17 +90,18 @@ impl Broker {
         Ok(Ok((Lease { expire_time, limited_by, ..lease }, is_renewable)))
     }
 
-    /// Ends a lease of this step before it expires. Returns the mint whose credential is ended for it, if nothing else of
-    /// the step uses the credential.
+    /// Ends a lease of this step before it expires. Returns the mints whose credentials are ended for it, unless something
+    /// else of the step uses them.
     ///
     /// # Errors
     /// See `StepService.RevokeLease`.
-    pub async fn revoke_lease(&self, session: &StepSession, id: Id) -> Result<Option<Id>, Error> {
+    pub async fn revoke_lease(&self, session: &StepSession, id: Id) -> Result<Vec<Id>, Error> {
         let revoked = self.journal.revoke(self.now(), session.opening.record().id, id)?;
-        let (position, owed) = revoked.ok_or_else(|| absent(id))?;
-        self.endings.begin(owed.as_slice());
+        let (position, mints) = revoked.ok_or_else(|| absent(id))?;
+        // Who waits for the endings begins what cannot be begun now.
+        let _ = self.endings.begin(&mints);
         self.journal.synced(position).await?;
-        Ok(owed)
+        Ok(mints)
     }
 }
 

@@ -48,7 +48,7 @@ pub struct ClosedStep {
     pub closed: bool,
     /// How many leases were revoked.
     pub revoked: usize,
-    /// The mints whose credentials are ended for it.
+    /// The mints whose credentials are ended for it, those under way included.
     pub endings: Vec<Id>,
 }
 
@@ -202,16 +202,17 @@ impl Broker {
                 session.journal_suppressed(now, &self.limits, write);
             }
         });
-        let Some(Closing { position, revoked, owed }) = closed? else {
+        let Some(Closing { position, revoked, mints }) = closed? else {
             return self.nothing_to_close().await;
         };
         // All of this happens before the first await, so that a dropped call leaves nothing half done. After a crash
         // before the sync, the start finds the opening without its directory and closes it again.
         self.sessions.end_soon(id);
         self.remove_directory(id);
-        self.endings.begin(&owed);
+        // Who waits for the endings begins what cannot be begun now.
+        let _ = self.endings.begin(&mints);
         self.journal.synced(position).await?;
-        Ok(ClosedStep { closed: true, revoked: revoked.len(), endings: owed })
+        Ok(ClosedStep { closed: true, revoked: revoked.len(), endings: mints })
     }
 
     /// Listens again for a step that was open when the daemon stopped.

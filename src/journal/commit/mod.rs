@@ -217,7 +217,7 @@ impl Journal {
     }
 
     /// Ends a lease of an opening before it expires; `None` if the opening holds no such lease. Returns the line, and the
-    /// mint of the lease's credential if that is owed an ending.
+    /// mints of the lease: of its credential if that is owed an ending, and of the next one that is under way.
     ///
     /// # Errors
     /// If the line cannot be written. The lease stays live then.
@@ -226,7 +226,7 @@ impl Journal {
         now: Timestamp,
         opening: Id,
         lease: Id,
-    ) -> Result<Option<(Position, Option<Id>)>, Unavailable> {
+    ) -> Result<Option<(Position, Vec<Id>)>, Unavailable> {
         let mut chain = self.lock()?;
         let live = chain.live();
         let found = live.leases().find(lease);
@@ -236,8 +236,10 @@ impl Journal {
         };
         let mint = found.credential().map(|made| made.mint);
         let owed = mint.filter(|mint| live.mints().owed().find(*mint).is_some());
+        let flying = live.mints().iter().filter(|line| line.lease == lease).map(|line| line.mint);
+        let mints = flying.chain(owed).collect();
         let position = chain.append(now, &Event::LeaseRevoked { opening, lease })?;
-        Ok(Some((position, owed)))
+        Ok(Some((position, mints)))
     }
 
     /// Checks that decisions can be committed now, so that secrets can be handed out.

@@ -51,6 +51,12 @@ impl Mints {
         self.find(mint).or_else(|| self.owed.find(mint).map(|owed| &owed.minting))
     }
 
+    /// The mints of an opening, open or closed, that are under way or whose credentials are owed an ending.
+    pub(crate) fn of_opening(&self, opening: Id) -> Vec<Id> {
+        let flying = self.iter().filter(|line| line.opening == opening).map(|line| line.mint);
+        flying.chain(self.owed.of_opening(opening).iter().copied()).collect()
+    }
+
     /// The credentials that will outlive an opening, oldest first.
     pub(crate) fn outliving(
         &self,

@@ -1,5 +1,6 @@
 //! A credential that is owed an ending gets it, whenever the daemon is killed and whatever the upstream does meanwhile.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
@@ -18,14 +19,16 @@ use crate::security::secrecy::{everything_below, holds};
 const ROOT: &str = "root-of-the-client";
 
 /// A broker that may ask an upstream for tokens of oauth2/api, and have them revoked.
-struct World {
+pub struct World {
     serving: Option<ServeProcess>,
     /// The disk of the state, if it is a small one. It is unmounted after the daemon has ended.
     disk: Option<SmallFilesystem>,
-    directory: tempfile::TempDir,
+    pub directory: tempfile::TempDir,
     tokens: Scripted,
-    revocations: Scripted,
-    runtime: Runtime,
+    pub revocations: Scripted,
+    pub runtime: Runtime,
+    /// Of the daemon.
+    env: Vec<(&'static str, OsString)>,
 }
 
 impl World {
@@ -35,11 +38,20 @@ impl World {
 
     /// With a disk for this state directory.
     fn start_on(disk: impl Fn(&Path) -> Option<SmallFilesystem>) -> Self {
+        Self::start_with(disk, |_| Vec::new())
+    }
+
+    /// With these variables of the daemon, by its directory.
+    pub fn start_with(
+        disk: impl Fn(&Path) -> Option<SmallFilesystem>,
+        env: impl Fn(&Path) -> Vec<(&'static str, OsString)>,
+    ) -> Self {
         let (tokens, revocations) = (Scripted::start(), Scripted::start());
         let (directory, runtime) = (temp_dir(), Runtime::new().unwrap());
         let disk = disk(&directory.path().join("state"));
         init_in(directory.path());
-        let mut world = Self { directory, tokens, revocations, runtime, serving: None, disk };
+        let env = env(directory.path());
+        let mut world = Self { directory, tokens, revocations, runtime, serving: None, disk, env };
         world.serve();
         let (token, revocation) = (world.tokens.url("/token"), world.revocations.url("/revoke"));
         let fields = [
@@ -58,7 +70,7 @@ impl World {
         self.directory.path().join(name)
     }
 
-    fn serve(&mut self) {
+    pub fn serve(&mut self) {
         self.serving = Some(self.serve_in(self.directory.path(), &[]));
     }
 
@@ -68,23 +80,30 @@ impl World {
         let allow = [self.tokens.url(""), self.revocations.url("")];
         std::fs::write(&path, format!("[egress]\nallow = {allow:?}\n")).unwrap();
         let serve = ["serve", "--metrics", "127.0.0.1:0", "--config", path.to_str().unwrap()];
-        ServeProcess::spawn(directory, keyhatch_in(directory, &[&serve[..], options].concat()))
+        let mut serve = keyhatch_in(directory, &[&serve[..], options].concat());
+        serve.envs(self.env.iter().cloned());
+        ServeProcess::spawn(directory, serve)
     }
 
-    fn serving(&self) -> &ServeProcess {
+    pub fn serving(&self) -> &ServeProcess {
         self.serving.as_ref().unwrap()
     }
 
-    fn must(&self, arguments: &[&str]) -> String {
+    pub fn must(&self, arguments: &[&str]) -> String {
         self.serving().must(arguments)
     }
 
-    fn kill(&mut self) {
+    /// Ends the daemon in order.
+    pub fn stop(&mut self) {
+        assert!(self.serving.take().unwrap().terminate());
+    }
+
+    pub fn kill(&mut self) {
         self.serving.take().unwrap().kill();
     }
 
     /// Opens a step, and resolves oauth2/api in it. Returns the name and the directory of the step.
-    fn resolve(&self, step: &str) -> (String, PathBuf) {
+    pub fn resolve(&self, step: &str) -> (String, PathBuf) {
         let opened = self.runtime.block_on(self.serving().open("w", step)).unwrap();
         let directory = PathBuf::from(opened.directory);
         let got = self.runtime.block_on(async {
@@ -98,13 +117,13 @@ impl World {
         self.path("state/journal/000001.jsonl")
     }
 
-    fn lines(&self) -> Vec<Value> {
+    pub fn lines(&self) -> Vec<Value> {
         let text = std::fs::read_to_string(self.journal()).unwrap();
         let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
         whole.map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    fn count(&self, event: &str) -> usize {
+    pub fn count(&self, event: &str) -> usize {
         self.lines().iter().filter(|line| line["event"] == event).count()
     }
 
@@ -129,7 +148,7 @@ impl World {
     }
 
     /// Waits until everything that was kept is removed.
-    fn wait_for_the_end(&self) {
+    pub fn wait_for_the_end(&self) {
         wait_until("nothing is kept", || {
             let (kept, removed) = self.kept();
             kept > 0 && kept == removed

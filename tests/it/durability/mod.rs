@@ -10,4 +10,5 @@ mod kills;
 mod lifecycle;
 mod power_cuts;
 mod restarts;
+mod unwritten_endings;
 mod upgrades;

@@ -11,7 +11,7 @@ use crate::mint::stories::executor_client;
 use crate::mint::upstream::{status, token};
 
 /// Closes a step with a deadline, in which the reply must come.
-fn close_within(world: &World, step: &TestStep, deadline: Duration) -> pb::CloseStepResponse {
+pub fn close_within(world: &World, step: &TestStep, deadline: Duration) -> pb::CloseStepResponse {
     let name = step.opened.name.clone();
     let mut request = Request::new(pb::CloseStepRequest { name, ..Default::default() });
     request.set_timeout(deadline);
