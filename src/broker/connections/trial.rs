@@ -12,12 +12,14 @@ use crate::integration::{CredentialKind, Source, handed_out, source_of};
 use crate::journal::{DecisionId, MintingLine};
 use crate::mint::{self, Ask, Failure, FailureReason, Minted, TokenSubject};
 use crate::model::{
-    ExecutorName, FieldName, Fields, Id, Release, ResourceName, SpiffeId, StepName, Timestamp,
-    WorkflowName, WorkflowPath,
+    ExecutorName, FieldName, Fields, Id, Release, ResourceName, RunName, SpiffeId, StepName,
+    Timestamp, WorkflowName, WorkflowPath,
 };
 
 /// The workflow that an upstream sees when a credential is made for a test. The operator's name stands for the step.
 const WORKFLOW: &str = "connection-test";
+/// The run in the lines of its mint and ending: a step has its name in a run.
+const RUN: &str = "test";
 
 /// A credential that a test has made, without its values.
 pub struct TestMint {
@@ -184,7 +186,8 @@ impl TrialOrder {
     /// The line of a mint that is owed an ending. Its opening is the mint itself: there is no step.
     fn line(&self, ask: &Ask) -> Option<MintingLine> {
         let Self { mint, decision, connection, source, .. } = self;
-        let (workflow, run, step) = (ask.workflow.clone(), None, ask.step.clone());
+        let (workflow, run) = (ask.workflow.clone(), RunName::parse(RUN).ok());
+        let step = ask.step.clone();
         Some(MintingLine {
             mint: *mint,
             decision: *decision,

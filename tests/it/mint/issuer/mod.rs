@@ -1,5 +1,6 @@
 //! Tokens of the broker's own issuer, which strangers verify by hosted documents.
 
+mod links;
 mod web_identity;
 
 use std::io::Write as _;

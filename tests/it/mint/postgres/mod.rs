@@ -1,6 +1,7 @@
 //! Roles of a real PostgreSQL server, from their creation to their end.
 
 mod endings;
+mod listing;
 mod making;
 mod steps;
 

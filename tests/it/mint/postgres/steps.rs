@@ -12,13 +12,13 @@ use crate::harness::{
 };
 
 /// A broker with the connection postgres/orders, which steps of workflow w may resolve.
-struct World {
-    broker: TestBroker,
-    postgres: Postgres,
+pub struct World {
+    pub broker: TestBroker,
+    pub postgres: Postgres,
 }
 
 impl World {
-    fn start() -> Option<Self> {
+    pub fn start() -> Option<Self> {
         let postgres = Postgres::start()?;
         let mut broker = TestBroker::start();
         broker.config.egress = allowing(&["127.0.0.1"]);
@@ -36,7 +36,7 @@ impl World {
     }
 
     /// psql in a step.
-    fn psql(&self, step: &TestStep) -> Command {
+    pub fn psql(&self, step: &TestStep) -> Command {
         let mut exec = keyhatch(&["exec", "--env", "postgres/orders", "--"]);
         exec.arg(self.postgres.psql_path()).args(["-X", "-q", "-A", "-t"]);
         exec.envs(&step.opened.env).env("PATH", path_with_binary());

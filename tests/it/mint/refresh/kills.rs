@@ -94,6 +94,13 @@ impl World {
         self.runtime.block_on(pending).unwrap()
     }
 
+    /// The files of refresh tokens that the store has not taken.
+    fn spares(&self) -> Vec<PathBuf> {
+        let files = std::fs::read_dir(self.directory.path().join("state")).unwrap();
+        let is_one = |file: &PathBuf| file.to_str().unwrap().contains("/refresh-token-");
+        files.map(|file| file.unwrap().path()).filter(is_one).collect()
+    }
+
     fn assert_usable(&self) {
         let got = self.resolve().unwrap_or_else(|error| panic!("{error}"));
         assert!(is_active(&self.tokens, &got.fields["access_token"]));
@@ -271,13 +278,23 @@ fn a_store_that_fails_meanwhile_loses_no_token() {
     wait_until("the token is in a file", || serving.log().contains("in a file"));
     serving.kill();
     assert!(world.end(pending).is_err());
+    let [spare] = &*world.spares() else { panic!("{:?}", world.spares()) };
+    let content = std::fs::read(spare).unwrap();
     let serving = world.restart();
     world.assert_usable();
     assert_eq!(state(&serving)["generation"], 2);
     assert_eq!(world.tokens.get("/asked"), "2");
-    let files = std::fs::read_dir(world.directory.path().join("state")).unwrap();
-    let is_left = |name: &str| name.starts_with("refresh-token-");
-    assert!(!files.flatten().any(|file| is_left(file.file_name().to_str().unwrap())));
+    assert!(world.spares().is_empty());
+    // Another token was written since the one in the file, and counts.
+    world.seed(&serving);
+    serving.kill();
+    std::fs::write(spare, &content).unwrap();
+    let serving = world.restart();
+    world.assert_usable();
+    let [aside] = &*world.spares() else { panic!("{:?}", world.spares()) };
+    assert_eq!(aside, &spare.with_extension("set-aside"));
+    assert_eq!(std::fs::read(aside).unwrap(), content);
+    assert!(serving.log().contains("another refresh token was written"), "{}", serving.log());
 }
 
 #[test]
@@ -317,7 +334,11 @@ fn assert_unused_after_restore(is_rotated: bool) {
     assert!(why.contains("comes from a backup of 20"), "{why}");
     assert_eq!(world.tokens.get("/asked"), asked);
     let both = ["restore", "--confirm", "--copy", "--refresh-tokens-current"];
-    assert!(!serving.run(&both).status.success(), "the original uses the tokens of a copy");
+    let both = serving.run(&both);
+    assert!(!both.status.success(), "the original uses the tokens of a copy");
+    let said = text(&both.stderr);
+    assert!(said.contains("error: RESTORE_CONTRADICTORY") && said.contains("sign in"), "{said}");
+    assert!(serving.must(&["status", "-o", "json"]).contains("quarantined"));
     serving.must(&["restore", "--confirm", "--refresh-tokens-current"]);
     succeeded(&get());
     assert_ne!(world.tokens.get("/asked"), asked);

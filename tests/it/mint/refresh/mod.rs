@@ -289,3 +289,18 @@ fn an_answer_comes_too_late_for_a_token_that_was_written() {
     // The successor belongs to the value that stood there before, even if the two are equal.
     assert_eq!(world.generation(NAME), 0);
 }
+
+#[test]
+fn a_damaged_file_of_a_refresh_token_is_set_aside() {
+    let Some(world) = World::start() else { return };
+    let uid = world.broker.get_connection(NAME).unwrap().uid;
+    let file = world.broker.config.state.join(format!("refresh-token-{uid}.sealed"));
+    for damaged in ["", "no refresh token", &"x".repeat(400)] {
+        std::fs::write(&file, damaged).unwrap();
+        world.token("w", &format!("s{}", damaged.len()));
+        assert!(!file.exists(), "{damaged}");
+        let aside = std::fs::read_to_string(file.with_extension("set-aside")).unwrap();
+        assert_eq!(aside, damaged, "an operator may look at it");
+    }
+    assert_eq!(world.generation(NAME), 3, "the store's own are used");
+}
