@@ -7,21 +7,23 @@
 //! |---|---|
 //! | `server` | the fields of a connection, and the way to its server |
 //! | `session` | transactions as the admin role |
-//! | `bounded` | a connection that reads no more than a call needs |
+//! | `login` | the login of the admin role, by SCRAM alone |
+//! | `wire` | the messages of the protocol |
 //! | `sql` | the statements, as texts |
-//! | `scram` | the verifier that is stored in place of a password |
+//! | `scram` | proofs of a password, and the verifier that is stored in its place |
 //! | `refusal` | what a server's refusal means |
 //! | `ending`, `role`, `left` | the two stages; what a role leaves behind |
 
-mod bounded;
 mod ending;
 mod left;
+mod login;
 mod refusal;
 mod role;
 mod scram;
 mod server;
 mod session;
 mod sql;
+mod wire;
 
 use std::time::Duration;
 

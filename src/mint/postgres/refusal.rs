@@ -1,8 +1,7 @@
 //! What a server's refusal means. Its words quote what it was asked, so that only its SQLSTATE travels.
 
-use tokio_postgres::Error;
-
-use crate::egress::{EgressError, HostAndPort};
+use super::wire::Fault;
+use crate::egress::HostAndPort;
 use crate::mint::failure::{Failure, FailureReason};
 
 /// The SQLSTATEs (PostgreSQL's documentation, appendix A) with a next step of their own.
@@ -27,44 +26,17 @@ const CODES: [(&str, &str); 9] = [
 /// The classes of SQLSTATEs after which the same request may succeed later.
 const PASSING: [&str; 7] = ["08", "40", "53", "55", "57", "58", "XX"];
 
-/// The SQLSTATE of an error, if the server told one of the right form.
-pub(super) fn sqlstate(error: &Error) -> Option<&str> {
-    let is_code = |code: &&str| {
-        code.len() == 5 && code.bytes().all(|c| c.is_ascii_digit() || c.is_ascii_uppercase())
-    };
-    error.code().map(|state| state.code()).filter(is_code)
-}
-
-/// What an error of a connection means, once it has begun.
-pub(super) fn failure(at: &HostAndPort, error: Error) -> Failure {
-    if let Some(code) = sqlstate(&error) {
-        return of_code(at, code);
+/// What a fault of a connection means.
+pub(super) fn failure(at: &HostAndPort, fault: &Fault) -> Failure {
+    match fault {
+        Fault::Broken => {
+            Failure::new(FailureReason::Unavailable, format!("{at}: the connection broke"))
+        }
+        Fault::NoProtocol => Failure::invalid(&format!(
+            "{at}: it does not speak PostgreSQL's protocol; check host and port"
+        )),
+        Fault::Refused(code) => of_code(at, code),
     }
-    let broke = || Failure::new(FailureReason::Unavailable, format!("{at}: the connection broke"));
-    if error.is_closed() {
-        return broke();
-    }
-    match error.into_source().map(|source| source.downcast::<EgressError>()) {
-        Some(Ok(error)) => (*error).into(),
-        // Other kinds of errors are what the server sent against its protocol.
-        Some(Err(other)) => match other.downcast::<std::io::Error>() {
-            Ok(error) if is_of_network(&error) => broke(),
-            _ => no_protocol(at),
-        },
-        None => no_protocol(at),
-    }
-}
-
-fn is_of_network(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{InvalidData, InvalidInput};
-    !matches!(error.kind(), InvalidData | InvalidInput)
-}
-
-fn no_protocol(at: &HostAndPort) -> Failure {
-    Failure::invalid(&format!(
-        "{at}: it does not speak PostgreSQL's protocol, or asks for a login other than a password; check host and port, \
-         and let the server's pg_hba.conf ask the admin role for scram-sha-256"
-    ))
 }
 
 fn of_code(at: &HostAndPort, code: &str) -> Failure {

@@ -1,5 +1,4 @@
-//! SCRAM-SHA-256 verifiers (RFC 5802, RFC 7677), in the form that PostgreSQL stores. A statement with the password itself
-//! would write it into the server's log, too.
+//! SCRAM-SHA-256 (RFC 5802, RFC 7677): what a server stores in place of a password, and what is shown for one.
 
 use std::num::NonZeroU32;
 
@@ -8,20 +7,55 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
-/// How often the password is hashed: the least that clients accept (RFC 7677).
+/// How often a new password is hashed: the least that clients accept (RFC 7677), such as PostgreSQL's JDBC driver. Passwords
+/// are random, so that more would protect nothing.
 const ITERATIONS: NonZeroU32 = NonZeroU32::new(4096).unwrap();
 
-/// The verifier of a password of ASCII characters, which need no further preparation (RFC 4013).
+/// The keys of a password, by salt and count.
+pub(super) struct Keys(hmac::Key);
+
+impl Keys {
+    /// Hashes a password. It takes a few milliseconds for ten thousand rounds.
+    pub(super) fn of(password: &[u8], salt: &[u8], iterations: NonZeroU32) -> Self {
+        let mut salted = Zeroizing::new([0; digest::SHA256_OUTPUT_LEN]);
+        let algorithm = pbkdf2::PBKDF2_HMAC_SHA256;
+        pbkdf2::derive(algorithm, iterations, salt, password, &mut *salted);
+        Self(hmac::Key::new(hmac::HMAC_SHA256, &*salted))
+    }
+
+    fn client_key(&self) -> hmac::Tag {
+        hmac::sign(&self.0, b"Client Key")
+    }
+
+    fn server_key(&self) -> hmac::Tag {
+        hmac::sign(&self.0, b"Server Key")
+    }
+
+    fn stored_key(&self) -> digest::Digest {
+        digest::digest(&digest::SHA256, self.client_key().as_ref())
+    }
+
+    /// The proof that the client knows the password, for the messages of a login.
+    pub(super) fn proof(&self, messages: &str) -> Vec<u8> {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, self.stored_key().as_ref());
+        let signed = hmac::sign(&key, messages.as_bytes());
+        self.client_key().as_ref().iter().zip(signed.as_ref()).map(|(a, b)| a ^ b).collect()
+    }
+
+    /// True if `signature` proves that the server has a verifier of the password, for the messages of a login.
+    pub(super) fn is_servers(&self, messages: &str, signature: &[u8]) -> bool {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, self.server_key().as_ref());
+        hmac::verify(&key, messages.as_bytes(), signature).is_ok()
+    }
+}
+
+/// The verifier of a password of ASCII characters, in the form that PostgreSQL stores. A statement with the password itself
+/// would write it into the server's log, too.
 pub(super) fn verifier(password: &str, salt: &[u8; 16]) -> Zeroizing<String> {
-    let mut salted = Zeroizing::new([0; digest::SHA256_OUTPUT_LEN]);
-    let algorithm = pbkdf2::PBKDF2_HMAC_SHA256;
-    pbkdf2::derive(algorithm, ITERATIONS, salt, password.as_bytes(), &mut *salted);
-    let key = hmac::Key::new(hmac::HMAC_SHA256, &*salted);
-    let client_key = hmac::sign(&key, b"Client Key");
-    let stored_key = digest::digest(&digest::SHA256, client_key.as_ref());
-    let server_key = hmac::sign(&key, b"Server Key");
-    let [salt, stored, server] = [salt.as_slice(), stored_key.as_ref(), server_key.as_ref()]
-        .map(|bytes| STANDARD.encode(bytes));
+    let keys = Keys::of(password.as_bytes(), salt, ITERATIONS);
+    let (stored, server) = (keys.stored_key(), keys.server_key());
+    let [salt, stored, server] =
+        [salt, stored.as_ref(), server.as_ref()].map(|bytes| STANDARD.encode(bytes));
     Zeroizing::new(format!("SCRAM-SHA-256${ITERATIONS}:{salt}${stored}:{server}"))
 }
 
@@ -29,15 +63,34 @@ pub(super) fn verifier(password: &str, salt: &[u8; 16]) -> Zeroizing<String> {
 mod tests {
     use super::*;
 
+    /// The salt of the example of RFC 7677, whose password is "pencil".
+    fn salt() -> Vec<u8> {
+        STANDARD.decode("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap()
+    }
+
     #[test]
     fn the_verifier_is_the_one_that_postgresql_makes() {
-        // The salt and keys of the example of RFC 7677, whose password is "pencil".
-        let salt = STANDARD.decode("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap();
-        let made = verifier("pencil", salt.as_slice().try_into().unwrap());
+        let made = verifier("pencil", salt().as_slice().try_into().unwrap());
         assert_eq!(
             made.as_str(),
             "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:\
              wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU="
         );
+    }
+
+    #[test]
+    fn the_proofs_are_those_of_the_example_of_rfc_7677() {
+        let keys = Keys::of(b"pencil", &salt(), ITERATIONS);
+        let nonce = "rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0";
+        let messages = format!(
+            "n=user,r=rOprNGfwEbeRWgbNEkqO,r={nonce},s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096,c=biws,r={nonce}"
+        );
+        let proof = STANDARD.encode(keys.proof(&messages));
+        assert_eq!(proof, "dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=");
+        let mut signature =
+            STANDARD.decode("6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=").unwrap();
+        assert!(keys.is_servers(&messages, &signature));
+        signature[0] ^= 1;
+        assert!(!keys.is_servers(&messages, &signature) && !keys.is_servers(&messages, b""));
     }
 }

@@ -1,21 +1,20 @@
 //! The server of a connection, and the way to it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio_postgres::Config;
-use tokio_postgres::config::SslMode;
-use tokio_postgres::tls::TlsConnect;
 
-use super::bounded::Bounded;
+use super::login::{self, Binding, Login, log_in};
 use super::refusal::failure;
 use super::session::Session;
-use crate::egress::{Destination, Egress, EgressError, Handshake, HostAndPort, SecureStream};
+use super::sql;
+use super::wire::{Fault, Wire};
+use crate::egress::{Destination, Egress, Handshake, HostAndPort};
+use crate::identity::server_end_point;
 use crate::mint::failure::{Failure, FailureReason};
 use crate::mint::roots::Roots;
 
+/// The message that asks for TLS: its length, and its number (53.7).
+const TLS_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 /// The protocol's name in TLS. PostgreSQL 17 and later refuse another.
 const PROTOCOL: &[u8] = b"postgresql";
 /// The port if the connection names none.
@@ -60,8 +59,8 @@ impl<'a> Server<'a> {
         };
         Ok(Self {
             destination: Destination { at: HostAndPort { host, port }, is_plain },
-            database: roots.text("database")?,
-            user: roots.text("admin_user")?,
+            database: name(roots, "database")?,
+            user: name(roots, "admin_user")?,
             password: roots.bytes("admin_password")?,
             ca_certificate,
             is_any_name,
@@ -83,24 +82,40 @@ impl<'a> Server<'a> {
     /// # Errors
     /// If the server cannot be reached, has no TLS that can be accepted, or refuses the admin role.
     pub(super) async fn connect(&self, egress: &Egress) -> Result<Session, Failure> {
-        let stream = Bounded::new(egress.connect(&self.destination).await?);
-        let is_plain = self.destination.is_plain;
-        let mut config = Config::new();
-        config.user(self.user).password(self.password).dbname(self.database);
-        config.application_name("keyhatch");
-        // A database's or a role's own settings are weaker.
-        config.options("-c default_transaction_read_only=off -c role=none");
-        config.ssl_mode(if is_plain { SslMode::Disable } else { SslMode::Require });
-        let has_tls = AtomicBool::new(is_plain);
-        let tls = Secured { egress, server: self, has_tls: &has_tls };
-        match config.connect_raw(stream, tls).await {
-            Ok((client, connection)) => Ok(Session::new(client, connection, self.at().clone())),
-            Err(error) if has_tls.load(Ordering::Relaxed) => Err(failure(self.at(), error)),
-            Err(error) => Err(match failure(self.at(), error) {
-                failure if failure.reason == FailureReason::Unavailable => failure,
-                _ => self.no_tls(),
-            }),
+        let stream = egress.connect(&self.destination).await?;
+        let (mut wire, binding) = match self.destination.is_plain {
+            true => (Wire::new(stream), Binding::Plain),
+            false => self.secure(egress, stream).await?,
+        };
+        let Self { user, password, database, .. } = *self;
+        log_in(&mut wire, &Login { user, password, database }, &binding, self.at()).await?;
+        Ok(Session::new(wire, self.at().clone()))
+    }
+
+    /// Begins TLS, if the server says that it has TLS.
+    async fn secure(
+        &self,
+        egress: &Egress,
+        mut stream: TcpStream,
+    ) -> Result<(Wire, Binding), Failure> {
+        let broken = |_| failure(self.at(), &Fault::Broken);
+        stream.write_all(&TLS_REQUEST).await.map_err(broken)?;
+        // No byte more is read, so that bytes before TLS are never taken for bytes of TLS.
+        match stream.read_u8().await.map_err(broken)? {
+            b'S' => {}
+            b'N' => return Err(self.no_tls()),
+            _ => return Err(failure(self.at(), &Fault::NoProtocol)),
         }
+        let Self { ca_certificate, is_any_name, .. } = *self;
+        let how = Handshake { protocol: PROTOCOL, ca_certificate, is_any_name };
+        let stream = egress.secure(stream, self.at(), &how).await?;
+        let hash = stream.server_certificate().and_then(server_end_point);
+        let binding = match (is_any_name, hash) {
+            (false, hash) => Binding::IfOffered(hash),
+            (true, Some(hash)) => Binding::Always(hash),
+            (true, None) => return Err(login::not_bound(self.at())),
+        };
+        Ok((Wire::new(stream), binding))
     }
 
     fn no_tls(&self) -> Failure {
@@ -113,27 +128,9 @@ impl<'a> Server<'a> {
     }
 }
 
-/// TLS, once the server has said that it has TLS.
-struct Secured<'a> {
-    egress: &'a Egress,
-    server: &'a Server<'a>,
-    has_tls: &'a AtomicBool,
-}
-
-impl<'a> TlsConnect<Bounded<TcpStream>> for Secured<'a> {
-    type Stream = Bounded<SecureStream>;
-    type Error = EgressError;
-    type Future = BoxFuture<'a, Result<Self::Stream, EgressError>>;
-
-    fn connect(self, stream: Bounded<TcpStream>) -> Self::Future {
-        let Secured { egress, server, has_tls } = self;
-        has_tls.store(true, Ordering::Relaxed);
-        let Server { ca_certificate, is_any_name, .. } = *server;
-        let how = Handshake { protocol: PROTOCOL, ca_certificate, is_any_name };
-        let secured = async move {
-            let stream = egress.secure(stream.into_inner(), server.at(), &how).await?;
-            Ok(Bounded::new(stream))
-        };
-        secured.boxed()
-    }
+/// The name that a field has.
+fn name<'a>(roots: Roots<'a>, field: &str) -> Result<&'a str, Failure> {
+    let is_name = |text: &str| sql::identifier(text).is_some();
+    let found = roots.checked(field, "a name of 1 to 63 bytes", is_name)?;
+    found.ok_or_else(|| Failure::field(field, "is missing"))
 }

@@ -1,22 +1,19 @@
 //! A connection as the admin role.
 
-use std::future::poll_fn;
-use std::pin::pin;
+use std::time::Duration;
 
-use futures_util::FutureExt as _;
-use tokio::net::TcpStream;
-use tokio_postgres::{Client, Connection, Error, SimpleQueryMessage, SimpleQueryRow};
-
-use super::bounded::Bounded;
-use super::refusal::{failure, sqlstate};
+use super::refusal::failure;
 use super::sql::BEGIN;
-use crate::egress::{HostAndPort, SecureStream};
+use super::wire::{Fault, Row, Wire};
+use crate::egress::HostAndPort;
 use crate::mint::failure::Failure;
 
-/// A connection to a server. Notices of the server are dropped.
+/// How long a server may take to end a connection, before it is left alone.
+const GOOD_BYE: Duration = Duration::from_millis(500);
+
+/// A connection to a server.
 pub(super) struct Session {
-    client: Client,
-    connection: Connection<Bounded<TcpStream>, Bounded<SecureStream>>,
+    wire: Wire,
     at: HostAndPort,
 }
 
@@ -37,12 +34,9 @@ impl From<Refused> for Failure {
 }
 
 impl Session {
-    pub(super) fn new(
-        client: Client,
-        connection: Connection<Bounded<TcpStream>, Bounded<SecureStream>>,
-        at: HostAndPort,
-    ) -> Self {
-        Self { client, connection, at }
+    /// A session on a connection whose login is over.
+    pub(super) fn new(wire: Wire, at: HostAndPort) -> Self {
+        Self { wire, at }
     }
 
     /// Runs statements in a transaction of their own, and returns all rows.
@@ -68,16 +62,15 @@ impl Session {
     /// # Errors
     /// As [`Self::begin`].
     pub(super) async fn statements(&mut self, sql: &str) -> Result<Vec<Row>, Refused> {
-        match self.run(sql).await {
+        match self.wire.query(sql).await {
             Ok(rows) => Ok(rows),
-            Err(error) => {
-                let code = sqlstate(&error).map(str::to_owned);
-                let failure = failure(&self.at, error);
-                let Some(code) = code else { return Err(Refused::Other(failure)) };
+            Err(Fault::Refused(code)) => {
                 // The server ends the transaction anyway if this connection breaks.
-                let _ = self.run("ROLLBACK").await;
+                let _ = self.wire.query("ROLLBACK").await;
+                let failure = failure(&self.at, &Fault::Refused(code.clone()));
                 Err(Refused::Code(code, failure))
             }
+            Err(fault) => Err(Refused::Other(failure(&self.at, &fault))),
         }
     }
 
@@ -86,8 +79,8 @@ impl Session {
     /// # Errors
     /// If the server refuses, or the connection breaks. Nobody knows then whether the transaction has taken effect.
     pub(super) async fn commit(&mut self) -> Result<(), Failure> {
-        let ended = self.run("COMMIT").await;
-        ended.map(drop).map_err(|error| failure(&self.at, error))
+        let ended = self.wire.query("COMMIT").await;
+        ended.map(drop).map_err(|fault| failure(&self.at, &fault))
     }
 
     /// Ends the transaction without effect.
@@ -95,48 +88,12 @@ impl Session {
     /// # Errors
     /// If the connection breaks: the transaction has no effect then, either.
     pub(super) async fn roll_back(&mut self) -> Result<(), Failure> {
-        let ended = self.run("ROLLBACK").await;
-        ended.map(drop).map_err(|error| failure(&self.at, error))
+        let ended = self.wire.query("ROLLBACK").await;
+        ended.map(drop).map_err(|fault| failure(&self.at, &fault))
     }
 
     /// Says good-bye, so that the server notes no broken connection.
     pub(super) async fn close(self) {
-        let Self { client, mut connection, .. } = self;
-        drop(client);
-        while let Some(Ok(_)) = poll_fn(|cx| connection.poll_message(cx)).await {}
-    }
-
-    async fn run(&mut self, sql: &str) -> Result<Vec<Row>, Error> {
-        let mut asked = pin!(self.client.simple_query(sql));
-        let answer = loop {
-            tokio::select! {
-                biased;
-                answer = &mut asked => break answer?,
-                heard = poll_fn(|cx| self.connection.poll_message(cx)) => match heard {
-                    Some(Ok(_)) => {}
-                    // The answer says more than the end of the connection, if there is one.
-                    Some(Err(error)) => match asked.as_mut().now_or_never() {
-                        Some(answer) => break answer?,
-                        None => return Err(error),
-                    },
-                    None => break asked.await?,
-                },
-            }
-        };
-        let rows = answer.into_iter().filter_map(|message| match message {
-            SimpleQueryMessage::Row(row) => Some(Row(row)),
-            _ => None,
-        });
-        Ok(rows.collect())
-    }
-}
-
-/// A row of an answer.
-pub(super) struct Row(SimpleQueryRow);
-
-impl Row {
-    /// The text of a column; empty if it is NULL or missing.
-    pub(super) fn text(&self, column: usize) -> &str {
-        self.0.try_get(column).ok().flatten().unwrap_or_default()
+        let _ = tokio::time::timeout(GOOD_BYE, self.wire.close()).await;
     }
 }

@@ -46,7 +46,9 @@ use zeroize::Zeroizing;
 pub use bare_broker::{BareBroker, EndlessRoom};
 pub use filesystem::SmallFilesystem;
 pub use group_members::{GROUP, GroupDaemon};
-pub use http::{HttpRequest, HttpResponse, HttpServer, read as read_http, respond as respond_http};
+pub use http::{
+    HttpRequest, HttpResponse, HttpServer, read as read_http, respond as respond_http, tls_for,
+};
 pub use metrics::{Scrape, say};
 pub use postgres::{ADMIN_PASSWORD, Postgres};
 pub use process::{

@@ -98,6 +98,17 @@ impl Postgres {
         );
     }
 
+    /// Has connections over TCP ask roles for these methods: lines of pg_hba.conf.
+    pub fn asks_for(&self, lines: &str) {
+        let file = self.directory.path().join("data/pg_hba.conf");
+        std::fs::write(file, format!("local all all trust\n{lines}\n")).unwrap();
+        let read = "SELECT extract(epoch FROM pg_conf_load_time())";
+        let before = self.ask(read);
+        self.ask("SELECT pg_reload_conf()");
+        // A session's time is that of the process from which it was made.
+        wait_until("the file is read", || self.ask(read) != before);
+    }
+
     /// The rows of an answer to the server's superuser, in database postgres. Its statements are in no log.
     pub fn ask(&self, sql: &str) -> String {
         self.ask_in("postgres", sql)

@@ -49,7 +49,7 @@ const FENCES: [(&str, &[&str]); 16] = [
     ("prometheus_client", &["metrics"]),
     ("granit_parser", &["relay"]),
     ("quick_xml", &["mint"]),
-    ("tokio_postgres", &["mint"]),
+    ("stringprep", &["mint"]),
 ];
 
 /// The Rust files below a folder of the crate, as paths from there.

@@ -2,7 +2,9 @@
 
 mod endings;
 mod listing;
+mod login;
 mod making;
+mod relay;
 mod steps;
 
 use std::io::{BufRead as _, BufReader, Write as _};
