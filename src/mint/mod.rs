@@ -165,6 +165,26 @@ pub fn ending_ahead(source: Source, roots: &Fields, ask: &Ask) -> Result<Option<
     }
 }
 
+/// What [`end`] needs to try again with the newest fields of the connection, if the upstream has refused the kept fields:
+/// only the login is taken from the newest. `None` if nothing but the credential itself ends it, or the newest fields are
+/// for another destination: no login goes to a place that its connection does not name.
+pub fn ending_by_newest(source: Source, ending: &Fields, newest: &Fields) -> Option<Fields> {
+    match source {
+        Source::Postgres => postgres::ending_by_newest(Roots(ending), Roots(newest)),
+        Source::AwsSts
+        | Source::AwsWebIdentity
+        | Source::Entra
+        | Source::EntraGraph
+        | Source::Gcp
+        | Source::GcpWebIdentity
+        | Source::OidcIssuer
+        | Source::GithubApp
+        | Source::Oauth2Client
+        | Source::Oauth2Refresh
+        | Source::TwoStep => None,
+    }
+}
+
 /// Ends a credential upstream. `ending` is what the mint or [`ending_ahead`] has given. A credential that is gone already
 /// counts as ended, so this may be repeated. It takes at most [`EXCHANGE_TIMEOUT`].
 ///

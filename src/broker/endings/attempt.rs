@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use super::desk::Endings;
+use super::desk::{EndingParts, Endings};
+use crate::catalog::Values;
 use crate::integration::Source;
 use crate::journal::{EndedLine, Event, Owed};
 use crate::metrics::EndingOutcome;
-use crate::mint::{End, Failure};
-use crate::model::{Fields, Id};
+use crate::mint::{self, End, Failure, FailureReason};
+use crate::model::{Fields, Id, ResourceName};
 use crate::seal::{RecordKey, RecordKind};
 
 /// How an attempt goes out.
@@ -100,7 +101,12 @@ impl Endings {
 
     async fn ask(&self, owed: &Owed, ending: &Fields) -> Option<Outcome> {
         let (mint, source) = (owed.mint(), owed.source());
-        let answer = self.end_once(source, ending).await?;
+        let mut answer = self.end_once(source, ending).await?;
+        if matches!(&answer, Err(failure) if failure.reason == FailureReason::Refused)
+            && let Some(newest) = self.with_newest_login(owed, ending)
+        {
+            answer = self.end_once(source, &newest).await?;
+        }
         let count = |outcome| self.parts.mints.count_ending(source, outcome);
         match answer {
             Ok(End::Ended) => {
@@ -124,6 +130,21 @@ impl Endings {
                 Some(Outcome::Failed(failure))
             }
         }
+    }
+
+    /// The same ending with the newest login of the connection, if the connection is usable and was changed since: a login
+    /// that was replaced upstream first ends nothing any more.
+    fn with_newest_login(&self, owed: &Owed, ending: &Fields) -> Option<Fields> {
+        let EndingParts { snapshots, journal, keyring, .. } = &self.parts;
+        let ResourceName::Connection(name) = owed.minting.resource.parse().ok()? else {
+            return None;
+        };
+        let snapshot = snapshots.load();
+        let found = snapshot.catalog.connection(&name).filter(|found| !found.metadata.disabled)?;
+        let Values { key, sealed } = &found.values;
+        let permit = journal.permit_ending_by_newest(owed.mint(), (*key, sealed.version()));
+        let newest = permit.ok()??.open(sealed, keyring).ok()?;
+        mint::ending_by_newest(owed.source(), ending, &newest)
     }
 
     fn write(&self, mint: Id, event: impl FnOnce(Box<EndedLine>) -> Event) -> Option<()> {

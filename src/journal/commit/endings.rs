@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use super::CommitError;
 use crate::journal::commit::permit::{Permit, Root};
-use crate::journal::event::{EndedLine, EndingLine, Event};
+use crate::journal::event::{EndedLine, EndingLine, Event, MintingLine};
 use crate::journal::{Journal, Live, LiveOpening, Owed, Position, Standing, Unavailable};
 use crate::model::{Id, Timestamp};
 use crate::seal::{RecordKey, RecordKind};
@@ -71,15 +71,41 @@ impl Journal {
     /// # Errors
     /// If the broker was restored and is not confirmed yet, or the journal takes no lines.
     pub fn permit_ending(&self, mint: Id) -> Result<Option<Permit<Root>>, CommitError> {
+        let record = RecordKey { kind: RecordKind::Ending, uid: mint };
+        self.permit_ending_with(mint, |made_from| Some((record, made_from.version)))
+    }
+
+    /// The permit for a later version of the connection's values, if the upstream has refused what the store keeps. `None`
+    /// if the ending has not begun, or is over, or this is not the connection that the credential was made from.
+    ///
+    /// # Errors
+    /// As [`Self::permit_ending`].
+    pub fn permit_ending_by_newest(
+        &self,
+        mint: Id,
+        (record, version): (RecordKey, u64),
+    ) -> Result<Option<Permit<Root>>, CommitError> {
+        self.permit_ending_with(mint, |made_from| {
+            let values = RecordKey { kind: RecordKind::ConnectionValues, uid: made_from.uid };
+            let is_later = record == values && version > made_from.version;
+            is_later.then_some((record, version))
+        })
+    }
+
+    fn permit_ending_with(
+        &self,
+        mint: Id,
+        choose: impl FnOnce(&MintingLine) -> Option<(RecordKey, u64)>,
+    ) -> Result<Option<Permit<Root>>, CommitError> {
         let chain = self.lock()?;
         let live = chain.live();
         if live.is_quarantined() {
             return Err(CommitError::Quarantined);
         }
         let begun = live.mints().owed().find(mint).filter(|owed| owed.begun.is_some());
-        Ok(begun.map(|owed| {
-            let record = RecordKey { kind: RecordKind::Ending, uid: mint };
-            Permit::to_root(record, owed.minting.version, owed.minting.decision)
+        Ok(begun.and_then(|owed| {
+            let (record, version) = choose(&owed.minting)?;
+            Some(Permit::to_root(record, version, owed.minting.decision))
         }))
     }
 

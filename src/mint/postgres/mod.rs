@@ -32,7 +32,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::Zeroizing;
 
 use crate::egress::{EXCHANGE_TIMEOUT, Egress};
-use crate::model::{Fields, Value};
+use crate::model::{FieldName, Fields, Value};
 use crate::seal::random;
 
 use super::failure::{Failure, FailureReason};
@@ -53,6 +53,10 @@ const SECONDS: std::ops::RangeInclusive<u64> = 60..=86_400;
 const MAX_ROLES: usize = 16;
 /// How long making a role may take. It ends before the caller's patience does, because it knows what a late answer means.
 const TIMEOUT: Duration = EXCHANGE_TIMEOUT.saturating_sub(Duration::from_millis(100));
+/// The fields that say where the login goes, and how the server proves that it is the right one.
+const DESTINATION: [&str; 5] = ["ca_certificate", "database", "host", "port", "sslmode"];
+/// The fields of the login.
+const LOGIN: [&str; 2] = ["admin_password", "admin_user"];
 /// The fields that an ending needs, beside the role's name.
 const ENDING_FIELDS: [&str; 9] = [
     "admin_password",
@@ -103,6 +107,19 @@ pub fn ending_ahead(roots: Roots<'_>, ask: &Ask) -> Result<Fields, Failure> {
         roots.value(name).map(|value| (name, Value::new(value.expose().to_vec())))
     });
     fields(kept.chain([("role", text_value(&sql::role_name(ask)))]))
+}
+
+/// See [`super::ending_by_newest`].
+pub fn ending_by_newest(ending: Roots<'_>, newest: Roots<'_>) -> Option<Fields> {
+    let bytes = |roots: Roots<'_>, name| roots.value(name).map(|value| value.expose().to_vec());
+    if DESTINATION.into_iter().any(|name| bytes(ending, name) != bytes(newest, name)) {
+        return None;
+    }
+    let login = LOGIN.map(|name| Some((name, newest.copy(name)?)));
+    let [Some(password), Some(user)] = login else { return None };
+    let kept = ending.0.keys().map(FieldName::as_str).filter(|name| !LOGIN.contains(name));
+    let kept = kept.filter_map(|name| Some((name, ending.copy(name)?)));
+    fields(kept.chain([password, user])).ok()
 }
 
 /// What a connection wants of a role.

@@ -71,3 +71,30 @@ fn an_ending_has_the_login_and_the_roles_name() {
     ];
     assert_eq!(texts(&ending), expected.map(|(name, value)| (name.into(), value.into())));
 }
+
+#[test]
+fn a_newer_login_goes_to_the_same_server_alone() {
+    let roots = fields(&ROOTS);
+    let ending = ending_ahead(Roots(&roots), &ask()).unwrap();
+    let again = |changes: &[(&str, &str)]| {
+        let newest = fields(&[ROOTS.as_slice(), changes].concat());
+        ending_by_newest(Roots(&ending), Roots(&newest)).map(|fields| texts(&fields))
+    };
+    let login = [("admin_password", "newer"), ("admin_user", "other")];
+    let mut expected = texts(&ending);
+    for (name, value) in [("admin_password", "newer"), ("admin_user", "other")] {
+        expected.iter_mut().find(|(field, _)| field == name).unwrap().1 = value.to_owned();
+    }
+    assert_eq!(again(&login), Some(expected));
+    assert_eq!(again(&[("roles", "others"), ("drop_objects", "true")]), Some(texts(&ending)));
+    for other in [
+        ("host", "db2.example"),
+        ("port", "5432"),
+        ("database", "other"),
+        ("sslmode", "verify-full"),
+        ("ca_certificate", "PEM"),
+        ("admin_password", ""),
+    ] {
+        assert!(again(&[other]).is_none(), "{other:?}");
+    }
+}

@@ -301,7 +301,7 @@ fn a_permit_is_made_after_its_line_and_has_one_purpose() {
     let known = [
         "journal/commit/actions.rs: act_on: Permit::to_act(",
         "journal/commit/actions.rs: commit_action: Permit::to_act(",
-        "journal/commit/endings.rs: permit_ending: Permit::to_root(",
+        "journal/commit/endings.rs: permit_ending_with: Permit::to_root(",
         "journal/commit/mints.rs: begin_mint: Permit::to_root(",
         "journal/commit/mints.rs: hand_out: Permit::to_hand_out(",
         "journal/commit/mod.rs: commit_test: Permit::to_root(",

@@ -3,11 +3,12 @@
 use std::process::Command;
 
 use keyhatch::grpc::pb;
+use keyhatch::grpc::pb::connection_service_client::ConnectionServiceClient;
 use keyhatch::grpc::pb::system_service_client::SystemServiceClient;
 
 use super::{is_dead, open, with};
 use crate::harness::{
-    Postgres, TestBroker, TestStep, allowing, keyhatch, path_with_binary, reason, request,
+    Postgres, TestBroker, TestStep, allowing, bytes, keyhatch, path_with_binary, reason, request,
     resolve_on, succeeded, wait_until,
 };
 
@@ -129,6 +130,35 @@ fn roles_end_when_a_server_that_was_away_is_back() {
     world.broker.delete_connection("postgres/orders").unwrap();
     world.broker.restart();
     world.postgres.serve();
+    wait_until("the role has ended", || {
+        world.broker.advance(1);
+        world.postgres.roles().is_empty()
+    });
+}
+
+#[test]
+fn a_role_ends_by_the_password_that_came_after_the_kept() {
+    let Some(world) = World::start() else { return };
+    let step = world.broker.open("w", "s");
+    world.broker.resolve(&step, "postgres/orders").unwrap();
+    world.postgres.ask("ALTER ROLE keyhatch PASSWORD 'another-password'");
+    let closed = world.broker.close(&step);
+    assert_eq!(closed.pending_endings.len(), 1, "{closed:?}");
+    assert_eq!(closed.pending_endings[0].reason, "UPSTREAM_REFUSED");
+    let fields = [("admin_password", "another-password")];
+    let connection = pb::Connection {
+        name: "connections/postgres/orders".to_owned(),
+        fields: bytes(&fields),
+        ..Default::default()
+    };
+    let paths = vec!["fields.admin_password".to_owned()];
+    let request = pb::UpdateConnectionRequest {
+        connection: Some(connection),
+        update_mask: Some(prost_types::FieldMask { paths }),
+        ..Default::default()
+    };
+    let mut client = ConnectionServiceClient::new(world.broker.operator());
+    world.broker.block_on(client.update_connection(request)).unwrap();
     wait_until("the role has ended", || {
         world.broker.advance(1);
         world.postgres.roles().is_empty()
