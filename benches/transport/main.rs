@@ -22,6 +22,7 @@ mod guard;
 mod instructions;
 mod minted;
 mod picture;
+mod postgres;
 mod rows;
 mod scale;
 mod seed;

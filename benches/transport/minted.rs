@@ -10,6 +10,7 @@ use tonic::transport::Channel;
 use crate::common::measure::{Load, Rounds, drive};
 use crate::common::results::{Figure, Goal, Row};
 use crate::common::{CONFIG, Daemon, Process};
+use crate::postgres;
 use crate::rows::{CONNECTIONS, ROUNDS, resolve_this};
 use crate::seed::{self, KindFields};
 
@@ -21,7 +22,7 @@ const MOST: f64 = 2.0;
 /// Measures a minted credential that is in memory beside a stored one of the same size, at the same daemon.
 pub async fn cached() -> Vec<Row> {
     let upstream = start_upstream();
-    let daemon = Daemon::start_with(&configuration(upstream), None);
+    let daemon = Daemon::start_with(&configuration([upstream]), None);
     let admin = daemon.operator().await;
     let client = |release| seed::of_kind("oauth2", "client_credentials", client(upstream), release);
     seed::apply(&admin, vec![client(pb::Release::Minted)("minted".to_owned())]).await;
@@ -42,16 +43,18 @@ pub async fn cached() -> Vec<Row> {
 }
 
 /// Measures mints of each protocol, with all of their Resolve: no credential is in memory, and each has a connection of
-/// its own to the upstream, over plain HTTP.
+/// its own to the upstream, without TLS.
 pub async fn cold() -> Vec<Figure> {
-    let upstream = start_upstream();
-    let daemon = Daemon::start_with(&configuration(upstream), None);
+    let (upstream, database) = (start_upstream(), postgres::start());
+    let ports = [Some(upstream), database.as_ref().map(|server| server.port)];
+    let daemon = Daemon::start_with(&configuration(ports.into_iter().flatten()), None);
     let admin = daemon.operator().await;
     let steps = daemon.steps(CONNECTIONS).await;
-    let kinds = [
+    let mut kinds = vec![
         ("oauth2", "client_credentials", client(upstream)),
         ("aws", "assume_role", role(upstream)),
     ];
+    kinds.extend(database.as_ref().map(|server| ("postgres", "dynamic_user", server.fields())));
     let mut figures = Vec::new();
     for (integration, kind, fields) in kinds {
         let document = seed::of_kind(integration, kind, fields, pb::Release::Minted);
@@ -73,8 +76,10 @@ pub async fn cold() -> Vec<Figure> {
     figures
 }
 
-fn configuration(upstream: u16) -> String {
-    format!("{CONFIG}\n[egress]\nallow = [\"http://127.0.0.1:{upstream}\"]\n")
+/// A configuration that allows these ports of this machine.
+fn configuration(ports: impl IntoIterator<Item = u16>) -> String {
+    let allowed = ports.into_iter().map(|port| format!("\"http://127.0.0.1:{port}\""));
+    format!("{CONFIG}\n[egress]\nallow = [{}]\n", allowed.collect::<Vec<_>>().join(", "))
 }
 
 fn client(upstream: u16) -> KindFields {
