@@ -18,8 +18,8 @@ pub enum Decision {
 /// Decides whether `bindings` give `principal` at least the relation `needed`.
 ///
 /// A step that runs on somebody's behalf needs two bindings: one of its workflow, and one of a `run_as` principal. If
-/// the bindings name any `run_as` principal, a step without `run_as` is refused. A binding of a team is not meant for
-/// all runs of the workflow.
+/// the bindings name any `run_as` principal, a step without `run_as` is refused, unless a higher relation admits it. A
+/// binding of a team is not meant for all runs of the workflow.
 pub fn decide(principal: &Principal, needed: Relation, bindings: &Bindings) -> Decision {
     let first = |run_as: bool| {
         let held = bindings.at_least(needed).filter(|(_, one)| one.is_run_as() == run_as);
@@ -30,7 +30,11 @@ pub fn decide(principal: &Principal, needed: Relation, bindings: &Bindings) -> D
     let Principal::Step { run_as, .. } = principal else { return Decision::Allow(by) };
     if run_as.is_empty() {
         let is_somebodys = bindings.at_least(needed).any(|(_, one)| one.is_run_as());
-        return if is_somebodys { Decision::Deny } else { Decision::Allow(by) };
+        return match (is_somebodys, needed.next()) {
+            (false, _) => Decision::Allow(by),
+            (true, Some(higher)) => decide(principal, higher, bindings),
+            (true, None) => Decision::Deny,
+        };
     }
     match first(true) {
         Some((relation, pattern)) => Decision::Allow(format!("{by}, {relation} {pattern}")),
@@ -38,15 +42,10 @@ pub fn decide(principal: &Principal, needed: Relation, bindings: &Bindings) -> D
     }
 }
 
-/// The highest relation below `needed` that `bindings` give `principal`, with the rule that gives it; `None` if they give
-/// none.
-pub fn held_below(
-    principal: &Principal,
-    needed: Relation,
-    bindings: &Bindings,
-) -> Option<(Relation, String)> {
-    let mut below = Relation::ALL.into_iter().rev().filter(|relation| *relation < needed);
-    below.find_map(|relation| match decide(principal, relation, bindings) {
+/// The highest relation that `bindings` give `principal`, with the rule that gives it; `None` if they give none.
+pub fn held(principal: &Principal, bindings: &Bindings) -> Option<(Relation, String)> {
+    let mut relations = Relation::ALL.into_iter().rev();
+    relations.find_map(|relation| match decide(principal, relation, bindings) {
         Decision::Allow(by) => Some((relation, by)),
         Decision::Deny => None,
     })
@@ -102,6 +101,10 @@ pub fn decide_edit(principal: &Principal, bindings: &Bindings) -> Decision {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
+    use super::super::Purpose;
     use super::*;
     use crate::model::{RunName, StepName};
 
@@ -176,6 +179,41 @@ mod tests {
         assert!(!is_allowed(&caller, Relation::Viewer, &Bindings::default()));
     }
 
+    /// Relations with principals, and the principals that a step runs as.
+    fn access() -> impl Strategy<Value = (Vec<(Relation, &'static str)>, Vec<&'static str>)> {
+        const PATTERNS: [&str; 5] =
+            ["workflow:deploy", "workflow:*", "workflow:other", "team:ops", "user:eve"];
+        let bound = (select(&Relation::ALL[..]), select(&PATTERNS[..]));
+        let run_as = prop::collection::vec(select(&["team:ops", "user:eve"][..]), 0..2);
+        (prop::collection::vec(bound, 0..6), run_as)
+    }
+
+    #[test]
+    fn a_higher_relation_gives_all_that_a_lower_one_gives() {
+        proptest!(|((bound, run_as) in access())| {
+            let caller = step_as("deploy", "build", &run_as);
+            let mut bindings = Bindings::default();
+            bound.iter().for_each(|(relation, text)| bindings.add(*relation, text.parse().unwrap()));
+            let allowed = Relation::ALL.map(|needed| is_allowed(&caller, needed, &bindings));
+            prop_assert!(allowed.is_sorted_by(|lower, higher| lower >= higher), "{:?}", allowed);
+            let highest = Relation::ALL.into_iter().zip(allowed).filter(|(_, is)| *is).last();
+            let held = held(&caller, &bindings).map(|(relation, _)| relation);
+            prop_assert_eq!(held, highest.map(|(relation, _)| relation));
+        });
+    }
+
+    #[test]
+    fn no_binding_of_a_user_decides_on_values() {
+        proptest!(|((bound, run_as) in access(), text in select(&["workflow:deploy", "team:ops"][..]))| {
+            let caller = step_as("deploy", "build", &run_as);
+            let mut bindings = Bindings::default();
+            bound.iter().for_each(|(relation, text)| bindings.add(*relation, text.parse().unwrap()));
+            let before = decide(&caller, Purpose::Reveal.relation(), &bindings);
+            bindings.add(Relation::User, text.parse().unwrap());
+            prop_assert_eq!(decide(&caller, Purpose::Reveal.relation(), &bindings), before);
+        });
+    }
+
     /// The `run_as` principal is needed beside the workflow, never instead of it.
     #[test]
     fn a_step_with_run_as_needs_both_bindings() {
@@ -201,7 +239,7 @@ mod tests {
         let mut bindings = bound(Relation::Resolver, &[workflow]);
         bindings.add(Relation::Viewer, team.parse().unwrap());
         assert!(is_allowed(&step("deploy", "build"), Relation::Resolver, &bindings));
-        assert!(!is_allowed(&step("deploy", "build"), Relation::Viewer, &bindings));
+        assert!(is_allowed(&step("deploy", "build"), Relation::User, &bindings));
         let as_team = step_as("deploy", "build", &[team]);
         assert!(!is_allowed(&as_team, Relation::Resolver, &bindings));
         assert!(is_allowed(&as_team, Relation::Viewer, &bindings));

@@ -17,7 +17,7 @@ mod purpose;
 mod scope;
 
 pub use bindings::{Bindings, Relation};
-pub use decide::{Decision, Examined, decide, decide_edit, decide_secret, examine, held_below};
+pub use decide::{Decision, Examined, decide, decide_edit, decide_secret, examine, held};
 pub use glob::{Glob, Prefix};
 pub use pattern::Pattern;
 pub use principal::{Principal, Role};

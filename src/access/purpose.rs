@@ -1,6 +1,7 @@
 //! What a step wants a connection for.
 
 use super::bindings::Relation;
+use crate::model::Action;
 
 /// What a step wants a connection for. The purpose decides which relation the step needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +13,11 @@ pub enum Purpose {
 }
 
 impl Purpose {
+    /// The purpose of a request; `action` is what the broker is to do, if the step is not to get the values.
+    pub fn of(action: Option<&Action>) -> Self {
+        if action.is_some() { Self::Use } else { Self::Reveal }
+    }
+
     /// The relation that a step needs on the connection.
     pub fn relation(self) -> Relation {
         match self {

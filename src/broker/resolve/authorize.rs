@@ -4,9 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use super::refusal::Refusal;
-use super::request::purpose_of;
 use crate::access::{
-    Bindings, Decision, Principal, Purpose, Relation, decide, decide_secret, held_below,
+    Bindings, Decision, Principal, Purpose, Relation, decide, decide_secret, held,
 };
 use crate::broker::minting::Credential;
 use crate::catalog::{Catalog, Connection, Unusable, Values};
@@ -207,8 +206,7 @@ fn authorize_connection(
     let bindings = connection.map_or(&none, |connection| &connection.metadata.access);
     let decision = decide(principal, purpose.relation(), bindings);
     let (Decision::Allow(by), Some(connection)) = (decision, connection) else {
-        let held = held_below(principal, purpose.relation(), bindings);
-        return Err(match (held, connection) {
+        return Err(match (held(principal, bindings), connection) {
             (Some((_, by)), Some(connection)) => {
                 Refusal::TooLow { uid: connection.metadata.uid, by }
             }
@@ -373,7 +371,7 @@ pub(crate) fn is_still_allowed(catalog: &Catalog, live: &Live, lease: &Lease) ->
 pub(super) fn regrant(catalog: &Catalog, opening: &Opening, lease: &Lease) -> Option<Grant> {
     let (principal, target) = (step_principal(opening), lease.ask.target.reference());
     let workflow = &opening.key.workflow;
-    let purpose = purpose_of(lease.ask.action.as_ref());
+    let purpose = Purpose::of(lease.ask.action.as_ref());
     let grant = authorize(catalog, &principal, workflow, &target, purpose, None).ok()?;
     (grant.values.key.uid == lease.resource).then_some(grant)
 }

@@ -4,6 +4,7 @@ use super::authorize::{ON_GROUP, authorize, own_secret};
 use super::mint_story::MintStory;
 use crate::access::{
     Bindings, Decision, Examined, Glob, Pattern, Principal, Purpose, Relation, decide, examine,
+    held,
 };
 use crate::broker::Broker;
 use crate::broker::error::Error;
@@ -28,6 +29,8 @@ pub struct DryRun {
     pub run_as: std::collections::BTreeSet<RunAs>,
     /// The credential that the step asks for.
     pub target: Reference,
+    /// What it asks for the credential for.
+    pub purpose: Purpose,
     /// The fields that it asks for; all if empty.
     pub fields: Vec<String>,
 }
@@ -76,6 +79,8 @@ pub struct ExaminedResource {
     pub needed: Relation,
     /// Whether its bindings give the step that relation.
     pub is_allowed: bool,
+    /// The relation below that they give the step, if they do not.
+    pub held: Option<Relation>,
     /// Every bound principal.
     pub principals: Vec<Examined>,
     /// Principals that an operator could bind to allow it.
@@ -119,7 +124,8 @@ impl Broker {
             return Err(absent());
         };
         let (target, fields) = (ask.target.reference(), ask.fields.clone());
-        let dry_run = DryRun { workflow, step, run_as, target, fields };
+        let purpose = Purpose::of(ask.action.as_ref());
+        let dry_run = DryRun { workflow, step, run_as, target, purpose, fields };
         let past = PastDecision { decision_id: id.to_string(), time, outcome, mint };
         let now = self.explain_now(&dry_run)?;
         Ok(Explanation { past: Some(past), principal: principal.to_string(), ..now })
@@ -137,18 +143,17 @@ impl Broker {
     fn explain_now(&self, asked: &DryRun) -> Result<Explanation, Error> {
         let snapshot = self.snapshot();
         let catalog = &snapshot.catalog;
-        let DryRun { workflow, step, run_as, target, fields } = asked;
+        let DryRun { workflow, step, run_as, target, purpose, fields } = asked;
         let principal = Principal::Step {
             workflow: workflow.clone(),
             run: RunName::parse("dry-run")?,
             step: step.clone(),
             run_as: run_as.clone(),
         };
-        let decided =
-            authorize(catalog, &principal, workflow, target, Purpose::Reveal, Some(fields));
+        let decided = authorize(catalog, &principal, workflow, target, *purpose, Some(fields));
         let connection = target_connection(catalog, target);
         check_newer(catalog, workflow, target, connection.as_ref())?;
-        let resources = examine_all(catalog, &principal, target, connection.as_ref());
+        let resources = examine_all(catalog, &principal, target, *purpose, connection.as_ref());
         let is_quarantined = self.journal.with_live(crate::journal::Live::is_quarantined)?;
         let reason = match &decided {
             Ok(_) if is_quarantined => "QUARANTINED",
@@ -200,6 +205,7 @@ fn examine_all(
     catalog: &Catalog,
     principal: &Principal,
     target: &Reference,
+    purpose: Purpose,
     connection: Option<&ConnectionRef>,
 ) -> Vec<ExaminedResource> {
     let mut resources = Vec::new();
@@ -212,7 +218,7 @@ fn examine_all(
         let found = catalog.connection(name).map(|connection| &connection.metadata);
         let found = found.map(|connection| (connection.update_time, &connection.access));
         let name = ResourceName::Connection(name.clone());
-        resources.push(examined(name, Purpose::Reveal.relation(), principal, found));
+        resources.push(examined(name, purpose.relation(), principal, found));
     }
     resources
 }
@@ -247,6 +253,7 @@ fn examined(
     let (update_time, bindings) =
         (found.map(|(time, _)| time), found.map_or(&none, |found| found.1));
     let is_allowed = decide(principal, needed, bindings) != Decision::Deny;
+    let lower = if is_allowed { None } else { held(principal, bindings) };
     let principals = examine(principal, needed, bindings);
     let would_allow = if is_allowed { Vec::new() } else { missing(principal, &principals) };
     let has_no_run_as = matches!(principal, Principal::Step { run_as, .. } if run_as.is_empty());
@@ -260,6 +267,7 @@ fn examined(
         update_time,
         needed,
         is_allowed,
+        held: lower.map(|(relation, _)| relation),
         principals,
         would_allow,
         run_as_needed,

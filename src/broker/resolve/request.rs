@@ -23,13 +23,8 @@ pub struct ResolveRequest {
 impl ResolveRequest {
     /// What the step wants the credential for.
     pub(crate) fn purpose(&self) -> Purpose {
-        purpose_of(self.action.as_ref())
+        Purpose::of(self.action.as_ref())
     }
-}
-
-/// What a step wants a credential for that the broker is to do this with.
-pub(crate) fn purpose_of(action: Option<&Action>) -> Purpose {
-    if action.is_some() { Purpose::Use } else { Purpose::Reveal }
 }
 
 /// Room for opened values. It is taken before a decision is committed, so that no value is opened without room.

@@ -31,6 +31,9 @@ pub struct Explain {
     /// A principal that the step runs as, such as user:alice; may be given more than once.
     #[arg(long, value_name = "PRINCIPAL", requires = "workflow")]
     run_as: Vec<String>,
+    /// Show what would be decided if the broker acted with it, and the step got no value.
+    #[arg(long = "use", requires = "workflow")]
+    use_only: bool,
 }
 
 impl Explain {
@@ -43,6 +46,7 @@ impl Explain {
                 run_as: self.run_as,
                 target: self.what,
                 fields: Vec::new(),
+                use_only: self.use_only,
             }),
             (None, _) if self.what.contains(['/', ':']) => {
                 let text = format!(
@@ -161,17 +165,18 @@ fn mint_lines(story: &pb::MintStory) -> Vec<String> {
 
 fn past_outcome(past: &pb::PastDecision) -> String {
     match past.outcome.as_str() {
-        "ALLOWED" => format!(
-            "allowed by {}; version {} with {}",
-            past.allowed_by,
-            past.version,
-            past.fields.join(", ")
-        ),
+        "ALLOWED" => {
+            let fields = match past.fields.join(", ") {
+                none if none.is_empty() => "without a value".to_owned(),
+                fields => format!("with {fields}"),
+            };
+            format!("allowed by {}; version {} {fields}", past.allowed_by, past.version)
+        }
         reason if past.refused_by.is_empty() => reason.to_owned(),
-        reason => format!(
-            "{reason}, by {}: its executor does not let the step ask for it (step run --allow)",
-            past.refused_by
+        reason if past.refused_by == "allowed_targets" => format!(
+            "{reason}, by allowed_targets: its executor does not let the step ask for it (step run --allow)"
         ),
+        reason => format!("{reason}: its relation was too low: {}", past.refused_by),
     }
 }
 
@@ -181,7 +186,11 @@ fn resource_lines(resource: &pb::ExaminedResource) -> Vec<String> {
         return vec![format!("{}: it does not exist", resource.name)];
     }
     let updated = moment(resource.update_time.as_ref());
-    let verdict = if resource.allowed { "given" } else { "not given" };
+    let verdict = match held_name(resource) {
+        _ if resource.allowed => "given".to_owned(),
+        None => "not given".to_owned(),
+        Some(held) => format!("has {held}"),
+    };
     let mut lines =
         vec![format!("{}: needs {needed}, {verdict}; last changed {updated}", resource.name)];
     let yes = |is_so: bool| if is_so { "yes" } else { "no" }.to_owned();
@@ -213,6 +222,11 @@ fn resource_lines(resource: &pb::ExaminedResource) -> Vec<String> {
         ));
     }
     lines
+}
+
+/// The relation that the step has, if that is too low.
+fn held_name(resource: &pb::ExaminedResource) -> Option<&'static str> {
+    Some(resource.held()).filter(|held| *held != pb::Relation::Unspecified).map(relation_name)
 }
 
 fn mint_json(story: &pb::MintStory) -> serde_json::Value {
@@ -259,6 +273,7 @@ fn to_json(explained: &pb::ExplainResponse) -> serde_json::Value {
             "exists": resource.exists,
             "needed": relation_name(resource.needed()),
             "allowed": resource.allowed,
+            "held": held_name(resource),
             "principals": principals.collect::<Vec<_>>(),
             "would_allow": resource.would_allow,
             "run_as_needed": resource.run_as_needed,

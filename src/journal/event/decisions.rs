@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Event;
 use super::mints::Upstream;
+use crate::access::Purpose;
 use crate::lease::{Ask, Lease, LeaseTarget, TtlLimit};
 use crate::model::{Action, FieldName, Id, RunAs, Timestamp, WorkflowPath};
 
@@ -33,6 +34,11 @@ pub struct ResolveLine {
 }
 
 impl ResolveLine {
+    /// What the step wanted the credential for.
+    pub fn purpose(&self) -> Purpose {
+        Purpose::of(self.ask.action.as_ref())
+    }
+
     /// The lease of the delivery before, which this delivery of a Watch ends.
     pub(in crate::journal) fn ended_lease(&self) -> Option<Id> {
         match &self.outcome {

@@ -27,7 +27,7 @@ pub struct BrokerCache {
     connections: HashMap<String, Vec<pb::Connection>>,
     members: HashMap<String, Vec<String>>,
     secrets: HashMap<String, Vec<String>>,
-    explained: HashMap<(String, String, String, Vec<String>), pb::ExplainResponse>,
+    explained: HashMap<(String, String, String, Vec<String>, bool), pb::ExplainResponse>,
     /// Many workflows make the same mistake.
     nearest: HashMap<(String, String), Vec<String>>,
 }
@@ -130,9 +130,11 @@ impl BrokerCache {
         step: &str,
         run_as: &[String],
         target: &str,
-        fields: &[String],
+        asked: (&[String], bool),
     ) -> Result<pb::ExplainResponse, Failure> {
-        let key = (workflow.to_owned(), step.to_owned(), target.to_owned(), fields.to_vec());
+        let (fields, use_only) = asked;
+        let key =
+            (workflow.to_owned(), step.to_owned(), target.to_owned(), fields.to_vec(), use_only);
         let mut client = SystemServiceClient::new(self.channel.clone());
         let question = Question::DryRun(pb::DryRun {
             workflow: workflow.to_owned(),
@@ -140,6 +142,7 @@ impl BrokerCache {
             run_as: run_as.to_vec(),
             target: target.to_owned(),
             fields: fields.to_vec(),
+            use_only,
         });
         let request = pb::ExplainRequest { question: Some(question) };
         let ask = async {

@@ -1,6 +1,6 @@
 //! `SystemService.Explain`: the question and its answer.
 
-use crate::access::Examined;
+use crate::access::{Examined, Purpose};
 use crate::broker::{
     DryRun, Error, ExaminedResource, Explanation, MintBegun, MintEnd, MintStory, NearMember,
     PastDecision,
@@ -41,6 +41,7 @@ fn dry_run(asked: pb::DryRun) -> Result<DryRun, Error> {
             .target
             .parse()
             .map_err(|invalid: Invalid| Error::TargetInvalid(invalid.to_string()))?,
+        purpose: if asked.use_only { Purpose::Use } else { Purpose::Reveal },
         fields: asked.fields,
     })
 }
@@ -49,9 +50,7 @@ pub(crate) fn response(explained: Explanation) -> pb::ExplainResponse {
     let (explanation, allowed_by) = match explained.outcome {
         Ok(by) => (format!("allowed by {by}"), by),
         // The step itself is not told: it must not learn whether the connection exists.
-        Err(Error::Denied { .. }) => {
-            ("no binding allows it; see the resources that were checked".to_owned(), String::new())
-        }
+        Err(Error::Denied { .. }) => (denied(&explained.resources), String::new()),
         Err(error) => (error.to_string(), String::new()),
     };
     let name = |name| ResourceName::Connection(name).to_string();
@@ -66,6 +65,17 @@ pub(crate) fn response(explained: Explanation) -> pb::ExplainResponse {
         connection: explained.connection.map(name).unwrap_or_default(),
         resources: explained.resources.into_iter().map(resource).collect(),
         near_members: explained.near_members.into_iter().map(near_member).collect(),
+    }
+}
+
+fn denied(resources: &[ExaminedResource]) -> String {
+    let too_low =
+        resources.iter().find_map(|one| Some((one, one.held.filter(|_| !one.is_allowed)?)));
+    match too_low {
+        Some((ExaminedResource { name, needed, .. }, held)) => {
+            format!("its relation to {name} is {held}, and it needs {needed}")
+        }
+        None => "no binding allows it; see the resources that were checked".to_owned(),
     }
 }
 
@@ -149,6 +159,7 @@ fn resource(examined: ExaminedResource) -> pb::ExaminedResource {
         would_allow: examined.would_allow,
         run_as_needed: examined.run_as_needed,
         update_time: examined.update_time.and_then(convert::timestamp),
+        held: examined.held.map(convert::relation).unwrap_or_default().into(),
     }
 }
 
