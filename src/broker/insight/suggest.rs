@@ -27,7 +27,7 @@ pub struct Suggestion {
     pub resource: ResourceName,
     /// The relation that its use needs.
     pub needed: Relation,
-    /// The bindings that admit the workflow, and give the relation.
+    /// The bindings that admit the workflow, and let it use the resource.
     pub bound: Vec<(Relation, Pattern)>,
     /// How often the workflow has used it, and when last; `None` if never.
     pub used: Option<Use>,
@@ -44,10 +44,30 @@ pub enum Advice {
     Remove,
     /// Bind the workflow itself, and remove the bindings for many workflows that nobody else needs.
     Narrow,
+    /// Bind the workflow as a user, and no longer as a resolver: the broker acted with the connection, and no step got a
+    /// value.
+    Lower,
+    /// Bind the workflow as a resolver, or change it: a step that may only use the connection was refused its values.
+    Raise,
     /// Keep them: this workflow did not use the resource, but the bindings are for others, who did.
     Others,
     /// Keep them: the resource was used, or is new.
     Keep,
+}
+
+/// What a workflow did with one resource.
+#[derive(Clone, Copy)]
+struct Evidence {
+    /// Its uses.
+    used: Option<Use>,
+    /// When it was last refused the values, although it could see or use the resource.
+    refused: Option<Timestamp>,
+    /// True if other workflows have used the resource in the period.
+    others_use: bool,
+    /// The beginning of the period.
+    since: Timestamp,
+    /// True if the resource was made in the period.
+    is_new: bool,
 }
 
 impl Broker {
@@ -67,35 +87,40 @@ impl Broker {
         let snapshot = self.snapshot();
         let mut suggestions = Suggestions::default();
         let always = Timestamp::from_millis(i64::MIN);
-        let mut add = |resource, needed, bound: Vec<_>, users: Vec<(_, Use)>, is_new| {
-            let used = users.iter().find(|(user, _)| user == workflow).map(|(_, used)| *used);
-            let others_use =
-                users.iter().any(|(user, used)| user != workflow && used.last >= since);
-            let advice = advise(&bound, used, others_use, since, is_new);
-            suggestions.add(Suggestion { resource, needed, bound, used, others_use, advice });
+        let evidence = |users: &[(WorkflowName, Use)], refused, create_time| Evidence {
+            used: users.iter().find(|(user, _)| user == workflow).map(|(_, used)| *used),
+            refused,
+            others_use: users.iter().any(|(user, used)| user != workflow && used.last >= since),
+            since,
+            is_new: create_time >= since,
         };
         for (number, connection) in snapshot.catalog.connections_after(None).enumerate() {
             if number.is_multiple_of(CHECK_RESOURCES) && is_cancelled() {
                 break;
             }
-            let (needed, metadata) = (Relation::Resolver, &connection.metadata);
-            let bound = admitting(workflow, needed, &metadata.access);
+            let metadata = &connection.metadata;
+            let bound = admitting(workflow, Relation::User, &metadata.access);
             if !bound.is_empty() {
-                let users =
-                    self.journal.with_live(|live| live.usage().users_of(metadata.uid, always))?;
+                let (users, refused) = self.journal.with_live(|live| {
+                    let (uid, usage) = (metadata.uid, live.usage());
+                    (usage.users_of(uid, always), usage.last_refusal(uid, workflow))
+                })?;
                 let resource = ResourceName::Connection(metadata.reference());
-                add(resource, needed, bound, users, metadata.create_time >= since);
+                let evidence = evidence(&users, refused, metadata.create_time);
+                let needed = needed_on_connection(&bound, &evidence);
+                suggestions.add(suggestion(resource, needed, bound, evidence));
             }
         }
         for group in snapshot.catalog.groups_after(None) {
-            let (needed, metadata) = (Relation::Viewer, &group.metadata);
-            let bound = admitting(workflow, needed, &metadata.access);
+            let metadata = &group.metadata;
+            let bound = admitting(workflow, Relation::Viewer, &metadata.access);
             if !bound.is_empty() && !is_cancelled() {
                 let name = &metadata.name;
                 let users =
                     self.journal.with_live(|live| live.usage().users_of_group(name, always))?;
                 let resource = ResourceName::Group(name.clone());
-                add(resource, needed, bound, users, metadata.create_time >= since);
+                let evidence = evidence(&users, None, metadata.create_time);
+                suggestions.add(suggestion(resource, Relation::Viewer, bound, evidence));
             }
         }
         suggestions.keep_first();
@@ -133,22 +158,51 @@ fn admitting(
     bound.map(|(relation, pattern)| (relation, pattern.clone())).collect()
 }
 
-fn advise(
-    bound: &[(Relation, Pattern)],
-    used: Option<Use>,
-    others_use: bool,
-    since: Timestamp,
-    is_new: bool,
-) -> Advice {
+fn suggestion(
+    resource: ResourceName,
+    needed: Relation,
+    bound: Vec<(Relation, Pattern)>,
+    evidence: Evidence,
+) -> Suggestion {
+    let Evidence { used, others_use, .. } = evidence;
+    let advice = advise(&bound, needed, &evidence);
+    Suggestion { resource, needed, bound, used, others_use, advice }
+}
+
+/// The relation that a workflow needs on a connection, by what it did. If it did nothing, that is what it has.
+fn needed_on_connection(bound: &[(Relation, Pattern)], evidence: &Evidence) -> Relation {
+    let is_recent = |time: Option<Timestamp>| time.is_some_and(|time| time >= evidence.since);
+    let has_values = bound.iter().any(|(relation, _)| *relation >= Relation::Resolver);
+    // An operator may have lowered the relation since.
+    let revealed = evidence.used.and_then(|used| used.revealed).filter(|_| has_values);
+    let is_used = is_recent(evidence.used.map(|used| used.last));
+    match () {
+        () if is_recent(revealed) || is_recent(evidence.refused) => Relation::Resolver,
+        () if is_used || !has_values => Relation::User,
+        () => Relation::Resolver,
+    }
+}
+
+fn advise(bound: &[(Relation, Pattern)], needed: Relation, evidence: &Evidence) -> Advice {
+    let Evidence { used, others_use, since, is_new, .. } = *evidence;
     let is_own = |pattern: &Pattern| {
         use Pattern::{Workflow, WorkflowStep, WorkflowSteps};
         matches!(pattern, Workflow(Glob::Exact(_)) | WorkflowStep(..) | WorkflowSteps(..))
     };
-    let has_own = bound.iter().any(|(_, pattern)| is_own(pattern));
+    if bound.iter().all(|(relation, _)| *relation < needed) {
+        return Advice::Raise;
+    }
+    let mut own = bound.iter().filter(|(relation, pattern)| *relation >= needed && is_own(pattern));
+    let is_higher = own.clone().any(|(relation, _)| *relation == Relation::Resolver)
+        && needed == Relation::User;
+    let has_own = own.next().is_some();
     let is_only_own = bound.iter().all(|(_, pattern)| is_own(pattern));
     let is_used = used.is_some_and(|used| used.last >= since);
     match (is_used, has_own) {
-        (true, true) if is_only_own || others_use => Advice::Keep,
+        (true, true) if is_only_own || others_use => match is_higher && !is_new {
+            true => Advice::Lower,
+            false => Advice::Keep,
+        },
         (true, _) => Advice::Narrow,
         (false, _) if is_new => Advice::Keep,
         (false, false) if others_use => Advice::Others,
@@ -163,8 +217,15 @@ mod tests {
     #[test]
     fn unused_bindings_go_and_wide_bindings_are_narrowed() {
         let since = Timestamp::from_millis(1000);
-        let at = |last| Some(Use { times: 1, last: Timestamp::from_millis(last) });
+        let at = |last| {
+            let last = Timestamp::from_millis(last);
+            Some(Use { times: 1, last, revealed: Some(last) })
+        };
         let bound = |pattern: &str| vec![(Relation::Resolver, pattern.parse().unwrap())];
+        let advise = |bound: &[(Relation, Pattern)], used, others_use, is_new| {
+            let evidence = Evidence { used, refused: None, others_use, since, is_new };
+            advise(bound, needed_on_connection(bound, &evidence), &evidence)
+        };
         for (pattern, used, others_use, is_new, expected) in [
             ("workflow:w", at(2000), true, false, Advice::Keep),
             ("workflow:w/step:s", at(2000), true, false, Advice::Keep),
@@ -177,12 +238,49 @@ mod tests {
             ("workflow:*", None, true, false, Advice::Others),
             ("workflow:*", None, false, false, Advice::Remove),
         ] {
-            let advice = advise(&bound(pattern), used, others_use, since, is_new);
+            let advice = advise(&bound(pattern), used, others_use, is_new);
             assert_eq!(advice, expected, "{pattern} {used:?}");
         }
         // Once the workflow is bound itself, what is bound for many goes if nobody else needs it.
         let both = [bound("workflow:w"), bound("workflow:*")].concat();
-        assert_eq!(advise(&both, at(2000), false, since, false), Advice::Narrow);
-        assert_eq!(advise(&both, at(2000), true, since, false), Advice::Keep);
+        assert_eq!(advise(&both, at(2000), false, false), Advice::Narrow);
+        assert_eq!(advise(&both, at(2000), true, false), Advice::Keep);
+    }
+
+    #[test]
+    fn a_relation_follows_what_a_workflow_did_with_it() {
+        use Relation::{Editor, Resolver, User};
+        let since = Timestamp::from_millis(1000);
+        let (before, after) = (Timestamp::from_millis(999), Timestamp::from_millis(2000));
+        let used = |revealed| Some(Use { times: 1, last: after, revealed });
+        let own = "workflow:w";
+        for (bound, used, refused, needed, expected) in [
+            (vec![(Resolver, own)], used(Some(after)), None, Resolver, Advice::Keep),
+            (vec![(Resolver, own)], used(None), None, User, Advice::Lower),
+            (vec![(Resolver, own)], used(Some(before)), None, User, Advice::Lower),
+            (vec![(Editor, own)], used(None), None, User, Advice::Keep),
+            (vec![(User, own)], used(None), None, User, Advice::Keep),
+            (vec![(User, own)], used(Some(after)), None, User, Advice::Keep),
+            (vec![(User, own)], None, None, User, Advice::Remove),
+            (vec![(User, own)], None, Some(after), Resolver, Advice::Raise),
+            (vec![(User, own)], used(None), Some(after), Resolver, Advice::Raise),
+            (vec![(User, own)], used(None), Some(before), User, Advice::Keep),
+            (vec![(Resolver, "workflow:*")], used(None), None, User, Advice::Narrow),
+            // The binding of its own is too low for what it got by the broad one.
+            (
+                vec![(User, own), (Resolver, "workflow:*")],
+                used(Some(after)),
+                None,
+                Resolver,
+                Advice::Narrow,
+            ),
+        ] {
+            let shown = format!("{bound:?} {used:?} {refused:?}");
+            let pattern = |(relation, text): (_, &str)| (relation, text.parse().unwrap());
+            let bound: Vec<(Relation, Pattern)> = bound.into_iter().map(pattern).collect();
+            let evidence = Evidence { used, refused, others_use: false, since, is_new: false };
+            assert_eq!(needed_on_connection(&bound, &evidence), needed, "{shown}");
+            assert_eq!(advise(&bound, needed, &evidence), expected, "{shown}");
+        }
     }
 }

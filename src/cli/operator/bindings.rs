@@ -65,7 +65,7 @@ pub fn access_command(verb: &str, name: &str, relation: pb::Relation, principal:
 }
 
 /// True if a relation is another, or includes it. The numbers of relations do not say their order.
-fn includes(relation: pb::Relation, other: pb::Relation) -> bool {
+pub fn includes(relation: pb::Relation, other: pb::Relation) -> bool {
     use pb::Relation::{Editor, Resolver, Unspecified, User, Viewer};
     let place = |relation| match relation {
         Unspecified => 0,
@@ -85,10 +85,13 @@ pub fn admits_steps(access: &[pb::AccessBinding], relation: pb::Relation) -> boo
 }
 
 /// Says on stderr that no step can use a new connection or group yet, with the command that changes that.
-pub fn warn_if_no_step(name: &str, access: &[pb::AccessBinding], relation: pb::Relation) {
-    if !admits_steps(access, relation) {
-        let verb = if relation == pb::Relation::Viewer { "use" } else { "resolve" };
-        let command = grant_command(name, relation, "workflow:NAME");
+pub fn warn_if_no_step(name: &str, access: &[pb::AccessBinding]) {
+    let (least, usual, verb) = match name.starts_with("groups/") {
+        true => (pb::Relation::Viewer, pb::Relation::Viewer, "use"),
+        false => (pb::Relation::User, pb::Relation::Resolver, "resolve"),
+    };
+    if !admits_steps(access, least) {
+        let command = grant_command(name, usual, "workflow:NAME");
         say(&format!("no step may {verb} it yet: {command}"));
     }
 }

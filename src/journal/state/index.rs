@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! run (executor, workflow, run)                       → the places of its lines in the file
-//! resource (uid, or a group's name) × workflow × day  → how often, and when last
+//! resource (uid, or a group's name) × workflow × day  → how often, when last, and when a value was handed out last
+//! connection (uid) × workflow                         → when its values were refused last, to a step that may see it
 //! ```
 //!
 //! It is beside its file, as `NNNNNN.index`: a line of JSON and a line with its keyed tag. It is derived from the file
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::mints::Mints;
 use super::usage::Usage;
-use super::use_counts::{ByWorkflow, FileIndex, RunKey, Use};
+use super::use_counts::{ByWorkflow, FileIndex, RefusedByWorkflow, RunKey, Use};
 use crate::journal::event::Event;
 use crate::journal::files::file_name;
 use crate::journal::read::audience::Audience;
@@ -27,7 +28,7 @@ use crate::model::{Id, WorkflowName};
 use crate::seal::Keyring;
 use crate::sys::files::replace_file;
 
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Workflow, day and use: [`ByWorkflow`] as a flat list.
 type Uses = Vec<(WorkflowName, i64, Use)>;
 
@@ -40,6 +41,7 @@ struct StoredIndex {
     runs: Vec<(RunKey, Vec<u64>)>,
     resources: Vec<(Id, Uses)>,
     groups: Vec<(String, Uses)>,
+    refused: Vec<(Id, RefusedByWorkflow)>,
 }
 
 fn index_path(directory: &Path, file: u64) -> PathBuf {
@@ -68,6 +70,7 @@ pub(crate) fn save(
         runs: index.runs.iter().map(|(run, places)| (run.clone(), places.clone())).collect(),
         resources: index.resources.iter().map(|(uid, by)| (*uid, flat(by))).collect(),
         groups: index.groups.iter().map(|(name, by)| (name.clone(), flat(by))).collect(),
+        refused: index.refused.iter().map(|(uid, by)| (*uid, by.clone())).collect(),
     };
     let mut text = serde_json::to_vec(&written)?;
     let tag = keyring.journal_tag(&text);
@@ -118,6 +121,7 @@ fn read(path: &Path, keyring: &Keyring, file: u64) -> Option<FileIndex> {
         runs: written.runs.into_iter().collect(),
         resources: written.resources.into_iter().map(|(uid, by)| (uid, deep(by))).collect(),
         groups: written.groups.into_iter().map(|(name, by)| (name, deep(by))).collect(),
+        refused: written.refused.into_iter().collect(),
     })
 }
 

@@ -6,7 +6,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::mints::Mints;
-use super::use_counts::{ByWorkflow, FileIndex, RunKey, Use};
+use super::use_counts::{ByWorkflow, FileIndex, RefusedByWorkflow, RunKey, Use, note_refused};
+use crate::access::Purpose;
 use crate::journal::event::{Checkpoint, Event, Outcome, RenewalOutcome, ResolveLine};
 use crate::lease::LeaseTarget;
 use crate::model::{GroupName, Id, IdMap, RunName, Timestamp, WorkflowName};
@@ -25,6 +26,8 @@ pub struct Usage {
     resources: IdMap<Users>,
     /// The uses in older files, by the group's name.
     groups: HashMap<String, Users>,
+    /// The refusals in older files.
+    refused: IdMap<RefusedByWorkflow>,
 }
 
 impl Usage {
@@ -48,10 +51,11 @@ impl Usage {
             Event::LeaseRenewal(line) if matches!(line.outcome, RenewalOutcome::Allow { .. }) => {
                 (line.opening, None)
             }
-            Event::Sent(line) => (line.opening, None),
             Event::Resolve(line) | Event::Send(line) => {
-                let Outcome::Allow { uid, .. } = &line.outcome else { return };
-                self.count(line, *uid, time);
+                match &line.outcome {
+                    Outcome::Allow { uid, .. } => self.count(line, *uid, time),
+                    Outcome::Refuse { uid, .. } => return self.refuse(line, *uid, time),
+                }
                 (line.opening, None)
             }
             Event::ClockSetBack | Event::Restored { .. } => return self.take_all_closed(offset),
@@ -103,6 +107,10 @@ impl Usage {
         for (name, by) in &index.groups {
             add_uses(self.groups.entry(name.clone()).or_default(), by);
         }
+        for (uid, by) in &index.refused {
+            let refused = self.refused.entry(*uid).or_default();
+            by.iter().for_each(|(workflow, last)| note_refused(refused, workflow, *last));
+        }
     }
 
     fn count(&mut self, line: &ResolveLine, uid: Id, time: Timestamp) {
@@ -111,7 +119,16 @@ impl Usage {
             LeaseTarget::Group(group) => Some(group.name.as_str()),
             _ => None,
         };
-        self.current.count(uid, group, &run.workflow, time);
+        self.current.count(uid, group, &run.workflow, (line.purpose(), time));
+    }
+
+    /// Notes that the values of a connection were refused, to which the step has too low a relation.
+    fn refuse(&mut self, line: &ResolveLine, uid: Option<Id>, time: Timestamp) {
+        if line.purpose() == Purpose::Reveal
+            && let (Some(run), Some(uid)) = (self.open.get(&line.opening), uid)
+        {
+            self.current.refuse(uid, &run.workflow, time);
+        }
     }
 
     /// The runs of this name in the current file, of one workflow or all, with the places of their lines.
@@ -133,6 +150,13 @@ impl Usage {
     /// The workflows that have used a resource since a time. The counts cover the whole journal.
     pub fn users_of(&self, uid: Id, since: Timestamp) -> Vec<(WorkflowName, Use)> {
         users(self.resources.get(&uid), self.current.resources.get(&uid), since)
+    }
+
+    /// When a workflow was last refused the values of a connection that it could see or use; `None` if never.
+    pub fn last_refusal(&self, uid: Id, workflow: &WorkflowName) -> Option<Timestamp> {
+        let (before, now) = (self.refused.get(&uid), self.current.refused.get(&uid));
+        let of = |by: Option<&RefusedByWorkflow>| by?.get(workflow).copied();
+        of(before).max(of(now))
     }
 
     /// The workflows that have used a group since a time. The counts cover the whole journal.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::access::Purpose;
 use crate::journal::event::MintingLine;
 use crate::model::{ExecutorName, Id, Opening, RunName, Timestamp, WorkflowName, WorkflowPath};
 
@@ -45,18 +46,27 @@ pub struct Use {
     pub times: u64,
     /// When it was used last.
     pub last: Timestamp,
+    /// When a step got a value of it last; `None` if the broker has only acted with it.
+    pub revealed: Option<Timestamp>,
 }
 
 impl Use {
     /// Both uses together.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
-        Self { times: self.times.saturating_add(other.times), last: self.last.max(other.last) }
+        Self {
+            times: self.times.saturating_add(other.times),
+            last: self.last.max(other.last),
+            revealed: self.revealed.max(other.revealed),
+        }
     }
 }
 
 /// Uses by workflow and day, in days since 1970.
 pub(crate) type ByWorkflow = BTreeMap<WorkflowName, BTreeMap<i64, Use>>;
+
+/// When a workflow was last refused the values of a connection that it may see or use.
+pub(crate) type RefusedByWorkflow = BTreeMap<WorkflowName, Timestamp>;
 
 /// The index of one file.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -64,6 +74,7 @@ pub(crate) struct FileIndex {
     pub(crate) runs: BTreeMap<RunKey, Vec<u64>>,
     pub(crate) resources: BTreeMap<Id, ByWorkflow>,
     pub(crate) groups: BTreeMap<String, ByWorkflow>,
+    pub(crate) refused: BTreeMap<Id, RefusedByWorkflow>,
 }
 
 impl FileIndex {
@@ -81,24 +92,37 @@ impl FileIndex {
         uid: Id,
         group: Option<&str>,
         workflow: &WorkflowName,
-        time: Timestamp,
+        (purpose, time): (Purpose, Timestamp),
     ) {
-        count_use(self.resources.entry(uid).or_default(), workflow, time);
+        let revealed = (purpose == Purpose::Reveal).then_some(time);
+        let used = Use { times: 1, last: time, revealed };
+        count_use(self.resources.entry(uid).or_default(), workflow, used);
         let Some(group) = group else { return };
         match self.groups.get_mut(group) {
-            Some(by) => count_use(by, workflow, time),
-            None => count_use(self.groups.entry(group.to_owned()).or_default(), workflow, time),
+            Some(by) => count_use(by, workflow, used),
+            None => count_use(self.groups.entry(group.to_owned()).or_default(), workflow, used),
         }
+    }
+
+    /// Notes that a workflow was refused the values of a connection that it may see or use.
+    pub(super) fn refuse(&mut self, uid: Id, workflow: &WorkflowName, time: Timestamp) {
+        note_refused(self.refused.entry(uid).or_default(), workflow, time);
     }
 }
 
-fn count_use(by: &mut ByWorkflow, workflow: &WorkflowName, time: Timestamp) {
+/// Notes a refusal of a workflow.
+pub(super) fn note_refused(by: &mut RefusedByWorkflow, workflow: &WorkflowName, time: Timestamp) {
+    match by.get_mut(workflow) {
+        Some(last) => *last = time.max(*last),
+        None => drop(by.insert(workflow.clone(), time)),
+    }
+}
+
+fn count_use(by: &mut ByWorkflow, workflow: &WorkflowName, used: Use) {
     let days = match by.get_mut(workflow) {
         Some(days) => days,
         None => by.entry(workflow.clone()).or_default(),
     };
-    let day = time.millis().div_euclid(MILLIS_A_DAY);
-    let entry = days.entry(day).or_insert(Use { times: 0, last: time });
-    entry.times += 1;
-    entry.last = entry.last.max(time);
+    let day = used.last.millis().div_euclid(MILLIS_A_DAY);
+    days.entry(day).and_modify(|before| *before = before.and(used)).or_insert(used);
 }

@@ -9,7 +9,7 @@ use crate::cli::io::output::{print, say};
 use crate::cli::io::text::table;
 use crate::cli::io::time;
 use crate::cli::io::time::moment;
-use crate::cli::operator::bindings::{access_command, access_of, relation_name};
+use crate::cli::operator::bindings::{access_command, access_of, includes, relation_name};
 use crate::grpc::pb;
 use crate::grpc::pb::system_service_client::SystemServiceClient;
 
@@ -32,7 +32,8 @@ impl AccessSuggestArgs {
         let suggested =
             SystemServiceClient::new(channel).suggest_access(request).await?.into_inner();
         let is_change = |one: &&pb::AccessSuggestion| {
-            matches!(one.advice(), pb::AccessAdvice::Remove | pb::AccessAdvice::Narrow)
+            use pb::AccessAdvice::{Lower, Narrow, Raise, Remove};
+            matches!(one.advice(), Lower | Narrow | Raise | Remove)
         };
         let shown = suggested.suggestions.iter().filter(|one| self.all || is_change(one));
         let shown: Vec<_> = shown.collect();
@@ -81,18 +82,35 @@ impl AccessSuggestArgs {
         let bound = one.bound.iter().flat_map(|binding| {
             binding.principals.iter().map(|principal| (binding.relation(), principal))
         });
+        let own = format!("workflow:{}", self.workflow);
+        let is_own =
+            |principal: &str| principal == own || principal.starts_with(&format!("{own}/step:"));
         match one.advice() {
             pb::AccessAdvice::Remove => {
                 bound.map(|(relation, principal)| change("remove", relation, principal)).collect()
             }
+            pb::AccessAdvice::Lower => {
+                let higher = bound.filter(|(relation, principal)| {
+                    *relation == pb::Relation::Resolver && is_own(principal)
+                });
+                higher
+                    .flat_map(|(relation, principal)| {
+                        let lower = change("add", one.needed(), principal);
+                        [lower, change("remove", relation, principal)]
+                    })
+                    .collect()
+            }
+            pb::AccessAdvice::Raise => {
+                let owned = bound.map(|(_, principal)| principal.as_str());
+                let owned: Vec<_> = owned.filter(|principal| is_own(principal)).collect();
+                let owned = if owned.is_empty() { vec![own.as_str()] } else { owned };
+                owned.into_iter().map(|principal| change("add", one.needed(), principal)).collect()
+            }
             pb::AccessAdvice::Narrow => {
-                let own = format!("workflow:{}", self.workflow);
-                let is_own = |principal: &str| {
-                    principal == own || principal.starts_with(&format!("{own}/step:"))
-                };
                 let (owned, wide): (Vec<_>, Vec<_>) =
                     bound.partition(|(_, principal)| is_own(principal));
-                let add = owned.is_empty().then(|| change("add", one.needed(), &own));
+                let has_own = owned.iter().any(|(relation, _)| includes(*relation, one.needed()));
+                let add = (!has_own).then(|| change("add", one.needed(), &own));
                 let wide = wide.into_iter().filter(|_| !one.others_use);
                 let remove =
                     wide.map(|(relation, principal)| change("remove", relation, principal));
@@ -119,6 +137,8 @@ fn word(advice: pb::AccessAdvice) -> &'static str {
     match advice {
         pb::AccessAdvice::Remove => "remove",
         pb::AccessAdvice::Narrow => "narrow",
+        pb::AccessAdvice::Lower => "lower",
+        pb::AccessAdvice::Raise => "raise",
         pb::AccessAdvice::Others => "others",
         pb::AccessAdvice::Keep | pb::AccessAdvice::Unspecified => "keep",
     }
@@ -128,6 +148,8 @@ fn sentence(advice: pb::AccessAdvice) -> &'static str {
     match advice {
         pb::AccessAdvice::Remove => "remove: not used",
         pb::AccessAdvice::Narrow => "narrow: shared with many others",
+        pb::AccessAdvice::Lower => "lower: no step received it",
+        pb::AccessAdvice::Raise => "raise: a step was refused its values",
         pb::AccessAdvice::Others => "keep: others use it",
         pb::AccessAdvice::Keep | pb::AccessAdvice::Unspecified => "keep",
     }

@@ -27,6 +27,8 @@ fn message(one: &Suggestion) -> pb::AccessSuggestion {
     let advice = match one.advice {
         Advice::Remove => pb::AccessAdvice::Remove,
         Advice::Narrow => pb::AccessAdvice::Narrow,
+        Advice::Lower => pb::AccessAdvice::Lower,
+        Advice::Raise => pb::AccessAdvice::Raise,
         Advice::Others => pb::AccessAdvice::Others,
         Advice::Keep => pb::AccessAdvice::Keep,
     };
