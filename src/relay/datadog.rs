@@ -28,10 +28,20 @@ fn attributes(document: &Node) -> &Node {
     document.get("data").and_then(|data| data.get("attributes")).unwrap_or(document)
 }
 
+/// True if the node is an action that sends one HTTP request, which a broker can send for it.
+pub(super) fn is_request(action: &Node) -> bool {
+    integration(action).is_some_and(|kind| kind == "http")
+}
+
+/// The integration of an action.
+fn integration(action: &Node) -> Option<&str> {
+    let action = ["actionId", "fqn"].iter().find_map(|key| action.get(key)?.text())?;
+    action.strip_prefix(ACTIONS)?.split('.').next()
+}
+
 /// The connection that a node names by its id, with the integration of an action.
 pub(super) fn connection(node: &Node, action: &Node) -> Option<SpecReference> {
     let name = node.get("connectionId").and_then(plain_text)?.to_owned();
-    let action = ["actionId", "fqn"].iter().find_map(|key| action.get(key)?.text())?;
-    let kind = action.strip_prefix(ACTIONS)?.split('.').next()?.to_owned();
+    let kind = integration(action)?.to_owned();
     Some(SpecReference::Connection { kind, name })
 }

@@ -43,6 +43,8 @@ pub struct WorkflowUse {
     pub field: Option<String>,
     /// The step or trigger; `None` outside of steps and triggers.
     pub step: Option<String>,
+    /// True if the step sends requests with it only: a broker can send them, and the step needs no value.
+    pub is_sent_only: bool,
 }
 
 /// A target that a workflow file can use.
@@ -118,6 +120,7 @@ struct Finder {
     found: BTreeSet<WorkflowUse>,
     problems: Vec<SpecError>,
     step: Option<String>,
+    is_sent_only: bool,
 }
 
 impl Finder {
@@ -148,7 +151,9 @@ impl Finder {
             None => self.problems.extend(spec::misspelt_type(node)),
         }
         if let Some(connection) = datadog::connection(node, node) {
+            self.is_sent_only = datadog::is_request(node);
             self.reference(node.at, connection, None);
+            self.is_sent_only = false;
         }
         for (key, value) in entries {
             match key.text() {
@@ -182,7 +187,8 @@ impl Finder {
 
     fn add(&mut self, at: Position, target: UseTarget, field: Option<String>) {
         if self.found.len() < MAX_USES {
-            self.found.insert(WorkflowUse { at, target, field, step: self.step.clone() });
+            let (step, is_sent_only) = (self.step.clone(), self.is_sent_only);
+            self.found.insert(WorkflowUse { at, target, field, step, is_sent_only });
         }
     }
 
@@ -300,6 +306,7 @@ impl Finder {
                 return;
             }
             self.step = user.get("name").and_then(Node::text).map(ToOwned::to_owned);
+            self.is_sent_only = datadog::is_request(user);
             match (key, datadog::connection(named, user)) {
                 ("connectionGroups", _) => self.group(named),
                 (_, Some(connection)) => self.reference(named.at, connection, None),
@@ -312,7 +319,7 @@ impl Finder {
                 }
             }
         }
-        self.step = None;
+        (self.step, self.is_sent_only) = (None, false);
     }
 
     fn group(&mut self, node: &Node) {

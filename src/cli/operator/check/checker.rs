@@ -124,6 +124,8 @@ pub struct Checker<'a> {
     pub run_as: &'a [String],
     /// The fields that the steps use of a connection; empty for all.
     pub fields: &'a BTreeSet<String>,
+    /// True if the steps need no value: the broker sends their requests.
+    pub is_sent_only: bool,
     pub cache: &'a mut BrokerCache,
 }
 
@@ -162,12 +164,13 @@ impl Checker<'_> {
         target: &str,
         fields: &[String],
     ) -> Result<StepDecisions, Failure> {
-        let Self { workflow, run_as, .. } = *self;
+        let Self { workflow, run_as, is_sent_only, .. } = *self;
         let any = [ANY_STEP.to_owned()];
         let steps = if self.steps.is_empty() { &any } else { self.steps };
         let mut decisions = StepDecisions::default();
         for step in steps {
-            let one = self.cache.explain(workflow, step, run_as, target, fields).await?;
+            let one =
+                self.cache.explain(workflow, step, run_as, target, (fields, is_sent_only)).await?;
             let is_allowed = one.outcome == "ALLOWED";
             decisions.has_allowed |= is_allowed;
             if decisions.refused.is_empty() {
@@ -240,7 +243,8 @@ impl Checker<'_> {
             let what = format!("there is no integration {integration}");
             return Ok(CheckResult::missing(&what, nearest).with_command(&["integration", "list"]));
         };
-        let create = create_command(schema, target, self.workflow);
+        let bind = if self.is_sent_only { "--user" } else { "--resolver" };
+        let create = create_command(schema, target, [bind, self.workflow]);
         // A workflow may use a family as a whole.
         let is_family = |name: &str| {
             let mut rules = schema.kinds.iter().flat_map(|kind| &kind.fields);
@@ -284,7 +288,12 @@ impl Checker<'_> {
                     [] => format!("workflow {}", self.workflow),
                     run_as => format!("workflow {}, as {},", self.workflow, run_as.join(", ")),
                 };
-                let mut sentence = format!("{who} may not resolve it");
+                let is_user = answer.resources.iter().any(|one| one.held() == pb::Relation::User);
+                let mut sentence = match (self.is_sent_only, is_user) {
+                    (true, _) => format!("{who} may not use it"),
+                    (false, true) => format!("{who} may use it, but not resolve it"),
+                    (false, false) => format!("{who} may not resolve it"),
+                };
                 if decisions.has_allowed {
                     let steps = decisions.refused.iter().map(|(step, _)| step.as_str());
                     let steps = steps.collect::<Vec<_>>().join(", ");
@@ -307,8 +316,8 @@ impl Checker<'_> {
     }
 }
 
-/// The command that creates a connection, with the fields that its first kind requires.
-fn create_command(schema: &pb::Integration, target: &str, workflow: &str) -> String {
+/// The command that creates a connection, with the fields that its first kind requires, and binds the workflow.
+fn create_command(schema: &pb::Integration, target: &str, [bind, workflow]: [&str; 2]) -> String {
     let mut words = vec!["connection".to_owned(), "create".to_owned(), target.to_owned()];
     if let Some(kind) = schema.kinds.first() {
         if schema.kinds.len() > 1 {
@@ -320,6 +329,6 @@ fn create_command(schema: &pb::Integration, target: &str, workflow: &str) -> Str
             words.extend(["--field".to_owned(), format!("{}={source}", field.name)]);
         }
     }
-    words.extend(["--resolver".to_owned(), format!("workflow:{workflow}")]);
+    words.extend([bind.to_owned(), format!("workflow:{workflow}")]);
     command_line(&words.iter().map(String::as_str).collect::<Vec<_>>())
 }

@@ -140,12 +140,14 @@ impl Check {
         let problems = problems.into_iter();
         let mut findings: Vec<CheckFinding> =
             problems.map(|one| malformed(file.to_owned(), one.at, one.problem)).collect();
-        for UseAtPlace { one, fields, steps } in by_place(uses, self.step.as_deref()) {
+        for UseAtPlace { one, fields, steps, is_sent_only } in by_place(uses, self.step.as_deref())
+        {
             let result = match cache {
                 Some(cache) => {
                     let run_as = &self.run_as;
                     let (workflow, steps, fields) = (&workflow, &steps, &fields);
-                    let mut checker = Checker { workflow, steps, run_as, fields, cache };
+                    let mut checker =
+                        Checker { workflow, steps, run_as, fields, is_sent_only, cache };
                     checker.check(&one.target).await?
                 }
                 None => CheckResult::fine(""),
@@ -234,6 +236,8 @@ struct UseAtPlace {
     fields: BTreeSet<String>,
     /// Every step that uses it.
     steps: Vec<String>,
+    /// True if every step sends requests with it only.
+    is_sent_only: bool,
 }
 
 /// The uses, one for each position and thing.
@@ -248,7 +252,9 @@ fn by_place(uses: Vec<WorkflowUse>, only: Option<&str>) -> Vec<UseAtPlace> {
             one: one.clone(),
             fields: BTreeSet::new(),
             steps: Vec::new(),
+            is_sent_only: true,
         });
+        place.is_sent_only &= one.is_sent_only;
         place.fields.extend(one.field);
         place.steps.extend(one.step.filter(|step| !place.steps.contains(step)));
     }
