@@ -97,16 +97,16 @@ impl Apply {
     }
 }
 
-/// The full names of connections that no step may resolve.
+/// The full names of connections that no step may resolve or use.
 fn names_without_steps(seeds: &[Seed]) -> BTreeSet<String> {
     let is_without = |seed: &&Seed| match &seed.document {
-        Document::Connection(one) => !admits_steps(&one.access, pb::Relation::Resolver),
+        Document::Connection(one) => !admits_steps(&one.access, pb::Relation::User),
         Document::Group(_) | Document::Integration(_) | Document::Secret(_) => false,
     };
     seeds.iter().filter(is_without).map(Seed::name).collect()
 }
 
-/// Says which new connections no step may resolve, and how to change that.
+/// Says which new connections no step may resolve or use, and how to change that.
 fn warn_without_steps(results: &[AppliedResource], without_steps: &BTreeSet<String>) {
     let created = results.iter().filter(|one| one.action == "created");
     let created = created.filter(|one| without_steps.contains(&one.name));

@@ -145,7 +145,7 @@ impl GroupCreateArgs {
         let request = pb::CreateGroupRequest { group: Some(group), members, ..Default::default() };
         let group = client.create_group(request).await?.into_inner();
         print_written(common, &group)?;
-        warn_if_no_step(&group.name, &group.access, pb::Relation::Viewer);
+        warn_if_no_step(&group.name, &group.access);
         Ok(())
     }
 }

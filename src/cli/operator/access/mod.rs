@@ -44,7 +44,7 @@ pub struct AccessChangeArgs {
     /// INTEGRATION/NAME of a connection, or group:NAME.
     #[arg(value_name = "REF")]
     reference: String,
-    /// The relation. Each includes those before it; a group has no resolver.
+    /// The relation. Each includes those before it; a group has neither users nor resolvers.
     #[arg(long, value_enum)]
     relation: RelationArgument,
     /// workflow:NAME, workflow:NAME/step:NAME, workflow:NAME/step:PREFIX*, workflow:PREFIX*, workflow:*,
@@ -57,6 +57,8 @@ pub struct AccessChangeArgs {
 enum RelationArgument {
     /// May see it; for a group: may use it.
     Viewer,
+    /// May have the broker act with the credential, and gets no value.
+    User,
     /// May receive the credential.
     Resolver,
     /// May change and delete it.
@@ -67,6 +69,7 @@ impl From<RelationArgument> for pb::Relation {
     fn from(relation: RelationArgument) -> Self {
         match relation {
             RelationArgument::Viewer => Self::Viewer,
+            RelationArgument::User => Self::User,
             RelationArgument::Resolver => Self::Resolver,
             RelationArgument::Editor => Self::Editor,
         }

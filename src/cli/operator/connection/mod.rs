@@ -83,6 +83,9 @@ pub struct ConnectionCreateArgs {
     /// A principal that may resolve it, such as workflow:deploy; may be given more than once.
     #[arg(long, value_name = "PRINCIPAL")]
     resolver: Vec<String>,
+    /// A principal that may have the broker act with it, and gets no value of it.
+    #[arg(long, value_name = "PRINCIPAL")]
+    user: Vec<String>,
     /// A principal that may see it.
     #[arg(long, value_name = "PRINCIPAL")]
     viewer: Vec<String>,
@@ -165,6 +168,7 @@ impl ConnectionCreateArgs {
         let asked = values::read_and_ask(&self.field, &kinds, self.allow_empty)?;
         let relations = [
             (pb::Relation::Viewer, self.viewer),
+            (pb::Relation::User, self.user),
             (pb::Relation::Resolver, self.resolver),
             (pb::Relation::Editor, self.editor),
         ];
@@ -189,7 +193,7 @@ impl ConnectionCreateArgs {
         remarks::announce(&reference.to_string(), &created.findings);
         let text = || format!("{reference} created");
         print(common.output, &to_json(&created), text, || reference.to_string())?;
-        warn_if_no_step(&created.name, &created.access, pb::Relation::Resolver);
+        warn_if_no_step(&created.name, &created.access);
         Ok(())
     }
 }

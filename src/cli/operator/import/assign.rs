@@ -83,7 +83,7 @@ fn fill(
         origin.map_or_else(|| vec![fit.integration.clone()], |origin| origin.called.clone());
     let fields = taken.into_iter().map(|(field, value)| (field, value.value));
     let reference = (fit.integration.as_str(), name);
-    let document = connection(reference, &fit.kind.name, fields, &wanted.resolvers);
+    let document = connection(reference, &fit.kind.name, fields, wanted.access());
     found.entries.push(Entry { from, called, document });
 }
 

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as Slot;
 
-use crate::cli::operator::bindings::bindings;
 use crate::grpc::document_name;
 use crate::grpc::pb;
 use crate::grpc::pb::apply_request::Document;
@@ -100,12 +99,12 @@ pub fn at_line(line: u64, text: &str) -> String {
     format!("line {line}: {text}")
 }
 
-/// The document of a connection that these principals may resolve. The name is checked later, when it is final.
+/// The document of a connection with this access. The name is checked later, when it is final.
 pub fn connection(
     reference: (&str, &str),
     kind: &str,
     fields: impl IntoIterator<Item = (String, Vec<u8>)>,
-    resolvers: &[String],
+    access: Vec<pb::AccessBinding>,
 ) -> Document {
     let (integration, name) = reference;
     Document::Connection(pb::ConnectionDocument {
@@ -113,7 +112,7 @@ pub fn connection(
         name: name.to_owned(),
         kind: kind.to_owned(),
         fields: fields.into_iter().collect(),
-        access: bindings([(pb::Relation::Resolver, resolvers.to_vec())]),
+        access,
         ..Default::default()
     })
 }

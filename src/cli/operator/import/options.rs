@@ -1,6 +1,7 @@
 //! The options that readers of every format take.
 
 use super::names::NameArguments;
+use crate::cli::operator::bindings::bindings;
 use crate::grpc::pb;
 
 /// The catalogue, and the options of the command line.
@@ -32,9 +33,18 @@ pub struct ImportOptions {
     /// default. An existing connection loses its other resolvers, as the plan shows.
     #[arg(long = "resolver", value_name = "PRINCIPAL")]
     pub resolvers: Vec<String>,
+    /// A principal that may have the broker act with the connections, and gets no value of them. Otherwise as --resolver.
+    #[arg(long = "user", value_name = "PRINCIPAL")]
+    pub users: Vec<String>,
 }
 
 impl ImportOptions {
+    /// The access to the connections.
+    pub fn access(&self) -> Vec<pb::AccessBinding> {
+        let (users, resolvers) = (self.users.clone(), self.resolvers.clone());
+        bindings([(pb::Relation::User, users), (pb::Relation::Resolver, resolvers)])
+    }
+
     /// True if something with one of these names is to be taken.
     pub fn takes(&self, names: &[&str]) -> bool {
         self.only.is_empty() || self.only.iter().any(|only| names.contains(&only.as_str()))

@@ -230,6 +230,7 @@ fn access(
         Some(access) => {
             let relations = [
                 (pb::Relation::Viewer, access.viewer),
+                (pb::Relation::User, access.user),
                 (pb::Relation::Resolver, access.resolver),
                 (pb::Relation::Editor, access.editor),
             ];

@@ -206,6 +206,7 @@ pub(super) enum RawForm {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawAccess {
     pub(super) viewer: Option<Vec<String>>,
+    pub(super) user: Option<Vec<String>>,
     pub(super) resolver: Option<Vec<String>>,
     pub(super) editor: Option<Vec<String>>,
 }

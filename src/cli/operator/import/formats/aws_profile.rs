@@ -140,7 +140,7 @@ fn profile(
     if let Some((setting, _)) = way {
         found.skip(format!("{what}: {setting}"), "only its access key is taken");
     }
-    let document = connection(("aws", name), "access_key", fields, &wanted.resolvers);
+    let document = connection(("aws", name), "access_key", fields, wanted.access());
     Ok(Some(Entry { from: what, called: vec![name.to_owned()], document }))
 }
 

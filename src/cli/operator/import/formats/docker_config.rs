@@ -145,7 +145,7 @@ fn of_registries(
         match login.fields(&server) {
             Ok(fields) => {
                 let reference = ("docker-registry", name.as_str());
-                let document = connection(reference, "basic", fields, &wanted.resolvers);
+                let document = connection(reference, "basic", fields, wanted.access());
                 found.entries.push(Entry { from: server, called, document });
             }
             Err(why) => found.skip(server, why),

@@ -133,7 +133,7 @@ impl SecretType {
         }
         let mut found = assign(rest, MatchBy::AnyName, Some(origin), wanted);
         let reference = (self.integration, origin.name.as_str());
-        let document = connection(reference, self.kind, fields, &wanted.resolvers);
+        let document = connection(reference, self.kind, fields, wanted.access());
         let called = origin.called.clone();
         found.entries.push(Entry { from: from.join(", "), called, document });
         found

@@ -78,7 +78,7 @@ fn connection_of(
     let reference = relay_reference(reference).map_err(|failure| failure.message)?;
     let fields = fields.into_iter().map(|(name, value)| Ok((name, bytes_of(value)?)));
     let fields: Vec<_> = fields.collect::<Result<_, String>>()?;
-    Ok(connection(reference, "", fields, &options.resolvers))
+    Ok(connection(reference, "", fields, options.access()))
 }
 
 fn secret_of(name: &str, value: FieldSource, options: &ImportOptions) -> Result<Document, String> {
