@@ -438,6 +438,37 @@ fn a_workflow_of_datadog_is_read_as_it_is_exported() {
 }
 
 #[test]
+fn a_request_of_datadog_needs_a_user_only() {
+    let steps = seeded();
+    let create = ["connection", "create", "http/api", "--kind", "none", "--user", "workflow:asks"];
+    steps.serving.must(&[&create[..], &["--field", "base_url=https://example.com"]].concat());
+    let step = |name: &str, action: &str, connection: &str| {
+        format!(
+            r#"{{"name": "{name}", "actionId": "com.datadoghq.{action}", "connectionId": "{connection}"}}"#
+        )
+    };
+    let spec = |steps: &[String]| format!(r#"{{"queries": [{}]}}"#, steps.join(", "));
+    let request = spec(&[step("Ask", "http.request", "api")]);
+    let told = |workflow: &str, spec: &str| {
+        let checked = check(&steps, spec, &["--workflow", workflow]);
+        (checked.status.code(), text(&checked.stdout))
+    };
+    let (code, said) = told("asks", &request);
+    assert_eq!((code, said.contains("http/api: fine")), (Some(0), true), "{said}");
+    let (code, said) = told("other", &request);
+    assert!(said.contains("workflow other may not use it"), "{said}");
+    let command = "keyhatch access add http/api --relation user --principal workflow:other";
+    assert_eq!((code, said.contains(command)), (Some(1), true), "{said}");
+    let (_, said) = told("other", &spec(&[step("Ask", "http.request", "nothere")]));
+    assert!(said.contains("--user workflow:other"), "{said}");
+    // A step that gets the values needs more, and the answer says what its workflow has.
+    let (code, said) = told("asks", "steps: [{name: a, spec: {c: !Connection [http, api]}}]");
+    assert!(said.contains("workflow asks may use it, but not resolve it"), "{said}");
+    let command = "keyhatch access add http/api --relation resolver --principal workflow:asks";
+    assert_eq!((code, said.contains(command)), (Some(1), true), "{said}");
+}
+
+#[test]
 fn a_workflow_is_taken_from_stdin_as_from_a_file() {
     let steps = seeded();
     let piped = |more: &[&str]| {

@@ -94,6 +94,7 @@ fn a_connection_for_nobody_is_reported_with_a_remedy() {
     let mended = "keyhatch access add http/a --relation resolver --principal workflow:NAME";
     assert_eq!(told, format!("no step may resolve it yet: {mended}\n"));
     assert_eq!(create("http/b", &["--resolver", "workflow:w"]), "");
+    assert_eq!(create("http/u", &["--user", "workflow:w"]), "");
     assert_eq!(create("http/c", &["--editor", "workflow:w", "--resolver", "team:ops"]), "");
     // The principals of --run-as count beside the workflow, never instead of it.
     let told = create("http/d", &["--resolver", "team:ops", "--resolver", "user:alice"]);

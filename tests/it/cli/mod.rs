@@ -7,6 +7,7 @@ mod command_line;
 mod doctor;
 mod hints;
 mod packaging;
+mod relations;
 mod releases;
 mod static_program;
 mod units;

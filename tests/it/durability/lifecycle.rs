@@ -15,7 +15,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use crate::harness::{
-    TestBroker, TestStep, bytes, connection_document, open_request, request, resolver,
+    TestBroker, TestStep, bound, bytes, connection_document, open_request, request, resolver,
 };
 use crate::mint::upstream::{Scripted, token};
 
@@ -507,7 +507,10 @@ impl World {
         let connection = self.dice.roll(MAXIMA.len());
         let is_allowed = !self.connections[connection].is_allowed;
         self.connections[connection].is_allowed = is_allowed;
-        let access = resolver(&[if is_allowed { "workflow:w" } else { "workflow:other" }]);
+        let mut access = resolver(&[if is_allowed { "workflow:w" } else { "workflow:other" }]);
+        // A user gets no value, and a resolver stays one.
+        let users = self.dice.one_of(&[&["workflow:w"][..], &[]]);
+        access.push(bound(pb::Relation::User, users));
         let document = connection_document(&name(connection), &[], access);
         self.broker.apply(vec![document]).unwrap();
         for step in self.steps.iter_mut().flatten() {

@@ -557,10 +557,12 @@ fn group_target(reference: &str) -> pb::GroupTarget {
 }
 
 pub fn resolver(principals: &[&str]) -> Vec<pb::AccessBinding> {
-    vec![pb::AccessBinding {
-        relation: pb::Relation::Resolver.into(),
-        principals: principals.iter().map(|principal| (*principal).to_owned()).collect(),
-    }]
+    vec![bound(pb::Relation::Resolver, principals)]
+}
+
+pub fn bound(relation: pb::Relation, principals: &[&str]) -> pb::AccessBinding {
+    let principals = principals.iter().map(|principal| (*principal).to_owned()).collect();
+    pb::AccessBinding { relation: relation.into(), principals }
 }
 
 pub fn bytes(fields: &[(&str, &str)]) -> BTreeMap<String, Vec<u8>> {

@@ -18,6 +18,7 @@ fn dry_run(
         run_as: run_as.iter().map(|one| (*one).to_owned()).collect(),
         target: target.to_owned(),
         fields: vec![],
+        use_only: false,
     };
     broker.explain(Question::DryRun(dry_run))
 }

@@ -6,8 +6,8 @@ use keyhatch::grpc::pb::group_service_client::GroupServiceClient;
 use tonic::Status;
 
 use crate::harness::{
-    ServeProcess, TestBroker, bytes, keyhatch_in, path_with_binary, reason, resolver, succeeded,
-    temp_dir, text,
+    ServeProcess, TestBroker, bound, bytes, keyhatch_in, path_with_binary, reason, resolver,
+    succeeded, temp_dir, text,
 };
 
 /// A broker with the connections of the documentation's example.
@@ -337,12 +337,15 @@ fn a_changed_group_is_found_again_after_a_restart() {
 }
 
 #[test]
-fn a_group_has_no_resolvers() {
+fn a_group_has_neither_users_nor_resolvers() {
     let world = World::start();
     world.create("g", &["account_id"], "workflow:deploy").unwrap();
-    let group = pb::ConnectionGroup { access: resolver(&["workflow:w"]), ..Default::default() };
-    let change = pb::UpdateGroupRequest { group: Some(group), ..Default::default() };
-    assert_eq!(reason(world.update("g", change)), "PRINCIPAL_INVALID");
+    for relation in [pb::Relation::User, pb::Relation::Resolver] {
+        let access = vec![bound(relation, &["workflow:w"])];
+        let group = pb::ConnectionGroup { access, ..Default::default() };
+        let change = pb::UpdateGroupRequest { group: Some(group), ..Default::default() };
+        assert_eq!(reason(world.update("g", change)), "PRINCIPAL_INVALID");
+    }
 }
 
 #[test]

@@ -11,8 +11,13 @@ use tonic::{Code, Status};
 
 use crate::harness::{TestBroker, bytes, reason};
 
-const RELATIONS: [Option<pb::Relation>; 4] =
-    [None, Some(pb::Relation::Viewer), Some(pb::Relation::Resolver), Some(pb::Relation::Editor)];
+const RELATIONS: [Option<pb::Relation>; 5] = [
+    None,
+    Some(pb::Relation::Viewer),
+    Some(pb::Relation::User),
+    Some(pb::Relation::Resolver),
+    Some(pb::Relation::Editor),
+];
 const IDENTITIES: [(&str, &str); 5] = [
     ("step", "workflow:deploy"),
     ("executor", "workflow:nobody"),
@@ -24,7 +29,7 @@ const IDENTITIES: [(&str, &str); 5] = [
 /// One row: a method, and the outcome for each identity and relation.
 struct Row {
     method: String,
-    outcomes: Vec<[String; 4]>,
+    outcomes: Vec<[String; RELATIONS.len()]>,
 }
 
 fn table() -> Vec<Row> {
@@ -37,7 +42,7 @@ fn table() -> Vec<Row> {
             let parts: Vec<_> = word.split('/').map(ToOwned::to_owned).collect();
             match parts.as_slice() {
                 [same] => std::array::from_fn(|_| same.clone()),
-                four => <[String; 4]>::try_from(four.to_vec()).unwrap(),
+                each => each.to_vec().try_into().unwrap(),
             }
         };
         let outcomes: Vec<_> = words.map(cell).collect();
@@ -120,8 +125,9 @@ fn seed(broker: &TestBroker, rows: &[Row]) {
             for (held, relation) in RELATIONS.iter().enumerate() {
                 let cell = cell_of(row, identity, held);
                 let access = |of_group: bool| {
+                    let of_members = [pb::Relation::User, pb::Relation::Resolver];
                     let is_bound =
-                        |relation: &pb::Relation| !of_group || *relation != pb::Relation::Resolver;
+                        |relation: &pb::Relation| !of_group || !of_members.contains(relation);
                     let relation = match is_member && !of_group {
                         true => Some(pb::Relation::Editor),
                         false => *relation,

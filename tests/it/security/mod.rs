@@ -13,4 +13,5 @@ mod memory;
 mod padding;
 pub mod secrecy;
 mod tampering;
+mod user_relation;
 mod users;
