@@ -15,6 +15,7 @@
 //! | 3 | [`mint`] | makes short-lived credentials upstream: one file a protocol |
 //! | 3 | [`config`] | the daemon's configuration |
 //! | 3 | [`journal`] | writes decisions before they take effect; permits; openings and leases |
+//! | 3 | [`ssh`] | logins by ssh: what is signed, keys, the agent protocol (pure) |
 //! | 2 | [`access`] | who may do what (pure) |
 //! | 2 | [`lease`] | for how long (pure) |
 //! | 2 | [`seal`] | keys and sealed records: chacha20poly1305 |
@@ -62,5 +63,6 @@ pub mod mint;
 pub mod model;
 pub mod relay;
 pub mod seal;
+pub mod ssh;
 pub mod store;
 pub mod sys;
