@@ -18,6 +18,7 @@
 //! | `seeds` | the daemon parses or refuses every document of a seed file; errors are short |
 //! | `signing_requests` | every accepted request has a P-256 key |
 //! | `spiffe_ids` | an ID has one spelling, without empty or dotted segments, and every name has an ID |
+//! | `ssh` | a login is read whole, with a user and a key of its algorithm; no key signs another algorithm |
 //! | `tags` | a tag is lower case, short, not reserved, and comes back from its text |
 
 mod records;
@@ -25,7 +26,7 @@ mod requests;
 mod texts;
 mod words;
 
-pub use records::{certificates, journal_lines, records, signing_requests};
+pub use records::{certificates, journal_lines, records, signing_requests, ssh};
 pub use requests::{REQUESTS, requests, seeds};
 pub use texts::{command_line, filters, masks, relay_specs};
 pub use words::{names, patterns, references, spiffe_ids, tags};
@@ -34,7 +35,7 @@ pub use words::{names, patterns, references, spiffe_ids, tags};
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 15] = [
+pub const TARGETS: [(&str, Target); 16] = [
     ("certificates", certificates),
     ("command_line", command_line),
     ("filters", filters),
@@ -49,5 +50,6 @@ pub const TARGETS: [(&str, Target); 15] = [
     ("seeds", seeds),
     ("signing_requests", signing_requests),
     ("spiffe_ids", spiffe_ids),
+    ("ssh", ssh),
     ("tags", tags),
 ];

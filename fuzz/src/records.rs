@@ -8,6 +8,7 @@ use keyhatch::journal::write::line::{NO_PREVIOUS, Parts, write};
 use keyhatch::journal::{Body, Event};
 use keyhatch::model::{Fields, Id, Timestamp, TrustDomain, Value};
 use keyhatch::seal::{KeyStore, Keyring, NewKek, RecordKey, RecordKind, Sealed};
+use keyhatch::ssh::{AgentRequest, Algorithm, HostKeys, LoginRequest, SigningKey};
 use keyhatch::sys::{Directory, Trust};
 
 use super::words::text;
@@ -129,4 +130,22 @@ pub fn signing_requests(data: &[u8]) {
     // A SubjectPublicKeyInfo with a point of P-256, written whole or by one coordinate.
     assert!([59, 91].contains(&public_key.len()), "{} bytes", public_key.len());
     assert_eq!(public_key.first(), Some(&0x30));
+}
+
+/// The input as a login, as a message to an agent, as a private key and as a `known_hosts` file.
+pub fn ssh(data: &[u8]) {
+    if let Ok(login) = LoginRequest::parse(data.to_vec()) {
+        assert_eq!(login.data(), data);
+        assert!(!login.user().is_empty());
+        let key_type = login.algorithm().key_type().as_bytes();
+        assert!(login.public_key()[4..].starts_with(key_type));
+    }
+    let _ = AgentRequest::parse(data);
+    if let Ok(key) = SigningKey::parse(data) {
+        let signed = [Algorithm::Ed25519, Algorithm::EcdsaP256, Algorithm::RsaSha512]
+            .into_iter()
+            .filter(|algorithm| key.sign(*algorithm, b"data").is_ok());
+        assert!(signed.count() <= 1);
+    }
+    assert!(!HostKeys::parse(data).accept(b""));
 }

@@ -30,11 +30,12 @@ requests! {
     CreateConnectionRequest CreateExecutorRequest CreateGroupRequest CreateIntegrationRequest CreateOperatorRequest
     DeleteConnectionRequest DeleteExecutorRequest DeleteGroupRequest DeleteIntegrationRequest DeleteOperatorRequest
     DeleteSecretRequest EndQuarantineRequest ExplainRequest GetConnectionRequest GetExecutorRequest GetGroupRequest
-    GetIntegrationRequest GetIssuerRequest GetOperatorRequest GetRunRequest GetStatusRequest ListConnectionsRequest
+    GetIntegrationRequest GetIssuerRequest GetOperatorRequest GetRunRequest GetSigningKeyRequest GetStatusRequest
+    ListConnectionsRequest
     ListEndingsRequest ListExecutorsRequest ListGroupsRequest ListIntegrationsRequest ListKeysRequest ListMembersRequest
     ListOperatorsRequest ListSecretsRequest ListStepsRequest OpenStepRequest PlanRequest PutSecretRequest
     RemoveMembersRequest RenewCertificateRequest RenewLeaseRequest RenewStepRequest ResolveRequest RevokeLeaseRequest
-    RotateDekRequest RotateIssuerRequest RotateKekRequest SuggestAccessRequest TailJournalRequest TestConnectionRequest
+    RotateDekRequest RotateIssuerRequest RotateKekRequest SignRequest SuggestAccessRequest TailJournalRequest TestConnectionRequest
     UpdateConnectionRequest UpdateGroupRequest UpdateIntegrationRequest WatchRequest WhoAmIRequest
 }
 

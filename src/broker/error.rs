@@ -13,6 +13,9 @@ use crate::model::{
     WorkflowName,
 };
 use crate::seal::NoRandomness;
+use crate::ssh::NotALogin;
+
+use super::sign::SignRefusal;
 
 /// Why a request was refused or failed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -203,6 +206,9 @@ pub enum Error {
     /// A label is not well formed.
     #[error(transparent)]
     LabelInvalid(Invalid),
+    /// What a step wants signed is no login.
+    #[error(transparent)]
+    LoginInvalid(NotALogin),
     /// The mount path is no absolute path.
     #[error("mount_path {0:?} is neither an absolute path nor \"host\"")]
     MountPathInvalid(String),
@@ -215,6 +221,9 @@ pub enum Error {
     /// No member of the group has these values.
     #[error("no member of the group has these identifier values")]
     NoMember,
+    /// The broker does not sign for the step, which may use the connection.
+    #[error("{0}: {1}")]
+    NotSigned(ResourceName, SignRefusal),
     /// There is no such resource, and the caller may know that.
     #[error("there is no {name}{hint}", name = .0, hint = hint(.0))]
     NotFound(ResourceName),

@@ -17,6 +17,7 @@ mod minting;
 mod registry;
 mod resolve;
 mod secrets;
+mod sign;
 mod steps;
 
 use std::path::PathBuf;
@@ -50,12 +51,15 @@ pub use lifecycle::start::{BrokerParts, StartError};
 pub use registry::offline::Offline;
 pub use registry::{Enrolled, LOCAL_EXECUTOR, LocalExecutor, NewRegistration};
 pub use resolve::batch::AuthorizedBatch;
-pub use resolve::explain::{DryRun, ExaminedResource, Explanation, NearMember, PastDecision};
+pub use resolve::explain::{
+    DryRun, ExaminedResource, Explanation, NearMember, PastDecision, PastOutcome,
+};
 pub use resolve::mint_story::{MintBegun, MintEnd, MintStory};
 pub use resolve::minted::{Answer, Waiting};
 pub use resolve::watch::Watch;
 pub use resolve::watcher_state::Delivery;
 pub use resolve::{ResolveRequest, Resolved, Room};
+pub use sign::{PublicSigningKey, SignRefusal, SignRequest};
 pub use steps::list::{ListedStep, ListedSteps};
 pub use steps::openings::{ClosedStep, OpenedStep, StepSelector};
 pub use steps::request::StepRequest;
@@ -63,6 +67,7 @@ pub use steps::runs::{LeaseState, Received, RunStep};
 pub use steps::runtime_dir::{RuntimeDir, RuntimeDirError};
 pub use steps::session::StepSession;
 pub use steps::sessions::StepListener;
+pub use steps::used::UsedConnection;
 
 use tokio::sync::Semaphore;
 

@@ -35,7 +35,8 @@ pub use event::decision_id::{DecisionId, DecisionName};
 pub use event::{
     ChangeNote, Checkpoint, CloseReason, EndedLine, EndingLine, EndingReason, Event, Intent,
     MintFailedLine, MintFault, MintedLine, MintingLine, Outcome, RenewalLine, RenewalOutcome,
-    ResolveLine, RestoredAs, RotatedKey, SentLine, Signature, TestLine, Upstream,
+    ResolveLine, RestoredAs, RotatedKey, SentLine, SignLine, Signature, SshLogin, TestLine,
+    Upstream, UseOutcome,
 };
 pub use read::batch::Stopped;
 pub use read::error::{ReadError, ReplayError};

@@ -63,7 +63,7 @@ pub(crate) struct Grant {
 
 impl Grant {
     /// The rules that allow it, as one text.
-    pub(super) fn rules(&self) -> String {
+    pub(crate) fn rules(&self) -> String {
         match &self.by_group {
             Some(by_group) => ["group ", by_group, ", ", &self.by].concat(),
             None => self.by.clone(),

@@ -10,10 +10,10 @@ use crate::broker::Broker;
 use crate::broker::error::Error;
 use crate::broker::registry::operators::require_operator;
 use crate::catalog::{Catalog, Group};
-use crate::journal::{Body, DecisionName, Event, Outcome, ResolveLine};
+use crate::journal::{Body, DecisionName, Event, Outcome, ResolveLine, SignLine, UseOutcome};
 use crate::model::{
-    ConnectionRef, GroupRef, Reference, ResourceName, RunAs, RunName, StepName, Timestamp,
-    WorkflowName, WorkflowPath,
+    ConnectionRef, FieldName, GroupRef, Reference, ResourceName, RunAs, RunName, StepName,
+    Timestamp, WorkflowName, WorkflowPath,
 };
 
 /// The most members that are shown as nearly fitting.
@@ -35,6 +35,26 @@ pub struct DryRun {
     pub fields: Vec<String>,
 }
 
+/// The outcome of a decision in the journal.
+pub enum PastOutcome {
+    /// It was allowed.
+    Allowed {
+        /// The rule that allows it.
+        by: String,
+        /// The version.
+        version: u64,
+        /// The names of the fields that the step got.
+        fields: Vec<FieldName>,
+    },
+    /// It was refused.
+    Refused {
+        /// The API's reason.
+        reason: String,
+        /// The rule that refused it, if that is not access, or the bindings of a relation that is too low.
+        by: String,
+    },
+}
+
 /// A decision in the journal.
 pub struct PastDecision {
     /// The place of its line, "FILE.LINE".
@@ -42,7 +62,7 @@ pub struct PastDecision {
     /// When it was made.
     pub time: Timestamp,
     /// The outcome.
-    pub outcome: Outcome,
+    pub outcome: PastOutcome,
     /// The credential that an upstream was asked for, if so.
     pub mint: Option<MintStory>,
 }
@@ -97,6 +117,28 @@ pub struct NearMember {
     pub differences: Vec<(String, String, String)>,
 }
 
+impl From<Outcome> for PastOutcome {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Allow { by, version, released: fields, .. } => {
+                Self::Allowed { by, version, fields }
+            }
+            Outcome::Refuse { reason, by, .. } => Self::Refused { reason, by },
+        }
+    }
+}
+
+impl From<UseOutcome> for PastOutcome {
+    fn from(outcome: UseOutcome) -> Self {
+        match outcome {
+            UseOutcome::Allow { by, version, .. } => {
+                Self::Allowed { by, version, fields: Vec::new() }
+            }
+            UseOutcome::Refuse { reason, by, .. } => Self::Refused { reason, by },
+        }
+    }
+}
+
 impl Broker {
     /// Explains a decision of the journal, or the decision that a mint was begun for. Reads files.
     ///
@@ -114,17 +156,27 @@ impl Broker {
         if let Some((_, Body { event: Event::Minting(line), .. })) = &found {
             found = self.journal.find(DecisionName::Clear(line.decision))?;
         }
-        let Some((id, Body { time, event: Event::Resolve(line) | Event::Send(line), .. })) = found
-        else {
-            return Err(absent());
+        let Some((id, Body { time, event, .. })) = found else { return Err(absent()) };
+        let (asked, outcome, mint) = match event {
+            Event::Resolve(line) | Event::Send(line) => {
+                let mint = self.mint_story(time, &line, is_cancelled)?;
+                let ResolveLine { principal, run_as, ask, outcome, .. } = *line;
+                let purpose = Purpose::of(ask.action.as_ref());
+                let asked =
+                    (principal, run_as, ask.target.reference(), purpose, ask.fields.clone());
+                (asked, outcome.into(), mint)
+            }
+            Event::Sign(line) => {
+                let SignLine { principal, run_as, target, outcome, .. } = *line;
+                let asked = (principal, run_as, target.reference(), Purpose::Use, Vec::new());
+                (asked, outcome.into(), None)
+            }
+            _ => return Err(absent()),
         };
-        let mint = self.mint_story(time, &line, is_cancelled)?;
-        let ResolveLine { principal, run_as, ask, outcome, .. } = *line;
+        let (principal, run_as, target, purpose, fields) = asked;
         let WorkflowPath { workflow, step: Some(step), .. } = (*principal).clone() else {
             return Err(absent());
         };
-        let (target, fields) = (ask.target.reference(), ask.fields.clone());
-        let purpose = Purpose::of(ask.action.as_ref());
         let dry_run = DryRun { workflow, step, run_as, target, purpose, fields };
         let past = PastDecision { decision_id: id.to_string(), time, outcome, mint };
         let now = self.explain_now(&dry_run)?;

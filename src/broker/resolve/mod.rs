@@ -433,7 +433,7 @@ impl Broker {
 }
 
 /// Logs a record that cannot be opened. The journal already contains the decision to hand it out.
-fn corrupt(grant: &Grant, error: &PermitError) -> Error {
+pub(super) fn corrupt(grant: &Grant, error: &PermitError) -> Error {
     static LIMIT: LogLimit = LogLimit::new(1);
     if let Some(suppressed) = LIMIT.allow() {
         tracing::error!(resource.name = %grant.name, %error, suppressed, "a stored credential cannot be opened");

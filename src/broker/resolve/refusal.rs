@@ -88,7 +88,7 @@ impl Refusal {
     }
 
     /// The error for the step.
-    pub(super) fn into_error(self, decision_id: String) -> Error {
+    pub(crate) fn into_error(self, decision_id: String) -> Error {
         match self {
             Self::Denied | Self::Outside | Self::TooLow { .. } => Error::Denied { decision_id },
             Self::Disabled(name) => Error::Disabled(name),

@@ -12,3 +12,4 @@ pub(super) mod runs;
 pub(super) mod runtime_dir;
 pub(super) mod session;
 pub(super) mod sessions;
+pub(super) mod used;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::openings::StepSelector;
+use super::used::{UsedConnection, Uses};
 use crate::access::Principal;
 use crate::broker::Broker;
 use crate::broker::endings::story::{self, MintEnding};
@@ -25,6 +26,8 @@ pub struct RunStep {
     pub closed: Option<(Timestamp, CloseReason)>,
     /// The leases that it was given, in the order of issue.
     pub received: Vec<Received>,
+    /// What the broker did for it with credentials that it did not get, in the order of the first time.
+    pub used: Vec<UsedConnection>,
 }
 
 /// One lease that a step was given.
@@ -176,6 +179,7 @@ struct Fold {
     leases: HashMap<Id, usize>,
     /// The leases whose credentials are awaited: nothing was received yet. Each with its opening.
     awaited: HashMap<Id, (Id, Received)>,
+    uses: Uses,
     /// How the credentials of mints ended.
     endings: HashMap<Id, MintEnding>,
     /// The most bytes that the reply has.
@@ -211,6 +215,12 @@ impl Fold {
             Event::MintFailed(line) => drop(self.awaited.remove(&line.lease)),
             Event::MintJoined(line) => self.receive_minted(time, &line),
             Event::Resolve(line) | Event::Send(line) => self.receive(time, *line),
+            Event::Sign(line) => {
+                let place = self.openings.get(&line.opening).copied();
+                if let Some(step) = place.and_then(|at| self.steps.get_mut(at)) {
+                    self.bytes += self.uses.take(time, *line, &mut step.used);
+                }
+            }
             Event::EndedUpstream(_)
             | Event::Ending(_)
             | Event::LeftDisabled(_)
@@ -233,7 +243,7 @@ impl Fold {
         let names = [executor.as_str(), workflow.as_str(), run.as_str(), step.as_str()];
         self.bytes += STEP_BYTES + run_as + names.map(str::len).iter().sum::<usize>();
         self.openings.insert(opening.id, self.steps.len());
-        self.steps.push(RunStep { opening, closed: None, received: Vec::new() });
+        self.steps.push(RunStep { opening, closed: None, received: Vec::new(), used: Vec::new() });
     }
 
     fn take_ending(&mut self, time: Timestamp, event: &Event) {

@@ -202,24 +202,26 @@ fn describe_steps(steps: &[&pb::RunStep]) -> String {
         header.pop();
         rows.iter_mut().for_each(|row| drop(row.pop()));
     }
-    let received = steps.iter().flat_map(|step| step.received.iter().map(move |one| (step, one)));
-    let received = received.map(|(step, one)| {
-        let name = match one.target.as_str() {
-            "" => short(&one.name),
-            target => format!("{} by {target}", short(&one.name)),
-        };
-        let (attempt, version) = (step.attempt.to_string(), one.version.to_string());
-        let (first, times) = (second(one.first_time.as_ref()), one.times.to_string());
-        let (step, fields) = (step.step.clone(), one.fields.join(", "));
-        vec![step, attempt, name, version, fields, first, times, state(one), minted(one)]
-    });
-    let mut received: Vec<_> = received.collect();
     let title = steps.first().map_or_else(String::new, |first| {
         format!("run {} of {}, by {}", first.run, first.workflow, first.executor)
     });
-    let steps = table(&header, rows);
+    let parts = [Some(title), Some(table(&header, rows)), Some(describe_received(steps))];
+    let parts: Vec<_> = parts.into_iter().chain([describe_used(steps)]).flatten().collect();
+    parts.join("\n\n")
+}
+
+fn describe_received(steps: &[&pb::RunStep]) -> String {
+    let received = steps.iter().flat_map(|step| step.received.iter().map(move |one| (step, one)));
+    let received = received.map(|(step, one)| {
+        let (attempt, version) = (step.attempt.to_string(), one.version.to_string());
+        let (first, times) = (second(one.first_time.as_ref()), one.times.to_string());
+        let (step, name) = (step.step.clone(), short_by(&one.name, &one.target));
+        let fields = one.fields.join(", ");
+        vec![step, attempt, name, version, fields, first, times, state(one), minted(one)]
+    });
+    let mut received: Vec<_> = received.collect();
     if received.is_empty() {
-        return format!("{title}\n\n{steps}\n\nnothing was received");
+        return "nothing was received".to_owned();
     }
     let mut header = vec![
         "step", "attempt", "received", "version", "fields", "first", "times", "lease", "minted",
@@ -228,7 +230,43 @@ fn describe_steps(steps: &[&pb::RunStep]) -> String {
         header.pop();
         received.iter_mut().for_each(|row| drop(row.pop()));
     }
-    format!("{title}\n\n{steps}\n\n{}", table(&header, received))
+    table(&header, received)
+}
+
+/// What was used without being received; `None` if nothing was.
+fn describe_used(steps: &[&pb::RunStep]) -> Option<String> {
+    let used = steps.iter().flat_map(|step| step.used.iter().map(move |one| (step, one)));
+    let rows = used.map(|(step, one)| {
+        let (attempt, version) = (step.attempt.to_string(), one.version.to_string());
+        let (first, times) = (second(one.first_time.as_ref()), one.times.to_string());
+        let (step, name) = (step.step.clone(), short_by(&one.name, &one.target));
+        vec![step, attempt, name, version, purpose(one), first, times]
+    });
+    let rows: Vec<_> = rows.collect();
+    let header = ["step", "attempt", "used", "version", "for", "first", "times"];
+    (!rows.is_empty()).then(|| table(&header, rows))
+}
+
+/// What a connection was used for.
+fn purpose(used: &pb::UsedConnection) -> String {
+    match &used.ssh_login {
+        Some(login) if login.user.is_empty() => "its public key".to_owned(),
+        Some(login) if login.host_key.is_empty() => {
+            format!("ssh as {}, by {}, at any host", login.user, login.key)
+        }
+        Some(login) => {
+            format!("ssh as {}, by {}, at {}", login.user, login.key, login.host_key)
+        }
+        None => String::new(),
+    }
+}
+
+/// A name, with the target that it was asked for by, if that is another.
+fn short_by(name: &str, target: &str) -> String {
+    match target {
+        "" => short(name),
+        target => format!("{} by {target}", short(name)),
+    }
 }
 
 fn mint_json(mint: &pb::MintedCredential) -> serde_json::Value {
@@ -257,6 +295,20 @@ fn to_json(step: &pb::RunStep) -> serde_json::Value {
             "state": one.state().as_str_name().trim_start_matches("LEASE_STATE_").to_lowercase(),
         })
     });
+    let used = step.used.iter().map(|one| {
+        let login = one.ssh_login.as_ref().map(
+            |login| json!({ "user": login.user, "key": login.key, "host_key": login.host_key }),
+        );
+        json!({
+            "resource": one.name,
+            "target": if one.target.is_empty() { &one.name } else { &one.target },
+            "version": one.version,
+            "first_time": moment(one.first_time.as_ref()),
+            "last_time": moment(one.last_time.as_ref()),
+            "times": one.times,
+            "ssh_login": login,
+        })
+    });
     json!({
         "opening": step.name,
         "executor": step.executor,
@@ -269,5 +321,6 @@ fn to_json(step: &pb::RunStep) -> serde_json::Value {
         "close_time": moment(step.close_time.as_ref()),
         "close_reason": step.close_reason,
         "received": received.collect::<Vec<_>>(),
+        "used": used.collect::<Vec<_>>(),
     })
 }

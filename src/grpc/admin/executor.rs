@@ -3,7 +3,9 @@
 use tonic::Request;
 
 use super::call::AdminService;
-use crate::broker::{Error, LeaseState, ListedStep, Received, RunStep, StepRequest, StepSelector};
+use crate::broker::{
+    Error, LeaseState, ListedStep, Received, RunStep, StepRequest, StepSelector, UsedConnection,
+};
 use crate::grpc::convert::page::{PageRequest, in_collection, page};
 use crate::grpc::pb::executor_service_server::ExecutorService;
 use crate::grpc::request::parse_requests;
@@ -216,6 +218,25 @@ fn run_step(step: RunStep) -> pb::RunStep {
         close_time: step.closed.and_then(|(time, _)| convert::timestamp(time)),
         close_reason: reason.unwrap_or_default().to_owned(),
         received: step.received.into_iter().map(received).collect(),
+        used: step.used.into_iter().map(used).collect(),
+    }
+}
+
+fn used(used: UsedConnection) -> pb::UsedConnection {
+    let target = Some(used.target).filter(|target| *target != used.resource);
+    let login = used.login.map(|login| pb::SshLogin {
+        user: login.user,
+        key: login.key,
+        host_key: login.host_key.unwrap_or_default(),
+    });
+    pb::UsedConnection {
+        name: used.resource,
+        target: target.unwrap_or_default(),
+        version: convert::count(used.version),
+        first_time: convert::timestamp(used.first),
+        last_time: convert::timestamp(used.last),
+        times: convert::count_i32(used.times),
+        ssh_login: Some(login.unwrap_or_default()),
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use crate::broker::Error;
+use crate::broker::{Error, SignRefusal};
 use crate::grpc::pb;
 use crate::integration::Problem;
 use crate::journal::NotAccepted;
@@ -74,6 +74,7 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
         Error::KeyringUnwritable(_) => (Code::Unavailable, "KEYRING_UNWRITABLE"),
         Error::KindInvalid(_) => (Code::InvalidArgument, "KIND_INVALID"),
         Error::LabelInvalid(_) => (Code::InvalidArgument, "LABEL_INVALID"),
+        Error::LoginInvalid(_) => (Code::InvalidArgument, "LOGIN_INVALID"),
         Error::MountPathInvalid(_) => (Code::InvalidArgument, "MOUNT_PATH_INVALID"),
         Error::NameInvalid(_) => (Code::InvalidArgument, "NAME_INVALID"),
         Error::NotAccepted(NotAccepted::CertificateExpired) | Error::Unregistered => {
@@ -85,6 +86,7 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
         Error::NotAccepted(NotAccepted::NotOpen) => (Code::Unauthenticated, "STEP_NOT_OPEN"),
         Error::Newer(_) => (Code::FailedPrecondition, "RECORD_NEWER"),
         Error::NoMember => (Code::NotFound, "GROUP_MEMBER_NOT_FOUND"),
+        Error::NotSigned(_, refusal) => (of_signing(*refusal), refusal.reason()),
         Error::NotFound(name) => (Code::NotFound, existence_reasons(name).0),
         Error::Overloaded => (Code::ResourceExhausted, "OVERLOADED"),
         Error::OwnRegistration => (Code::FailedPrecondition, "OWN_REGISTRATION"),
@@ -133,6 +135,16 @@ fn of_upstream(reason: FailureReason) -> Code {
         | FailureReason::Reauthorize
         | FailureReason::Refused => Code::FailedPrecondition,
         FailureReason::TooManyEndings => Code::ResourceExhausted,
+    }
+}
+
+/// The code of a refusal to sign.
+fn of_signing(refusal: SignRefusal) -> Code {
+    match refusal {
+        SignRefusal::OtherUser | SignRefusal::UnknownHost => Code::PermissionDenied,
+        SignRefusal::KeyUnusable(_) | SignRefusal::NoKey | SignRefusal::OtherKey => {
+            Code::FailedPrecondition
+        }
     }
 }
 

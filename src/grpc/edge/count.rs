@@ -20,6 +20,9 @@ const HTTP_INVALID: &str = "HTTP_INVALID";
 /// Reasons that alerts watch: for all methods, and for the methods of steps.
 const EXPECTED: [&str; 2] = ["INTERNAL", "JOURNAL_UNAVAILABLE"];
 const EXPECTED_OF_STEPS: [&str; 1] = ["RESOLVE_DENIED"];
+/// Reasons of one method: a step tries to log in where its key must not be used.
+const EXPECTED_OF_SIGN: (&str, [&str; 2]) =
+    ("/keyhatch.v1.StepService/Sign", ["SSH_HOST_UNKNOWN", "SSH_USER_MISMATCH"]);
 
 /// The counters of every method. Reasons that alerts watch begin at zero.
 pub fn metrics() -> Metrics {
@@ -37,6 +40,8 @@ pub fn metrics() -> Metrics {
     }
     let of_steps = steps.iter().map(|name| metrics.steps.method(&format!("/{name}")));
     of_steps.for_each(|method| method.expect_reasons(&EXPECTED_OF_STEPS));
+    let (sign, reasons) = EXPECTED_OF_SIGN;
+    metrics.steps.method(sign).expect_reasons(&reasons);
     metrics
 }
 

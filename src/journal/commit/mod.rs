@@ -10,6 +10,7 @@ pub(super) mod mints;
 pub(super) mod permit;
 pub(super) mod quarantine;
 mod settle;
+mod uses;
 
 use std::sync::Arc;
 

@@ -7,6 +7,7 @@ pub(super) mod decision_id;
 mod decisions;
 mod mints;
 mod step_path;
+mod uses;
 
 use std::collections::BTreeMap;
 
@@ -21,6 +22,7 @@ pub use mints::{
     EndedLine, EndingLine, EndingReason, MintFailedLine, MintFault, MintedLine, MintingLine,
     Upstream,
 };
+pub use uses::{SignLine, SshLogin, UseOutcome};
 
 use super::state::requests::{RequestNote, of_registrations};
 use crate::model::{Formats, Id, Opening, PinnedCertificate, Timestamp};
@@ -29,7 +31,7 @@ use crate::seal::KeyId;
 /// The names of all events, as the rule that a wrong name breaks.
 pub const NAMES: &str = "one of abandoned, admin_refused, backed_up, certificate_renewed, checkpoint, compared, \
     clock_set_back, closed, continued, ended_upstream, ending, formats, head, intent, key_rotated, lease_renewal, \
-    lease_revoked, left_disabled, left_to_expire, mint_failed, mint_joined, minted, minting, opened, quarantine_ended, rate_refused, resolve, restored, rotated, send, sent, signed, started, stopped, \
+    lease_revoked, left_disabled, left_to_expire, mint_failed, mint_joined, minted, minting, opened, quarantine_ended, rate_refused, resolve, restored, rotated, send, sent, sign, signed, started, stopped, \
     tested, torn";
 
 /// The contents of one line.
@@ -185,6 +187,8 @@ pub enum Event {
     Send(Box<ResolveLine>),
     /// An HTTP exchange has ended.
     Sent(Box<SentLine>),
+    /// A decision to sign a login by ssh.
+    Sign(Box<SignLine>),
     /// The CA's root has signed all lines up to one.
     Signed(Signature),
     /// The daemon started.
@@ -296,6 +300,7 @@ impl Event {
             | Self::Rotated { .. }
             | Self::Send(_)
             | Self::Sent(_)
+            | Self::Sign(_)
             | Self::Signed(_)
             | Self::Started { .. }
             | Self::Tested(_) => false,

@@ -180,6 +180,7 @@ impl Live {
             | Event::KeyRotated { .. }
             | Event::RateRefused { .. }
             | Event::Rotated { .. }
+            | Event::Sign(_)
             | Event::Signed(_)
             | Event::Started { .. }
             | Event::Stopped

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::mints::Mints;
 use super::use_counts::{ByWorkflow, FileIndex, RefusedByWorkflow, RunKey, Use, note_refused};
 use crate::access::Purpose;
-use crate::journal::event::{Checkpoint, Event, Outcome, RenewalOutcome, ResolveLine};
+use crate::journal::event::{Checkpoint, Event, Outcome, RenewalOutcome, ResolveLine, UseOutcome};
 use crate::lease::LeaseTarget;
 use crate::model::{GroupName, Id, IdMap, RunName, Timestamp, WorkflowName};
 
@@ -53,9 +53,17 @@ impl Usage {
             }
             Event::Resolve(line) | Event::Send(line) => {
                 match &line.outcome {
-                    Outcome::Allow { uid, .. } => self.count(line, *uid, time),
+                    Outcome::Allow { uid, .. } => {
+                        let of = (line.purpose(), time);
+                        self.count(line.opening, &line.ask.target, *uid, of);
+                    }
                     Outcome::Refuse { uid, .. } => return self.refuse(line, *uid, time),
                 }
+                (line.opening, None)
+            }
+            Event::Sign(line) => {
+                let UseOutcome::Allow { uid, .. } = &line.outcome else { return };
+                self.count(line.opening, &line.target, *uid, (Purpose::Use, time));
                 (line.opening, None)
             }
             Event::ClockSetBack | Event::Restored { .. } => return self.take_all_closed(offset),
@@ -113,13 +121,13 @@ impl Usage {
         }
     }
 
-    fn count(&mut self, line: &ResolveLine, uid: Id, time: Timestamp) {
-        let Some(run) = self.open.get(&line.opening) else { return };
-        let group = match &line.ask.target {
+    fn count(&mut self, opening: Id, target: &LeaseTarget, uid: Id, of: (Purpose, Timestamp)) {
+        let Some(run) = self.open.get(&opening) else { return };
+        let group = match target {
             LeaseTarget::Group(group) => Some(group.name.as_str()),
             _ => None,
         };
-        self.current.count(uid, group, &run.workflow, (line.purpose(), time));
+        self.current.count(uid, group, &run.workflow, of);
     }
 
     /// Notes that the values of a connection were refused, to which the step has too low a relation.

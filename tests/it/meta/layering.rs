@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Every room with its layer. A room may use only lower rooms.
-const LAYERS: [(&str, u8); 21] = [
+const LAYERS: [(&str, u8); 22] = [
     ("main", 9),
     ("cli", 8),
     ("daemon", 7),
@@ -24,6 +24,7 @@ const LAYERS: [(&str, u8); 21] = [
     ("egress", 2),
     ("relay", 2),
     ("mask", 1),
+    ("ssh", 3),
     ("metrics", 1),
     ("model", 1),
     ("sys", 1),
@@ -306,6 +307,7 @@ fn a_permit_is_made_after_its_line_and_has_one_purpose() {
         "journal/commit/mints.rs: hand_out: Permit::to_hand_out(",
         "journal/commit/mod.rs: commit_test: Permit::to_root(",
         "journal/commit/mod.rs: new: Permit::to_hand_out(",
+        "journal/commit/uses.rs: commit_sign: Permit::to_act(",
     ];
     assert_eq!(makers.iter().map(String::as_str).collect::<Vec<_>>(), known);
 }

@@ -169,6 +169,7 @@ fn word(outcome: Result<(), Status>) -> String {
             "ROLE_REQUIRED" => "role".to_owned(),
             "EDIT_DENIED" => "edit".to_owned(),
             "RESOLVE_DENIED" => "resolve".to_owned(),
+            "SSH_KEY_MISSING" => "unfit".to_owned(),
             other => other.to_owned(),
         },
     }
@@ -253,6 +254,19 @@ async fn step(channel: Channel, method: &str, cell: usize) -> Result<(), Status>
                     client.renew_lease(request).await.map(drop)
                 }
                 _ => client.revoke_lease(pb::RevokeLeaseRequest { name }).await.map(drop),
+            }
+        }
+        "Sign" | "GetSigningKey" => {
+            use pb::signing_target::Target;
+            let connection =
+                pb::ConnectionTarget { integration: "slack".to_owned(), name: format!("c{cell}") };
+            let target = Some(pb::SigningTarget { target: Some(Target::Connection(connection)) });
+            match method {
+                "Sign" => {
+                    let data = crate::ssh::a_login();
+                    client.sign(pb::SignRequest { target, data }).await.map(drop)
+                }
+                _ => client.get_signing_key(pb::GetSigningKeyRequest { target }).await.map(drop),
             }
         }
         "WhoAmI" => client.who_am_i(pb::WhoAmIRequest {}).await.map(drop),

@@ -3,11 +3,11 @@
 use crate::access::{Examined, Purpose};
 use crate::broker::{
     DryRun, Error, ExaminedResource, Explanation, MintBegun, MintEnd, MintStory, NearMember,
-    PastDecision,
+    PastDecision, PastOutcome,
 };
 use crate::grpc::request::parse_requests;
 use crate::grpc::{convert, pb};
-use crate::journal::{DecisionName, Outcome};
+use crate::journal::DecisionName;
 use crate::model::{Invalid, ResourceName, StepName, WorkflowName};
 
 parse_requests! {
@@ -122,17 +122,17 @@ fn past(past: PastDecision) -> pb::PastDecision {
     let decision_id = past.decision_id;
     let mint = past.mint.map(mint_story);
     match past.outcome {
-        Outcome::Allow { by, version, released, .. } => pb::PastDecision {
+        PastOutcome::Allowed { by, version, fields } => pb::PastDecision {
             decision_id,
             time,
             outcome: "ALLOWED".to_owned(),
             allowed_by: by,
             version: convert::count(version),
-            fields: released.iter().map(ToString::to_string).collect(),
+            fields: fields.iter().map(ToString::to_string).collect(),
             refused_by: String::new(),
             mint,
         },
-        Outcome::Refuse { reason, by, .. } => pb::PastDecision {
+        PastOutcome::Refused { reason, by } => pb::PastDecision {
             decision_id,
             time,
             outcome: reason,

@@ -1,5 +1,7 @@
 //! `StepService`.
 
+mod sign;
+
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,15 +9,15 @@ use std::time::Duration;
 use futures_util::{Stream, StreamExt as _, stream};
 use tonic::{Request, Response, Status};
 
-use super::convert::status::to_message;
-use super::edge::padding::{padding, padding_for};
-use super::edge::patience::patience;
-use super::edge::peer;
-use super::edge::reply_bytes::ReplyBytes;
-use super::pb::step_service_server::StepService;
-use super::request::{ApiRequest, parse_requests};
-use super::{Reply, convert, pb};
 use crate::broker::{Answer, Broker, Delivery, Error, ResolveRequest, StepSession};
+use crate::grpc::convert::status::to_message;
+use crate::grpc::edge::padding::{padding, padding_for};
+use crate::grpc::edge::patience::patience;
+use crate::grpc::edge::peer;
+use crate::grpc::edge::reply_bytes::ReplyBytes;
+use crate::grpc::pb::step_service_server::StepService;
+use crate::grpc::request::{ApiRequest, parse_requests};
+use crate::grpc::{Reply, convert, pb};
 use crate::identity::Peer;
 use crate::journal::CommitGroup;
 use crate::model::limits::{MAX_BATCH, MAX_BATCH_REPLY_BYTES};
@@ -187,6 +189,23 @@ impl StepService for Steps {
         Ok(Response::new(()))
     }
 
+    async fn sign(&self, request: Request<pb::SignRequest>) -> Reply<pb::SignResponse> {
+        let (peer, request) = self.begin(request)?;
+        let signature = self.broker.sign(&peer.tag, request).await?;
+        self.broker.synced().await?;
+        Ok(Response::new(pb::SignResponse { signature }))
+    }
+
+    async fn get_signing_key(
+        &self,
+        request: Request<pb::GetSigningKeyRequest>,
+    ) -> Reply<pb::SigningKey> {
+        let (peer, target) = self.begin(request)?;
+        let key = self.broker.signing_key(&peer.tag, &target).await?;
+        self.broker.synced().await?;
+        Ok(Response::new(sign::signing_key(key)))
+    }
+
     async fn who_am_i(&self, request: Request<pb::WhoAmIRequest>) -> Reply<pb::WhoAmIResponse> {
         let (peer, ()) = self.begin(request)?;
         let opening = peer.tag.opening.record();
@@ -217,9 +236,16 @@ fn delivered(delivery: Delivery) -> pb::WatchResponse {
 }
 
 fn resolve_request(request: pb::ResolveRequest) -> Result<ResolveRequest, Error> {
+    let target = reference(request.target)?;
+    let ttl = convert::duration(request.ttl);
+    Ok(ResolveRequest { target, fields: request.fields, ttl, action: None })
+}
+
+/// The target of a request.
+fn reference(target: Option<pb::resolve_request::Target>) -> Result<Reference, Error> {
     use pb::resolve_request::Target;
     let malformed = |error: Invalid| Error::TargetInvalid(error.to_string());
-    let target = match request.target {
+    Ok(match target {
         None => {
             let text = "no target: name a connection, a group, a secret or default_for".to_owned();
             return Err(Error::TargetInvalid(text));
@@ -235,9 +261,7 @@ fn resolve_request(request: pb::ResolveRequest) -> Result<ResolveRequest, Error>
         Some(Target::Secret(target)) => {
             Reference::Secret(SecretName::parse(&target.name).map_err(malformed)?)
         }
-    };
-    let ttl = convert::duration(request.ttl);
-    Ok(ResolveRequest { target, fields: request.fields, ttl, action: None })
+    })
 }
 
 fn group(target: &pb::GroupTarget) -> Result<GroupRef, Error> {

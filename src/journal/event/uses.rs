@@ -1,0 +1,72 @@
+//! The lines of decisions to use a credential in the broker, for a step that does not get it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::lease::LeaseTarget;
+use crate::model::{Id, RunAs, WorkflowPath};
+
+/// A decision to sign a login by ssh, or to tell the public key that logins are signed by.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct SignLine {
+    /// The opening that asked.
+    pub opening: Id,
+    /// The step, with its workflow and run.
+    #[serde(with = "super::step_path")]
+    pub principal: Arc<WorkflowPath>,
+    /// The principals on whose behalf it runs.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub run_as: BTreeSet<RunAs>,
+    /// The target that it asked for.
+    pub target: LeaseTarget,
+    /// The login; `None` if the step asked for the public key alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login: Option<Box<SshLogin>>,
+    /// The outcome.
+    #[serde(flatten)]
+    pub outcome: UseOutcome,
+}
+
+/// A login by ssh, as the client asked for it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SshLogin {
+    /// The user of the server.
+    pub user: String,
+    /// The fingerprint of the public key. Nothing is signed if the connection has another key.
+    pub key: String,
+    /// The fingerprint of the host's key, if the signature is for this host alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_key: Option<String>,
+}
+
+/// The outcome of a decision on a use.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "decision", rename_all = "snake_case")]
+pub enum UseOutcome {
+    /// The broker uses the credential.
+    Allow {
+        /// The rule that allows it.
+        by: String,
+        /// The resource's uid.
+        uid: Id,
+        /// The resource's full name, if the target is a group or a default.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        resource: Option<String>,
+        /// The version.
+        version: u64,
+    },
+    /// Nothing is used.
+    Refuse {
+        /// The API's reason.
+        reason: String,
+        /// The rule that refused it, if that is not access, or the bindings of a relation that is too low.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        by: String,
+        /// The connection to which the step has a relation that is too low.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        uid: Option<Id>,
+    },
+}
