@@ -23,4 +23,5 @@ mod meta;
 mod mint;
 mod operator;
 mod security;
+mod ssh;
 mod step;

@@ -127,22 +127,30 @@ impl Session {
         Ok(newest.clone())
     }
 
-    /// Resolves these fields of a reference, or all if there are none. Retries on another connection if this one fails.
+    /// Calls the broker. Retries on another connection if this one fails.
+    pub async fn call<T, Calling: Future<Output = Result<T, Failure>>>(
+        &self,
+        call: impl Fn(Channel) -> Calling,
+    ) -> Result<T, Failure> {
+        let (mut deadline, mut connection) = (self.deadline(), self.channel().await);
+        loop {
+            match call(connection.channel.clone()).await {
+                Err(failure) if deadline.allows(&failure).await => {
+                    connection = self.replace(&connection, &mut deadline, None).await?;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    /// Resolves these fields of a reference, or all if there are none.
     pub async fn resolve(
         &self,
         reference: &Reference,
         fields: Vec<String>,
     ) -> Result<Credential, Failure> {
-        let (mut deadline, mut connection) = (self.deadline(), self.channel().await);
-        loop {
-            let (channel, fields) = (connection.channel.clone(), fields.clone());
-            match Credential::resolve(channel, reference.clone(), fields, None).await {
-                Err(failure) if deadline.allows(&failure).await => {
-                    connection = self.replace(&connection, &mut deadline, None).await?;
-                }
-                resolved => return resolved,
-            }
-        }
+        self.call(|channel| Credential::resolve(channel, reference.clone(), fields.clone(), None))
+            .await
     }
 
     /// Resolves these selections, in their order. All fields of one connection are of one version: an identifier and a

@@ -51,21 +51,9 @@ impl Credential {
         fields: Vec<String>,
         ttl: Option<Duration>,
     ) -> pb::ResolveRequest {
-        use pb::resolve_request::Target;
-        let target = match reference {
-            Reference::Connection(connection) => Target::Connection(pb::ConnectionTarget {
-                integration: connection.integration.to_string(),
-                name: connection.name.to_string(),
-            }),
-            Reference::Default(integration) => Target::DefaultFor(integration.to_string()),
-            Reference::Group(group) => Target::Group(pb::GroupTarget {
-                name: group.name.to_string(),
-                identifiers: pairs(&group.identifiers),
-            }),
-            Reference::Secret(name) => Target::Secret(pb::SecretTarget { name: name.to_string() }),
-        };
+        let target = Some(target_of(reference));
         let ttl = ttl.map(|ttl| prost_types::Duration::try_from(ttl).unwrap_or_default());
-        pb::ResolveRequest { target: Some(target), fields, ttl }
+        pb::ResolveRequest { target, fields, ttl }
     }
 
     /// The credential in a response. Fails if the name of a field is not valid.
@@ -303,5 +291,21 @@ fn text(value: &Value) -> Json {
     match std::str::from_utf8(value.expose()) {
         Ok(text) => Json::from(text),
         Err(_) => json!({ "$base64": STANDARD.encode(value.expose()) }),
+    }
+}
+/// A reference as the target of a request.
+pub fn target_of(reference: &Reference) -> pb::resolve_request::Target {
+    use pb::resolve_request::Target;
+    match reference {
+        Reference::Connection(connection) => Target::Connection(pb::ConnectionTarget {
+            integration: connection.integration.to_string(),
+            name: connection.name.to_string(),
+        }),
+        Reference::Default(integration) => Target::DefaultFor(integration.to_string()),
+        Reference::Group(group) => Target::Group(pb::GroupTarget {
+            name: group.name.to_string(),
+            identifiers: pairs(&group.identifiers),
+        }),
+        Reference::Secret(name) => Target::Secret(pb::SecretTarget { name: name.to_string() }),
     }
 }

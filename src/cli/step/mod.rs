@@ -1,5 +1,6 @@
 //! The commands of a step.
 
+pub(super) mod agent;
 pub(super) mod credential;
 pub(super) mod exec;
 pub(super) mod format;
@@ -8,5 +9,6 @@ pub(super) mod helper;
 pub(super) mod inject;
 pub(super) mod listener;
 pub(super) mod mask;
+pub(super) mod served;
 pub(super) mod token;
 pub(super) mod watch;

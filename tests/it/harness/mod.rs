@@ -11,6 +11,7 @@ mod process;
 pub mod raw;
 mod report;
 mod scan;
+mod sshd;
 mod steps;
 mod upstream;
 
@@ -57,6 +58,7 @@ pub use process::{
 };
 pub use report::{installed, not_set_up, report, scale, skipped};
 pub use scan::{Found, Scanner};
+pub use sshd::{SshKey, Sshd};
 pub use steps::{Steps, connection, secret, source};
 pub use upstream::{Internet, Upstream, allowing, node};
 

@@ -67,6 +67,24 @@ impl Scanner {
         self.patterns.entry(key).or_default().push(pattern);
     }
 
+    /// Searches a process and all that descend from it, and returns what was found with the number of processes. A process
+    /// that ends meanwhile is left out.
+    pub fn scan_tree(&self, root: u32) -> (Found, usize) {
+        let (mut all, mut count, mut open) = (Found::default(), 0, vec![root]);
+        while let Some(pid) = open.pop() {
+            open.extend(children(pid));
+            let Ok(found) = self.scan(pid) else { continue };
+            count += 1;
+            all.copies += found.copies;
+            all.secrets.extend(found.secrets);
+            all.bytes += found.bytes;
+            for (place, copies) in found.places {
+                *all.places.entry(place).or_default() += copies;
+            }
+        }
+        (all, count)
+    }
+
     /// Searches all readable mappings of a process. It fails if the process's memory may not be read.
     pub fn scan(&self, pid: u32) -> std::io::Result<Found> {
         let memory = File::open(format!("/proc/{pid}/mem"))?;
@@ -127,6 +145,17 @@ impl Scanner {
         }
         hits
     }
+}
+
+/// The children of all threads of a process: proc(5).
+fn children(pid: u32) -> Vec<u32> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+    lists
+        .flat_map(|list| {
+            list.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>()
+        })
+        .collect()
 }
 
 /// The place of a key's bit in the filter.

@@ -10,7 +10,7 @@ use super::arguments::EnvArgument;
 use crate::cli::io::failure::{Failure, exit};
 use crate::cli::io::output::say;
 use crate::cli::step::credential::Credential;
-use crate::cli::step::listener::Listener;
+use crate::cli::step::served::Served;
 use crate::model::Reference;
 
 /// Variables that programs need, and that hold no credential.
@@ -33,12 +33,12 @@ pub struct Environment {
 
 impl Environment {
     /// The environment of this process, or only its harmless variables if `pristine`, with the variables of these
-    /// arguments and of the listener. Fails if a variable cannot hold a value, or two values are for one variable.
+    /// arguments and of what is served. Fails if a variable cannot hold a value, or two values are for one variable.
     pub fn new(
         pristine: bool,
         arguments: Arc<[EnvArgument]>,
         credentials: &[Arc<Credential>],
-        listener: Option<&Listener>,
+        served: Option<&Served>,
     ) -> Result<Self, Failure> {
         let (set, sources, unset) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
         let credentials = credentials.to_vec();
@@ -46,8 +46,8 @@ impl Environment {
         for index in 0..environment.arguments.len() {
             environment.add(index)?;
         }
-        if let Some(listener) = listener {
-            environment.serve(listener)?;
+        if let Some(served) = served {
+            environment.serve(served)?;
         }
         Ok(environment)
     }
@@ -56,9 +56,9 @@ impl Environment {
     pub fn with(
         &self,
         credentials: &[Arc<Credential>],
-        listener: Option<&Listener>,
+        served: Option<&Served>,
     ) -> Result<Self, Failure> {
-        Self::new(self.pristine, Arc::clone(&self.arguments), credentials, listener)
+        Self::new(self.pristine, Arc::clone(&self.arguments), credentials, served)
     }
 
     /// Whether these credentials have the same values as those of this environment.
@@ -105,22 +105,22 @@ impl Environment {
         Ok(())
     }
 
-    /// Sets the variables by which tools find the listener.
-    fn serve(&mut self, listener: &Listener) -> Result<(), Failure> {
-        for name in listener.shadowing() {
+    /// Sets the variables by which tools find what is served.
+    fn serve(&mut self, served: &Served) -> Result<(), Failure> {
+        for name in served.shadowing() {
             if self.set.contains_key(&name) {
                 say(&format!("warning: {name} is set by --env, and tools prefer it to --serve"));
             }
             self.unset.insert(name);
         }
-        for (name, value) in listener.variables() {
+        for (name, value) in served.variables() {
             let before = self.sources.get(&name).and_then(|index| self.arguments.get(*index));
             if let Some(before) = before {
                 return Err(set_twice(&name, &before.reference, "--serve"));
             }
             self.set.insert(name, OsString::from(value));
         }
-        self.bypass_proxies(&listener.host());
+        served.host().iter().for_each(|host| self.bypass_proxies(host));
         Ok(())
     }
 

@@ -26,8 +26,9 @@ pub use arguments::{EnvArgument, MAX_FILE_BYTES, ValueReference};
 
 use super::credential::Credential;
 use super::get::within;
-use super::listener::{Listener, RelayInput, ServeArgument, parse_address};
+use super::listener::{HttpServed, RelayInput, parse_address};
 use super::mask::mask_values;
+use super::served::{ServeArgument, Served};
 use crate::cli::identity::session::{FieldSelection, Session};
 use crate::cli::io::failure::{Failure, exit};
 use crate::cli::io::output::say;
@@ -61,10 +62,12 @@ pub struct Exec {
     #[arg(long, value_name = "PATH=WHAT")]
     file: Vec<String>,
     /// An address on this machine that the command's tools find by their own variables, with a token for this
-    /// command alone: aws=REF (or aws, for the default connection) for AWS SDKs, relay for Puppet Relay's steps.
+    /// command alone: aws=REF (or aws, for the default connection) for AWS SDKs, relay for Puppet Relay's steps. Or an
+    /// agent that signs the logins of ssh without giving the command the key: ssh=REF; git uses it, and ssh with
+    /// -F "$KEYHATCH_SSH_CONFIG" accepts the connection's known_hosts alone.
     #[arg(long, value_name = "WHAT")]
     serve: Vec<String>,
-    /// The user that the command becomes, if it is another user: the address serves only this user.
+    /// The user that the command becomes, if it is another user: what is served is for this user only.
     #[arg(long, value_name = "UID", requires = "serve")]
     serve_uid: Option<u32>,
     /// Another IPv4 address of this machine to serve at, for a container with a network of its own. There the token
@@ -140,7 +143,7 @@ impl Exec {
         }
         let files = parse_all(&self.file, FileArgument::parse)?;
         let serve = parse_all(&self.serve, ServeArgument::parse)?;
-        let serves_relay = serve.contains(&ServeArgument::Relay);
+        let serves_relay = serve.contains(&ServeArgument::Http(HttpServed::Relay));
         let relay = RelayInput::read(serves_relay, self.spec.as_deref(), &self.parameter)?;
         let has_variables = self.follow == Some(Follow::Restart) && !env.is_empty();
         if self.follow.is_some() && files.is_empty() && !has_variables {
@@ -181,15 +184,15 @@ impl Exec {
             mask_values(masked, credential)?;
         }
         let (for_env, for_files) = credentials.split_at_checked(env.len()).unwrap_or_default();
-        let listener = match serve.is_empty() {
+        let served = match serve.is_empty() {
             true => None,
             false => Some({
                 let masks = masked.map(|_| Arc::clone(&masks));
                 let place = (self.serve_address, self.serve_uid);
-                Listener::start(serve, relay, Arc::clone(&session), masks, place).await?
+                Served::start(serve, relay, &session, masks, place).await?
             }),
         };
-        let environment = Environment::new(self.pristine, env.into(), for_env, listener.as_ref())?;
+        let environment = Environment::new(self.pristine, env.into(), for_env, served.as_ref())?;
         // Files come last: an earlier failure leaves nothing behind, and a later signal is caught and removes them.
         let signals = ForwardedSignals::listen().map_err(Failure::from)?;
         let files = CommandFiles::write(files, for_files)?;
@@ -205,7 +208,7 @@ impl Exec {
             files,
             following,
             stop_timeout,
-            listener,
+            served,
             masks,
             streams,
             signals,

@@ -18,8 +18,8 @@ use crate::cli::io::failure::{Failure, exit};
 use crate::cli::io::output::say;
 use crate::cli::io::signals::ForwardedSignals;
 use crate::cli::step::credential::Credential;
-use crate::cli::step::listener::Listener;
 use crate::cli::step::mask::mask_values;
+use crate::cli::step::served::Served;
 use crate::mask::Masks;
 
 /// A prepared command.
@@ -31,7 +31,7 @@ pub struct Running {
     pub following: Option<(Follow, Followed)>,
     /// The time that the command gets to end before a restart.
     pub stop_timeout: Duration,
-    pub listener: Option<Listener>,
+    pub served: Option<Served>,
     pub masks: Arc<Masks>,
     pub streams: Vec<CommandStream>,
     pub signals: ForwardedSignals,
@@ -40,7 +40,7 @@ pub struct Running {
 impl Running {
     /// Runs the command to its end, and returns its exit code.
     pub async fn run(mut self) -> Result<u8, Failure> {
-        let is_alone = self.files.is_empty() && self.listener.is_none() && self.streams.is_empty();
+        let is_alone = self.files.is_empty() && self.served.is_none() && self.streams.is_empty();
         if is_alone && self.following.is_none() {
             // Nothing has to outlive the start of the command, so this process becomes the command.
             let set_up = |command: &mut Command| {
@@ -58,7 +58,7 @@ impl Running {
             _ = rest => Ok(code),
             signal = self.signals.ending() => {
                 // Exits without waiting for the thread, but removes the files.
-                drop(self.files);
+                drop((self.files, self.served));
                 std::process::exit(128 + signal?.as_raw())
             }
         }
@@ -113,7 +113,7 @@ impl Running {
             new.split_at_checked(self.environment.credentials()).unwrap_or_default();
         let has_variables = !self.environment.has_values_of(for_env);
         // The environment comes first: a value that no variable can hold must not change a file.
-        let environment = self.environment.with(for_env, self.listener.as_ref())?;
+        let environment = self.environment.with(for_env, self.served.as_ref())?;
         let rewritten = self.files.rewrite(for_files)?;
         // A command that is ending is not started again.
         let is_restart = how == Follow::Restart && !self.signals.is_ending;

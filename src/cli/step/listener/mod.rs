@@ -45,27 +45,13 @@ const LIMITS: HttpLimits = HttpLimits {
 /// The length of a token, in random bytes.
 const TOKEN_BYTES: usize = 32;
 
-/// One `--serve`.
+/// What is served at the address.
 #[derive(Debug, PartialEq, Eq)]
-pub enum ServeArgument {
+pub enum HttpServed {
     /// The container credentials endpoint of AWS, for this connection.
     Aws(Reference),
     /// Puppet Relay's metadata API.
     Relay,
-}
-
-impl ServeArgument {
-    /// Parses `aws`, `aws=REF` or `relay`.
-    pub fn parse(text: &str) -> Result<Self, Failure> {
-        match text.split_once('=') {
-            Some(("aws", reference)) => Ok(Self::Aws(reference.parse()?)),
-            None if text == "aws" => Ok(Self::Aws("default:aws".parse()?)),
-            None if text == "relay" => Ok(Self::Relay),
-            _ => Err(Failure::usage(format!(
-                "--serve {text}: there are aws (the default connection), aws=REF and relay"
-            ))),
-        }
-    }
 }
 
 /// An address that is served until this is dropped.
@@ -78,7 +64,7 @@ impl Listener {
     /// Opens an address, for one user or for the user of this process. Resolves the connection of `--serve aws` once,
     /// so that a refusal shows before the command runs.
     pub async fn start(
-        served: Vec<ServeArgument>,
+        served: Vec<HttpServed>,
         relay: Option<RelayInput>,
         session: Arc<Session>,
         masks: Option<Arc<Masks>>,
@@ -88,15 +74,15 @@ impl Listener {
         let mut aws = None;
         for served in served {
             match served {
-                ServeArgument::Aws(_) if aws.is_some() => {
+                HttpServed::Aws(_) if aws.is_some() => {
                     return Err(Failure::usage(
                         "--serve aws is given twice; a command has one account",
                     ));
                 }
-                ServeArgument::Aws(reference) => {
+                HttpServed::Aws(reference) => {
                     aws = Some(AwsEndpoint::open(reference, Arc::clone(&broker)).await?);
                 }
-                ServeArgument::Relay => {}
+                HttpServed::Relay => {}
             }
         }
         let relay = match relay {
@@ -182,19 +168,5 @@ async fn serve(listener: TcpListener, uid: u32, shared: Arc<ListenerState>) {
             serve_connection(stream, LIMITS, |request| handler::answer(&shared, request)).await;
             drop(slot);
         });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_form_of_serve_is_understood() {
-        let parse = |text: &str| ServeArgument::parse(text).ok();
-        assert_eq!(parse("aws=aws/a=b"), None);
-        assert_eq!(parse("aws=aws/a"), Some(ServeArgument::Aws("aws/a".parse().unwrap())));
-        assert_eq!(parse("relay"), Some(ServeArgument::Relay));
-        assert!(ServeArgument::parse("vault").unwrap_err().message.contains("there are aws"));
     }
 }

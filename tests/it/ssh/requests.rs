@@ -1,0 +1,177 @@
+//! `StepService.Sign` and `GetSigningKey` themselves.
+
+use keyhatch::grpc::pb;
+use keyhatch::grpc::pb::connection_service_client::ConnectionServiceClient;
+use keyhatch::grpc::pb::step_service_client::StepServiceClient;
+use tonic::Status;
+
+use crate::harness::{SshKey, TestBroker, TestStep, bytes, reason};
+
+/// A step that may use `ssh/deploy`.
+struct World {
+    broker: TestBroker,
+    step: TestStep,
+    key: SshKey,
+}
+
+impl World {
+    /// `None` if ssh-keygen is not installed.
+    fn start() -> Option<Self> {
+        std::process::Command::new("ssh-keygen").arg("-?").output().ok()?;
+        let broker = TestBroker::start();
+        let key = SshKey::make(broker.scratch(), "ed25519");
+        let step = broker.open("deploy", "build");
+        let world = Self { broker, step, key };
+        let private = world.key.private.clone();
+        world.create("deploy", &[("private_key", &private), ("user", "git")], pb::Relation::User);
+        Some(world)
+    }
+
+    fn create(&self, name: &str, fields: &[(&str, &str)], relation: pb::Relation) {
+        let principals = vec!["workflow:deploy".to_owned()];
+        let document = pb::ConnectionDocument {
+            integration: "ssh".to_owned(),
+            name: name.to_owned(),
+            fields: bytes(fields),
+            access: vec![pb::AccessBinding { relation: relation.into(), principals }],
+            ..Default::default()
+        };
+        self.broker.apply(vec![pb::apply_request::Document::Connection(document)]).unwrap();
+    }
+
+    fn target(reference: &str) -> Option<pb::SigningTarget> {
+        use pb::signing_target::Target;
+        let (integration, name) = reference.split_once('/').unwrap();
+        let (integration, name) = (integration.to_owned(), name.to_owned());
+        let target = Some(Target::Connection(pb::ConnectionTarget { integration, name }));
+        Some(pb::SigningTarget { target })
+    }
+
+    fn key(&self, reference: &str) -> Result<pb::SigningKey, Status> {
+        let mut client = StepServiceClient::new(self.step.channel.clone());
+        let request = pb::GetSigningKeyRequest { target: Self::target(reference) };
+        self.broker.block_on(client.get_signing_key(request)).map(tonic::Response::into_inner)
+    }
+
+    fn sign(&self, reference: &str, data: Vec<u8>) -> Result<Vec<u8>, Status> {
+        let mut client = StepServiceClient::new(self.step.channel.clone());
+        let request = pb::SignRequest { target: Self::target(reference), data };
+        self.broker.block_on(client.sign(request)).map(|answer| answer.into_inner().signature)
+    }
+
+    fn refusal(&self, reference: &str, data: Vec<u8>) -> String {
+        reason(self.sign(reference, data))
+    }
+}
+
+/// What a client signs to log in as `user` with this key.
+pub fn login(user: &str, public_key: &[u8]) -> Vec<u8> {
+    let mut data = Vec::new();
+    let string = |data: &mut Vec<u8>, string: &[u8]| {
+        data.extend(u32::try_from(string.len()).unwrap().to_be_bytes());
+        data.extend(string);
+    };
+    string(&mut data, &[7; 32]);
+    data.push(50);
+    for part in [user, "ssh-connection", "publickey"] {
+        string(&mut data, part.as_bytes());
+    }
+    data.push(1);
+    string(&mut data, b"ssh-ed25519");
+    string(&mut data, public_key);
+    data
+}
+
+#[test]
+fn a_signature_is_of_the_login_and_verified_by_the_key() {
+    let Some(world) = World::start() else { return };
+    let key = world.key("ssh/deploy").unwrap();
+    assert_eq!(
+        (key.name.as_str(), key.version, key.user.as_str()),
+        ("connections/ssh/deploy", 1, "git")
+    );
+    let request = login("git", &key.public_key);
+    let signature = world.sign("ssh/deploy", request.clone()).unwrap();
+    let verifier = aws_lc_rs::signature::UnparsedPublicKey::new(
+        &aws_lc_rs::signature::ED25519,
+        &key.public_key[key.public_key.len() - 32..],
+    );
+    verifier.verify(&request, &signature[signature.len() - 64..]).unwrap();
+    // Both are in the journal, before their effect.
+    let lines = world.broker.journaled("sign");
+    assert_eq!(lines.len(), 2);
+    assert!(lines.iter().all(|line| line["decision"] == "allow" && line["version"] == 1));
+    assert_eq!(lines[1]["login"]["user"], "git");
+    assert_eq!(lines[1]["login"]["key"], world.key.fingerprint());
+    assert!(lines[0].get("login").is_none() && lines[1]["login"].get("host_key").is_none());
+}
+
+#[test]
+fn what_a_step_may_not_sign_with_is_refused_as_if_absent() {
+    let Some(world) = World::start() else { return };
+    let key = world.key("ssh/deploy").unwrap().public_key;
+    let request = login("git", &key);
+    let private = world.key.private.clone();
+    world.create("seen", &[("private_key", &private)], pb::Relation::Viewer);
+    for name in ["ssh/absent", "ssh/seen"] {
+        let refused = world.sign(name, request.clone()).unwrap_err();
+        assert_eq!(reason(Err::<(), _>(refused)), "RESOLVE_DENIED", "{name}");
+        assert_eq!(reason(world.key(name)), "RESOLVE_DENIED", "{name}");
+    }
+    let messages = ["ssh/absent", "ssh/seen"].map(|name| {
+        let message = world.sign(name, request.clone()).unwrap_err().message().to_owned();
+        message.split(": keyhatch").next().unwrap().to_owned()
+    });
+    assert_eq!(messages[0], messages[1]);
+}
+
+#[test]
+fn arbitrary_bytes_are_not_signed_and_have_no_line() {
+    let Some(world) = World::start() else { return };
+    let request = login("git", &world.key("ssh/deploy").unwrap().public_key);
+    let before = world.broker.journal().len();
+    let mut longer = request.clone();
+    longer.push(0);
+    let cut = request[..request.len() - 1].to_vec();
+    for data in
+        [vec![], b"x".to_vec(), b"SSHSIG\0\0\0\x03git".to_vec(), longer, cut, vec![0; 20_000]]
+    {
+        assert_eq!(world.refusal("ssh/deploy", data), "LOGIN_INVALID");
+    }
+    assert_eq!(world.broker.journal().len(), before);
+}
+
+#[test]
+fn a_login_must_fit_the_connection() {
+    let Some(world) = World::start() else { return };
+    let key = world.key("ssh/deploy").unwrap().public_key;
+    assert_eq!(world.refusal("ssh/deploy", login("root", &key)), "SSH_USER_MISMATCH");
+    let mut other = key.clone();
+    *other.last_mut().unwrap() ^= 1;
+    assert_eq!(world.refusal("ssh/deploy", login("git", &other)), "SSH_KEY_MISMATCH");
+    // Nothing else signs, and an encrypted key does not.
+    world.broker.create_aws("prod", "hush", &["workflow:deploy"]);
+    assert_eq!(world.refusal("aws/prod", login("git", &key)), "SSH_KEY_MISSING");
+    assert_eq!(reason(world.key("aws/prod")), "SSH_KEY_MISSING");
+    let encrypted =
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMAA=\n-----END ENCRYPTED PRIVATE KEY-----\n";
+    world.create("encrypted", &[("private_key", encrypted)], pb::Relation::User);
+    let refused = world.key("ssh/encrypted").unwrap_err();
+    assert!(refused.message().contains("ssh-keygen -p"), "{}", refused.message());
+    assert_eq!(reason(Err::<(), _>(refused)), "SSH_KEY_UNUSABLE");
+}
+
+#[test]
+fn nothing_is_signed_for_a_closed_step_or_a_disabled_connection() {
+    let Some(world) = World::start() else { return };
+    let request = login("git", &world.key("ssh/deploy").unwrap().public_key);
+    let name = "connections/ssh/deploy".to_owned();
+    let connection = Some(pb::Connection { name, disabled: true, ..Default::default() });
+    let update_mask = Some(prost_types::FieldMask { paths: vec!["disabled".to_owned()] });
+    let change = pb::UpdateConnectionRequest { connection, update_mask, ..Default::default() };
+    let mut operator = ConnectionServiceClient::new(world.broker.operator());
+    world.broker.block_on(operator.update_connection(change)).unwrap();
+    assert_eq!(world.refusal("ssh/deploy", request.clone()), "CONNECTION_DISABLED");
+    world.broker.close(&world.step);
+    assert_eq!(world.refusal("ssh/deploy", request), "STEP_NOT_OPEN");
+}
