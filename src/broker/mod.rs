@@ -143,7 +143,7 @@ impl Broker {
         self.snapshots.load()
     }
 
-    /// Reports the head of every new catalogue from now on; of several at once, the last.
+    /// Reports every new catalogue on which decisions may depend from now on; of several at once, the last.
     pub fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
         self.snapshots.subscribe()
     }

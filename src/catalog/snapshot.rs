@@ -11,6 +11,8 @@ use super::Catalog;
 pub struct Snapshot {
     /// The last batch.
     pub head: u64,
+    /// The last batch on which a decision may depend.
+    pub epoch: u64,
     /// The catalogue after it.
     pub catalog: Catalog,
 }
@@ -18,15 +20,15 @@ pub struct Snapshot {
 /// The newest snapshot. Readers never wait.
 pub struct Snapshots {
     newest: ArcSwap<Snapshot>,
-    /// Its head, for tasks that wait for the next snapshot.
-    head: watch::Sender<u64>,
+    /// Its epoch, for tasks that wait for the next.
+    epoch: watch::Sender<u64>,
 }
 
 impl Snapshots {
     /// Starts with the loaded state.
     pub fn new(snapshot: Snapshot) -> Self {
-        let head = watch::Sender::new(snapshot.head);
-        Self { newest: ArcSwap::from_pointee(snapshot), head }
+        let epoch = watch::Sender::new(snapshot.epoch);
+        Self { newest: ArcSwap::from_pointee(snapshot), epoch }
     }
 
     /// The newest snapshot.
@@ -34,20 +36,36 @@ impl Snapshots {
         self.newest.load_full()
     }
 
-    /// Reports the head of every new snapshot from now on; of several at once, the last.
+    /// Reports every new epoch from now on; of several at once, the last.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
-        self.head.subscribe()
+        self.epoch.subscribe()
     }
 
-    /// Wakes the tasks that wait for the next snapshot, without a new one.
+    /// Wakes the tasks that wait for the next epoch, without a new one.
     pub fn wake(&self) {
-        self.head.send_modify(|_| {});
+        self.epoch.send_modify(|_| {});
     }
 
     /// Makes a snapshot the newest. Called only under the journal's chain lock.
     pub fn publish(&self, snapshot: Snapshot) {
-        let head = snapshot.head;
+        let epoch = snapshot.epoch;
         self.newest.store(Arc::new(snapshot));
-        self.head.send_replace(head);
+        self.epoch.send_if_modified(|before| std::mem::replace(before, epoch) != epoch);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_new_epoch_wakes_those_who_wait() {
+        let snapshot = |head, epoch| Snapshot { head, epoch, catalog: Catalog::default() };
+        let snapshots = Snapshots::new(snapshot(1, 1));
+        let epochs = snapshots.subscribe();
+        snapshots.publish(snapshot(2, 1));
+        assert_eq!((snapshots.load().head, epochs.has_changed().ok()), (2, Some(false)));
+        snapshots.publish(snapshot(3, 3));
+        assert_eq!((snapshots.load().head, epochs.has_changed().ok()), (3, Some(true)));
     }
 }

@@ -79,6 +79,17 @@ pub struct Unavailable;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position(pub(self) u64);
 
+/// A batch that is in the store, and is to be in force.
+#[derive(Clone, Copy, Debug)]
+pub struct StoredBatch {
+    /// Its number.
+    pub number: u64,
+    /// Whether it was found in the store at start.
+    pub recovered: bool,
+    /// True if no decision depends on it: it has only what the broker keeps for itself.
+    pub is_apart: bool,
+}
+
 /// An opening that was closed.
 pub struct Closing {
     /// The line.
@@ -197,23 +208,28 @@ impl Journal {
     /// Publishes a committed batch: writes its head line, and makes the new snapshot visible before it releases the
     /// lock.
     ///
-    /// `revoked` returns the leases that end by the batch; `publish` makes the snapshot visible.
+    /// `revoked` returns the leases that end by the batch; `publish` makes the snapshot visible, with this last batch on
+    /// which a decision may depend.
     ///
     /// # Errors
     /// If the line cannot be written. Nothing is published then.
     pub fn publish(
         &self,
         now: Timestamp,
-        batch: u64,
-        recovered: bool,
+        batch: StoredBatch,
         revoked: impl FnOnce(&Live) -> Vec<Id>,
-        publish: impl FnOnce(),
+        publish: impl FnOnce(u64),
     ) -> Result<Position, Unavailable> {
         let mut chain = self.lock()?;
         chain.live_mut().expire(now);
         let revoked = revoked(chain.live());
+        let (StoredBatch { number: batch, recovered, is_apart }, epoch) =
+            (batch, chain.live().epoch());
         let position = chain.append(now, &Event::Head { batch, recovered, revoked })?;
-        publish();
+        if is_apart {
+            chain.live_mut().keep_epoch(epoch);
+        }
+        publish(chain.live().epoch());
         Ok(position)
     }
 

@@ -47,6 +47,16 @@ impl Batch {
         self.changes.is_empty() && self.requests.is_empty()
     }
 
+    /// True if no decision depends on it: all of its records are what the broker keeps for itself.
+    pub(super) fn is_apart(&self) -> bool {
+        let resource = |change: &Change| match change {
+            Change::Put(resource) | Change::Remove(resource) => {
+                matches!(resource, Resource::Kept(_))
+            }
+        };
+        self.changes.iter().all(resource)
+    }
+
     /// The batch's present end.
     pub(super) fn mark(&self) -> BatchMark {
         BatchMark {

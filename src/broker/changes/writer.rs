@@ -29,7 +29,9 @@ use super::draft::Draft;
 use crate::broker::error::Error;
 use crate::broker::registry::budgets::Budgets;
 use crate::catalog::{Catalog, Snapshot, Snapshots};
-use crate::journal::{Event, Intent, Journal, Live, Position, RequestTable, Unavailable};
+use crate::journal::{
+    Event, Intent, Journal, Live, Position, RequestTable, StoredBatch, Unavailable,
+};
 use crate::model::RateLimit;
 use crate::model::limits::DISK_DEADLINE;
 use crate::model::{Clock, Id, LogLimit};
@@ -166,6 +168,7 @@ struct AnnouncedBatch {
     catalog: Catalog,
     operations: Vec<Operation>,
     affected: AffectedLeases,
+    is_apart: bool,
 }
 
 /// One round of changes.
@@ -249,6 +252,7 @@ impl WriterTask {
             return if journal.has_room() { Ok(None) } else { Err(Error::DiskFull) };
         }
         let operations = batch.seal(&self.catalog, keyring)?;
+        let is_apart = batch.is_apart();
         // A number is used once, even if its batch never reaches the store.
         self.last_batch += 1;
         let number = self.last_batch;
@@ -259,7 +263,8 @@ impl WriterTask {
         journal.synced(position).await?;
         self.catalog.clone_from(&catalog);
         self.completed = completed;
-        Ok(Some(AnnouncedBatch { number, catalog, operations, affected: batch.affected }))
+        let affected = batch.affected;
+        Ok(Some(AnnouncedBatch { number, catalog, operations, affected, is_apart }))
     }
 }
 
@@ -310,7 +315,7 @@ impl Committer {
 
     /// Puts a batch in force.
     async fn commit(&mut self, batch: AnnouncedBatch) -> Result<Published, Error> {
-        let AnnouncedBatch { number, catalog, operations, affected } = batch;
+        let AnnouncedBatch { number, catalog, operations, affected, is_apart } = batch;
         let (store, keyring) = (Arc::clone(&self.parts.store), Arc::clone(&self.parts.keyring));
         let turn = self.parts.store.turn().await;
         let stored =
@@ -328,7 +333,8 @@ impl Committer {
             self.failed = true;
             return Err(Error::StoreReadOnly);
         }
-        let line = self.publish(number, &catalog, |live| affected.revoked(&catalog, live)).await?;
+        let batch = StoredBatch { number, recovered: false, is_apart };
+        let line = self.publish(batch, &catalog, |live| affected.revoked(&catalog, live)).await?;
         Ok(Published { line, ends_leases: !affected.is_empty() })
     }
 
@@ -336,15 +342,15 @@ impl Committer {
     /// hangs is tried again until it takes the line, or has failed for good.
     async fn publish(
         &mut self,
-        number: u64,
+        batch: StoredBatch,
         catalog: &Catalog,
         revoked: impl Fn(&Live) -> Vec<Id>,
     ) -> Result<Position, Error> {
         let WriterParts { snapshots, journal, clock, .. } = &self.parts;
         loop {
-            let snapshot = Snapshot { head: number, catalog: catalog.clone() };
-            let published = journal.publish(clock.now(), number, false, &revoked, || {
-                snapshots.publish(snapshot);
+            let (head, catalog) = (batch.number, catalog.clone());
+            let published = journal.publish(clock.now(), batch, &revoked, |epoch| {
+                snapshots.publish(Snapshot { head, epoch, catalog });
             });
             match published {
                 Ok(position) => return Ok(position),

@@ -127,7 +127,7 @@ impl Broker {
         if let Err(error) = self.writer.budgets.take(caller, "TestConnection", now) {
             return Ok(Err(error));
         }
-        let permit = self.journal.commit_test(now, snapshot.head, record, line)?;
+        let permit = self.journal.commit_test(now, snapshot.epoch, record, line)?;
         let decision = permit.decision_id();
         let newest = snapshot.catalog.newest_refresh_token(metadata);
         let opened = open_roots(&self.keyring, permit, &connection.values, newest);

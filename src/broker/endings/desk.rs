@@ -136,7 +136,7 @@ impl Endings {
         let due = journal.with_live(|live| due(live, &snapshot.catalog, candidates, now))?;
         for Due { new, key, standing } in due {
             mints.forget(&key, new.mint);
-            let request = EndingRequest { epoch: snapshot.head, mint: new.mint, standing };
+            let request = EndingRequest { epoch: snapshot.epoch, mint: new.mint, standing };
             if journal.begin_ending(now, &request)?.is_some() {
                 self.schedule.lock().insert(&new, now);
                 self.wake.notify_one();

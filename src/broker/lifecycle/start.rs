@@ -30,7 +30,9 @@ use crate::broker::steps::runtime_dir::RuntimeDir;
 use crate::broker::steps::sessions::{Sessions, StepListener};
 use crate::catalog::{LoadError, Snapshot, Snapshots, load};
 use crate::identity::Authority;
-use crate::journal::{Event, Journal, Live, Options, Recovery, ReplayError, Unavailable};
+use crate::journal::{
+    Event, Journal, Live, Options, Recovery, ReplayError, StoredBatch, Unavailable,
+};
 use crate::metrics::MintMetrics;
 use crate::mint::Upstreams;
 use crate::model::{Clock, JournalMode, Limits, Timestamp};
@@ -194,7 +196,7 @@ fn read(path: &Path, keyring: &Keyring) -> Result<(Store, Snapshot), StartError>
     };
     let (store, catalog) = at_once(hand_over, || load(batches.into_iter().flatten(), keyring))?;
     let (store, head) = store?;
-    Ok((store, Snapshot { head, catalog: catalog? }))
+    Ok((store, Snapshot { head, epoch: head, catalog: catalog? }))
 }
 
 /// Runs both functions, the first on its own thread.
@@ -224,7 +226,8 @@ async fn reconcile(parts: &WriterParts, recovery: &Recovery, store: u64) -> Resu
     let mut last = None;
     if store > head {
         tracing::warn!(head, store, "a change that was on disk but not in force is taken over");
-        last = Some(journal.publish(now, store, true, revoked, || {})?);
+        let batch = StoredBatch { number: store, recovered: true, is_apart: false };
+        last = Some(journal.publish(now, batch, revoked, |_| {})?);
     }
     for batch in store.max(recovery.abandoned) + 1..=intent {
         last = Some(journal.append(now, &Event::Abandoned { batch })?.0);

@@ -222,7 +222,7 @@ impl FlightParts {
             let snapshot = self.snapshots.load();
             let grant = regrant(&snapshot.catalog, order).ok_or(NotBegun::Outdated)?;
             let request = MintRequest {
-                epoch: snapshot.head,
+                epoch: snapshot.epoch,
                 opening: &order.opening,
                 decision: order.decision,
                 lease: order.lease,

@@ -72,7 +72,7 @@ impl Broker {
             outcome,
         };
         let refuse = |reason: &str| line(RenewalOutcome::Refuse { reason: reason.to_owned() });
-        let commit = |line| self.journal.commit_renewal(now, snapshot.head, opening, line);
+        let commit = |line| self.journal.commit_renewal(now, snapshot.epoch, opening, line);
         let Some(grant) = regrant(&snapshot.catalog, record, &lease) else {
             let decision_id = commit(refuse(Refusal::Denied.reason()))?;
             return Ok(Err(Refusal::Denied.into_error(decision_id.to_opaque(&self.keyring))));

@@ -203,7 +203,7 @@ impl Broker {
         let outcome =
             authorize_step(&snapshot.catalog, record, &request.target, request.purpose(), fields)
                 .and_then(|grant| self.with_credential(grant, record, request));
-        Ok(Authorization { epoch: snapshot.head, outcome })
+        Ok(Authorization { epoch: snapshot.epoch, outcome })
     }
 
     /// Counts an outcome that is a refusal with a line.

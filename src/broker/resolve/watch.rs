@@ -227,7 +227,7 @@ impl Watcher {
             // A delivery that was decided before the last change is not sent, nor one for a closed step or an expired
             // lease.
             let is_current =
-                broker.snapshot().head == letter.epoch && !self.session.opening.is_closed();
+                broker.snapshot().epoch == letter.epoch && !self.session.opening.is_closed();
             match letter.outcome {
                 Ok(resolved) if is_current && now < resolved.lease.expire_time => {
                     *awaited = Awaited::default();

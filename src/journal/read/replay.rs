@@ -66,10 +66,11 @@ pub(crate) fn open(
         reader.live.usage_mut().add_history(&index);
     }
     let torn = (!rest.is_empty()).then(|| cut(&path, reader.length, &rest)).transpose()?;
+    let heads = reader.live.heads();
     let recovery = Recovery {
-        head: reader.live.epoch(),
-        intent: reader.live.intent(),
-        abandoned: reader.live.abandoned(),
+        head: heads.head,
+        intent: heads.intent,
+        abandoned: heads.abandoned,
         last_time: reader.last_time,
         torn: torn.clone(),
     };

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use super::heads::Heads;
 use super::mints::Mints;
 use super::open_step::LiveOpening;
 use super::remembered::Remembered;
@@ -22,9 +23,7 @@ const MAX_CLOSED_ATTEMPTS: usize = 100_000;
 #[derive(Debug, Default)]
 pub struct Live {
     formats: Formats,
-    head: u64,
-    intent: u64,
-    abandoned: u64,
+    heads: Heads,
     openings: IdMap<Arc<LiveOpening>>,
     open_steps: HashMap<StepKey, Id>,
     /// How many steps each registered executor has open.
@@ -48,19 +47,19 @@ impl Live {
         self.formats
     }
 
-    /// The last batch in force: the snapshot that decisions must be made on.
+    /// The last batch in force on which a decision may depend: decisions must be made on it, or on a later one.
     pub fn epoch(&self) -> u64 {
-        self.head
+        self.heads.epoch
     }
 
-    /// The last batch that was announced.
-    pub fn intent(&self) -> u64 {
-        self.intent
+    /// Takes in that no decision depends on the batches after this.
+    pub(crate) fn keep_epoch(&mut self, epoch: u64) {
+        self.heads.epoch = epoch;
     }
 
-    /// The last batch that is known never to have reached the store.
-    pub fn abandoned(&self) -> u64 {
-        self.abandoned
+    /// How far the batches are.
+    pub(crate) fn heads(&self) -> Heads {
+        self.heads
     }
 
     /// Whether the broker was restored and is not confirmed yet.
@@ -192,7 +191,7 @@ impl Live {
     fn apply_batch(&mut self, event: &Event) {
         match event {
             Event::Abandoned { batch } => {
-                self.abandoned = *batch;
+                self.heads.abandoned = *batch;
                 self.announced.retain(|announced| announced.batch != *batch);
                 self.mints.lost_mut().abandon(*batch);
             }
@@ -248,13 +247,12 @@ impl Live {
     }
 
     fn announce(&mut self, batch: u64, requests: &[RequestNote]) {
-        self.intent = batch;
+        self.heads.intent = batch;
         self.announced.push_back(Announced { batch, requests: requests.to_vec() });
     }
 
     fn take_head(&mut self, batch: u64, revoked: &[Id]) {
-        self.head = batch;
-        self.intent = self.intent.max(batch);
+        self.heads.take_head(batch);
         for id in revoked {
             self.leases.remove(*id);
         }
@@ -271,9 +269,7 @@ impl Live {
         *self = Self {
             usage,
             formats: checkpoint.formats,
-            head: checkpoint.head,
-            intent: checkpoint.intent,
-            abandoned: checkpoint.abandoned,
+            heads: Heads::start_from(checkpoint),
             announced: checkpoint.announced.iter().cloned().collect(),
             is_quarantined: checkpoint.quarantined,
             mints: Mints::start_from(checkpoint),
@@ -306,9 +302,9 @@ impl Live {
             format: FORMAT,
             file,
             formats: self.formats,
-            head: self.head,
-            intent: self.intent,
-            abandoned: self.abandoned,
+            head: self.heads.head,
+            intent: self.heads.intent,
+            abandoned: self.heads.abandoned,
             openings: self.openings.values().map(|opening| opening.present()).collect(),
             leases: self.leases.iter().cloned().collect(),
             requests: self.requests.iter().collect(),

@@ -2,6 +2,7 @@
 
 pub(super) mod begun_counts;
 pub(super) mod due;
+pub(super) mod heads;
 pub(super) mod index;
 pub(super) mod live;
 pub(super) mod lost;

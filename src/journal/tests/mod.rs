@@ -8,7 +8,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-use super::{RestoredAs, Standing};
+use super::{CommitError, RestoredAs, Standing};
 use world::{End, STEPS, World};
 
 /// What happens.
@@ -109,4 +109,13 @@ fn what_is_owed_an_ending_is_known_until_it_has_ended() {
         Ok(())
     });
     tried.unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[test]
+fn what_the_broker_keeps_for_itself_makes_no_decision_stale() {
+    let mut world = World::new();
+    world.open(0);
+    assert_eq!((world.publish(1, true), world.publish(2, true)), (None, None));
+    assert_eq!(world.publish(3, false), Some(CommitError::Stale));
+    assert_eq!(world.publish(4, true), Some(CommitError::Stale));
 }

@@ -173,6 +173,15 @@ impl World {
         self.journal().commit(self.now, resolution)
     }
 
+    /// Publishes a batch. Returns the error of a decision of step 0 on a snapshot before all batches.
+    pub(super) fn publish(&self, number: u64, is_apart: bool) -> Option<CommitError> {
+        let batch = StoredBatch { number, recovered: false, is_apart };
+        self.journal().publish(self.now, batch, |_| Vec::new(), |_| {}).unwrap();
+        let heads = self.journal().with_live(Live::heads).unwrap();
+        assert_eq!(heads.head, number);
+        self.decide(self.steps[0].as_ref().unwrap(), None).err()
+    }
+
     pub(super) fn ask(&mut self, nth: usize) {
         let Some(opening) = self.steps[nth].clone() else { return };
         let committed = self.decide(&opening, None).unwrap();
