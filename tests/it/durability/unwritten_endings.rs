@@ -5,7 +5,7 @@ use std::process::Child;
 
 use crate::durability::disk::{Kind, read, shim};
 use crate::durability::endings::World;
-use crate::harness::{keyhatch_in, wait_until};
+use crate::harness::{connection, keyhatch_in, wait_until};
 
 /// A broker whose journal can be made to refuse the line of an ending.
 struct Refusing {
@@ -61,11 +61,10 @@ impl Refusing {
 fn removed_access_is_not_told_before_the_ending_is_on_disk() {
     let Some(refusing) = Refusing::start() else { return };
     let world = &refusing.world;
-    let fields = ["token_url=https://auth.example.com/token", "client_id=me", "client_secret=x"];
-    let fields = fields.iter().flat_map(|field| ["--field", field]);
-    world.must(
-        &["connection", "create", "oauth2/other"].into_iter().chain(fields).collect::<Vec<_>>(),
-    );
+    let fields = [("token_url", "https://auth.example.com/token"), ("client_id", "me")];
+    let seed = world.directory.path().join("other.yaml");
+    std::fs::write(&seed, connection("oauth2", "other", &fields)).unwrap();
+    world.must(&["apply", "-f", seed.to_str().unwrap()]);
     world.resolve("s");
     refusing.refuse();
     let disable = ["connection", "update", "oauth2/api", "--disable"];
