@@ -61,7 +61,8 @@ impl Refusing {
 fn removed_access_is_not_told_before_the_ending_is_on_disk() {
     let Some(refusing) = Refusing::start() else { return };
     let world = &refusing.world;
-    let fields = [("token_url", "https://auth.example.com/token"), ("client_id", "me")];
+    let url = "https://auth.example.com/token";
+    let fields = [("token_url", url), ("client_id", "me"), ("client_secret", "x")];
     let seed = world.directory.path().join("other.yaml");
     std::fs::write(&seed, connection("oauth2", "other", &fields)).unwrap();
     world.must(&["apply", "-f", seed.to_str().unwrap()]);
