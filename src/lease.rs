@@ -129,8 +129,11 @@ pub struct MintedCredential {
     /// Its name in the upstream's audit log, if it has one: an access key ID, a token's hash.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handle: Option<String>,
-    /// When the upstream no longer accepts it.
+    /// When it counts as ended.
     pub credential_expire_time: Timestamp,
+    /// True if the upstream has told no end, or a later one: it may accept the credential for longer.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub end_assumed: bool,
     /// True if one opening has it for itself, and nothing can end it: it outlives the opening, until it expires.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub outlives: bool,
@@ -138,6 +141,13 @@ pub struct MintedCredential {
     /// more once that ending has begun.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub owed: bool,
+}
+
+impl MintedCredential {
+    /// When the upstream no longer accepts it, if the upstream has told that.
+    pub fn told_end(&self) -> Option<Timestamp> {
+        (!self.end_assumed).then_some(self.credential_expire_time)
+    }
 }
 
 /// How far the credential of a lease is made, if an upstream makes it.
@@ -645,6 +655,7 @@ mod tests {
             mint: mint(7),
             handle: None,
             credential_expire_time,
+            end_assumed: false,
             outlives: false,
             owed: false,
         };

@@ -8,10 +8,11 @@ use serde::Deserialize;
 use crate::egress::Reply;
 use crate::model::Timestamp;
 
+use super::clock::{self, CredentialEnd};
 use super::failure::Failure;
 use super::reply::{Refusal, check_accepted, handle_of, is_token, request_number};
 use super::roots::{is_of, text_value};
-use super::{Minted, clock, fields};
+use super::{Minted, fields};
 
 /// The longest `token_type`, in bytes.
 const MAX_TYPE_BYTES: usize = 32;
@@ -58,8 +59,8 @@ pub struct Bearer {
     pub token: String,
     /// Its type.
     pub token_type: String,
-    /// Its end by our clock, if the server tells it.
-    pub expire_time: Option<Timestamp>,
+    /// Its end, if the server or the connection tells one.
+    pub end: Option<CredentialEnd>,
     /// The server's number of the request.
     pub upstream_request: Option<String>,
 }
@@ -75,7 +76,7 @@ impl Bearer {
         let token = ("access_token", text_value(&self.token));
         Ok(Minted {
             fields: fields(std::iter::once(token).chain(token_type))?,
-            expire_time: self.expire_time,
+            end: self.end,
             handle,
             upstream_request: self.upstream_request,
             ending: None,
@@ -105,12 +106,14 @@ pub fn bearer(
             "the access token or its type has characters that no header can carry; ask the server's operator",
         ));
     }
-    let lives = parsed.expires_in.map(Seconds::read).transpose()?;
-    let end = |lives: Duration| clock::end(now.after(lives), None, now, asked);
+    let end = match parsed.expires_in.map(Seconds::read).transpose()? {
+        Some(lives) => Some(clock::end(now.after(lives), None, now, asked)?),
+        None => asked.map(|asked| CredentialEnd::assumed(now, asked)),
+    };
     Ok(Bearer {
         token: parsed.access_token.into_owned(),
         token_type: parsed.token_type.into_owned(),
-        expire_time: lives.or(asked).map(end).transpose()?,
+        end,
         upstream_request: request_number(reply, numbers),
     })
 }
@@ -167,8 +170,8 @@ mod tests {
             );
             let made = read(200, &body).unwrap();
             assert_eq!(
-                made.expire_time,
-                seconds.map(|seconds| now().after(Duration::from_secs(seconds)))
+                made.end,
+                seconds.map(|life| CredentialEnd::told(now().after(Duration::from_secs(life))))
             );
             assert_eq!(made.upstream_request, None);
             let made = made.into_minted(true).unwrap();
@@ -191,10 +194,12 @@ mod tests {
 
     #[test]
     fn no_token_counts_as_longer_than_was_asked() {
-        let body = r#"{"access_token":"t","token_type":"Bearer","expires_in":3600}"#;
-        let (reply, asked) = (reply(200, &[], body), Some(Duration::from_secs(600)));
-        let made = bearer(&reply, now(), asked, &[]).ok().unwrap();
-        assert_eq!(made.expire_time.unwrap(), now().after(Duration::from_secs(600)));
+        for expires in [r#","expires_in":3600"#, ""] {
+            let body = format!(r#"{{"access_token":"t","token_type":"Bearer"{expires}}}"#);
+            let (reply, asked) = (reply(200, &[], &body), Duration::from_secs(600));
+            let made = bearer(&reply, now(), Some(asked), &[]).ok().unwrap();
+            assert_eq!(made.end, Some(CredentialEnd::assumed(now(), asked)), "{body}");
+        }
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub struct Failure {
     pub upstream_request: Option<String>,
     /// True if the upstream may have made the credential nevertheless.
     pub is_uncertain: bool,
+    /// True if the upstream is away, or wants to be left alone: whoever asks it for another credential fails as well.
+    pub concerns_all: bool,
 }
 
 /// The kinds of failures: the API's reasons.
@@ -41,9 +43,16 @@ pub enum FailureReason {
 }
 
 impl Failure {
-    pub(super) fn new(reason: FailureReason, detail: impl Into<String>) -> Self {
-        let detail = detail.into();
-        Self { reason, detail, retry_after: None, upstream_request: None, is_uncertain: false }
+    /// A failure that concerns one credential, which was not made.
+    pub fn new(reason: FailureReason, detail: impl Into<String>) -> Self {
+        Self {
+            reason,
+            detail: detail.into(),
+            retry_after: None,
+            upstream_request: None,
+            is_uncertain: false,
+            concerns_all: false,
+        }
     }
 
     /// The reply is not of the protocol. `text` says what is wrong with it.
@@ -60,13 +69,13 @@ impl Failure {
 
 impl From<EgressError> for Failure {
     fn from(error: EgressError) -> Self {
-        let reason = match error {
-            EgressError::Closed(_) | EgressError::Denied(_) => FailureReason::EgressDenied,
-            EgressError::Malformed(_) => FailureReason::Refused,
-            EgressError::Invalid(_) => FailureReason::Invalid,
-            EgressError::Unavailable(_) => FailureReason::Unavailable,
+        let (reason, concerns_all) = match error {
+            EgressError::Closed(_) | EgressError::Denied(_) => (FailureReason::EgressDenied, true),
+            EgressError::Malformed(_) => (FailureReason::Refused, false),
+            EgressError::Invalid(_) => (FailureReason::Invalid, false),
+            EgressError::Unavailable(_) => (FailureReason::Unavailable, true),
         };
-        Self::new(reason, error.to_string())
+        Self { concerns_all, ..Self::new(reason, error.to_string()) }
     }
 }
 
@@ -82,6 +91,50 @@ impl FailureReason {
             Self::Refused => "UPSTREAM_REFUSED",
             Self::TooManyEndings => "TOO_MANY_ENDINGS",
             Self::Unavailable => "UPSTREAM_UNAVAILABLE",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::reply::{Refusal, check_accepted};
+    use super::super::samples::reply;
+    use super::*;
+
+    #[test]
+    fn a_failure_of_the_way_out_concerns_all_unless_it_is_answered() {
+        let of = |error: fn(String) -> EgressError| Failure::from(error("why".to_owned()));
+        assert!(of(EgressError::Closed).concerns_all && of(EgressError::Denied).concerns_all);
+        assert!(of(EgressError::Unavailable).concerns_all);
+        assert!(!of(EgressError::Invalid).concerns_all && !of(EgressError::Malformed).concerns_all);
+    }
+
+    #[test]
+    fn an_answer_concerns_all_if_the_server_wants_to_be_left_alone() {
+        for (status, is_passing, retry_after, expected) in [
+            (302, false, None, false),
+            (400, false, None, false),
+            (400, true, None, false),
+            (401, false, None, false),
+            (401, false, Some("9"), false),
+            (403, true, Some("9"), true),
+            (404, false, None, false),
+            (408, false, None, false),
+            (429, false, None, true),
+            (429, false, Some("9"), true),
+            (500, false, None, false),
+            (500, false, Some("9"), true),
+            (502, false, None, true),
+            (503, false, None, true),
+            (503, false, Some("9"), true),
+            (504, false, None, true),
+        ] {
+            let headers: Vec<_> =
+                retry_after.map(|text| ("retry-after", text)).into_iter().collect();
+            let refusal = Refusal { code: "code".to_owned(), advice: "advice", is_passing };
+            let reply = reply(status, &headers, "");
+            let failure = check_accepted(&reply, &[], Some(refusal), "advice").unwrap_err();
+            assert_eq!(failure.concerns_all, expected, "{status} {is_passing} {retry_after:?}");
         }
     }
 }

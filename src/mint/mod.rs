@@ -21,6 +21,7 @@ mod reply;
 mod roots;
 mod two_step;
 
+pub use clock::CredentialEnd;
 pub use failure::{Failure, FailureReason};
 pub use hosted::is_hosted;
 
@@ -76,9 +77,9 @@ pub struct Ask {
 pub struct Minted {
     /// What a step gets, by the names of the kind's minted fields.
     pub fields: Fields,
-    /// Its end by this machine's clock, if the upstream tells it: later than now, and no later than the connection's
-    /// `mint_seconds` and 24 hours.
-    pub expire_time: Option<Timestamp>,
+    /// Its end: later than now, and no later than the connection's `mint_seconds` and 24 hours. `None` if neither the upstream
+    /// nor the connection tells one.
+    pub end: Option<CredentialEnd>,
     /// Its name in the upstream's audit log, which is no secret: an access key ID, a token's hash.
     pub handle: Option<String>,
     /// The upstream's number of the request, if it tells it.
@@ -208,7 +209,10 @@ pub async fn end(egress: &Egress, source: Source, ending: &Fields) -> Result<End
             | Source::TwoStep => Err(Failure::invalid("what this protocol makes only expires")),
         }
     };
-    tokio::time::timeout(EXCHANGE_TIMEOUT, ended).await.map_err(late)?
+    let ended = tokio::time::timeout(EXCHANGE_TIMEOUT, ended).await;
+    // A step can hold up the end of its own role, and of nothing else.
+    let concerns_all = source != Source::Postgres;
+    ended.map_err(|elapsed| Failure { concerns_all, ..late(elapsed) })?
 }
 
 /// The failure of an upstream that did not answer in time.

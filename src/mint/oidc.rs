@@ -10,6 +10,7 @@ use crate::identity::Issuer;
 use crate::integration::read_claims;
 use crate::model::{SpiffeId, Timestamp, Value};
 
+use super::clock::CredentialEnd;
 use super::failure::{Failure, FailureReason};
 use super::roots::{Roots, text_value};
 use super::{Ask, Minted, asked_life, fields};
@@ -60,7 +61,7 @@ pub fn mint(issuer: &Issuer, roots: Roots<'_>, ask: &Ask) -> Result<Minted, Fail
     Ok(Minted {
         fields: fields([("token", text_value(&token))])?,
         // The token itself has whole seconds.
-        expire_time: Some(Timestamp::from_seconds(ask.now.seconds()).after(life)),
+        end: Some(CredentialEnd::told(Timestamp::from_seconds(ask.now.seconds()).after(life))),
         handle: Some(ask.mint.to_string()),
         upstream_request: None,
         ending: None,
@@ -205,7 +206,7 @@ mod tests {
         }
         let minted = minted(&[("audience", "a")]).unwrap();
         assert_eq!(minted.handle.unwrap(), ask().mint.to_string());
-        assert_eq!(minted.expire_time.unwrap().seconds(), made + 600);
+        assert_eq!(minted.end.unwrap().time.seconds(), made + 600);
     }
 
     #[test]

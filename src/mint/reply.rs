@@ -106,12 +106,14 @@ pub fn check_accepted(
         _ => (FailureReason::Refused, refusal.as_ref().map_or(advice, |refusal| refusal.advice)),
     };
     let code = refusal.map(|refusal| format!(" ({})", refusal.code)).unwrap_or_default();
+    let retry_after = retry_after(reply);
+    // Other answers, such as 500, may be about this credential alone.
+    let is_left_alone = retry_after.is_some() || matches!(status, 429 | 502..=504);
     Err(Failure {
-        reason,
-        detail: format!("the upstream answered HTTP {status}{code}; {next}"),
-        retry_after: retry_after(reply),
+        retry_after,
         upstream_request: request_number(reply, numbers),
-        is_uncertain: false,
+        concerns_all: reason == FailureReason::Unavailable && is_left_alone,
+        ..Failure::new(reason, format!("the upstream answered HTTP {status}{code}; {next}"))
     })
 }
 

@@ -139,12 +139,12 @@ impl Broker {
                 self.trial_ending(mint).await
             }
         };
-        let lifetime = made.expire_time.map(|end| end.since(now));
+        let expire_time = made.end.map(|end| end.time);
         Ok(TestMint {
             fields: handed_out(&kind, roots, made.fields).into_keys().collect(),
             handle: made.handle,
-            expire_time: made.expire_time,
-            lifetime,
+            expire_time,
+            lifetime: expire_time.map(|end| end.since(now)),
             upstream_request: made.upstream_request,
             ending,
         })

@@ -15,12 +15,9 @@ use crate::broker::endings::story::{EndingState, MintEnding};
 use crate::broker::minting::too_many_endings;
 use crate::integration::Source;
 use crate::journal::{CommitError, Journal, Made, MintFault, MintingLine, Unavailable};
-use crate::mint::{End, Failure, Minted};
+use crate::mint::{CredentialEnd, End, Failure, Minted};
 use crate::model::{Clock, Fields, Id, Timestamp};
 use crate::seal::{RecordKey, RecordKind};
-
-/// The life of a credential whose end the upstream does not tell.
-const UNTOLD_LIFE: std::time::Duration = std::time::Duration::from_secs(3600);
 
 /// A test's mint that is owed an ending, whatever happens. If this is dropped before the upstream has answered, the
 /// credential counts as made.
@@ -66,9 +63,11 @@ impl OwedTrial {
     /// If the line cannot be written. The next start writes that it failed, and ends it.
     pub(super) fn made(mut self, made: &Minted, asked: Timestamp) -> Result<(), Unavailable> {
         self.is_settled = true;
+        let end = made.end.unwrap_or_else(|| CredentialEnd::untold(asked));
         let made = Made {
             handle: made.handle.clone(),
-            credential_expire_time: made.expire_time.unwrap_or_else(|| asked.after(UNTOLD_LIFE)),
+            credential_expire_time: end.time,
+            is_end_told: end.is_told,
             upstream_request: made.upstream_request.clone(),
             is_owed: true,
             is_own: true,

@@ -138,7 +138,7 @@ impl Broker {
     fn pending(&self, minting: MintingLine, made: Option<&MintedCredential>) -> PendingEnding {
         PendingEnding {
             handle: made.and_then(|made| made.handle.clone()),
-            credential_expire_time: made.map(|made| made.credential_expire_time),
+            credential_expire_time: made.and_then(MintedCredential::told_end),
             reason: self.endings.reason(minting.mint),
             connection: minting.resource,
             step: minting.principal,

@@ -6,8 +6,9 @@
 //!             └──────── disable ───────┘
 //! ```
 //!
-//! A credential that its upstream refuses to end waits longer and longer. An upstream that is away holds up all endings of its
-//! connection together: one of them asks again, and the others follow when the upstream answers.
+//! A credential that its upstream refuses to end waits longer and longer, alone. Endings that were asked for before have half of
+//! their connection's places at most, because a step can make the end of its own credential slow. An upstream that is away holds
+//! up all endings of its connection together: one of them asks again, and the others follow when the upstream answers.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -19,6 +20,8 @@ use crate::model::{Id, IdMap, Timestamp};
 
 /// The endings of one connection at a time.
 const OF_ONE: usize = 4;
+/// Those among them that were asked for before.
+const AGAIN_OF_ONE: usize = 2;
 /// All endings at a time.
 const AT_ONCE: usize = 32;
 /// The wait after the first failure; each further failure doubles it.
@@ -34,7 +37,18 @@ pub(super) struct Schedule {
     endings: IdMap<Scheduled>,
     /// By the uid of the connection.
     upstreams: IdMap<Upstream>,
+    /// Those that are given up some time, by that time.
+    by_last: BTreeSet<(Timestamp, Id)>,
     under_way: usize,
+}
+
+/// When an ending is given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LastTry {
+    /// Until when it is tried.
+    pub(super) time: Timestamp,
+    /// True if the credential has certainly ended then. Else the upstream is asked at least once.
+    pub(super) is_end_told: bool,
 }
 
 /// An ending that is to be inserted.
@@ -43,8 +57,8 @@ pub(super) struct NewEnding {
     pub(super) mint: Id,
     /// The uid of the connection.
     pub(super) connection: Id,
-    /// The end of the credential, if nothing is left to do after it.
-    pub(super) last: Option<Timestamp>,
+    /// When it is given up; `None` if never.
+    pub(super) last: Option<LastTry>,
     /// True if the credential is disabled already.
     pub(super) is_disabled: bool,
 }
@@ -73,10 +87,12 @@ pub struct Tries {
 
 struct Scheduled {
     connection: Id,
-    last: Option<Timestamp>,
+    last: Option<LastTry>,
     tries: Tries,
     /// The failures of this ending alone, since the last success.
     failures: u32,
+    /// True if the upstream was asked, and has not ended it.
+    was_asked: bool,
     /// In the order of places; `None` while it is under way.
     place: Option<Timestamp>,
     stage: watch::Sender<Stage>,
@@ -84,12 +100,19 @@ struct Scheduled {
 
 #[derive(Default)]
 struct Upstream {
-    waiting: BTreeSet<(Timestamp, Id)>,
-    under_way: usize,
+    new: Lane,
+    /// Those that were asked for before.
+    again: Lane,
     /// The failures that concern all endings, since the last answer.
     failures: u32,
     /// The first moment at which it is asked again.
     until: Option<Timestamp>,
+}
+
+#[derive(Default)]
+struct Lane {
+    waiting: BTreeSet<(Timestamp, Id)>,
+    under_way: usize,
 }
 
 impl Upstream {
@@ -97,8 +120,25 @@ impl Upstream {
     fn next(&self, now: Timestamp) -> Option<(Timestamp, Id)> {
         let places = if self.until.is_some() { 1 } else { OF_ONE };
         let is_away = self.until.is_some_and(|until| now < until);
-        let first = self.waiting.first().copied();
-        first.filter(|(since, _)| *since <= now && self.under_way < places && !is_away)
+        if is_away || self.under_way() >= places {
+            return None;
+        }
+        let may_ask_again = self.again.under_way < AGAIN_OF_ONE;
+        let again = self.again.waiting.first().filter(|_| may_ask_again);
+        let first = self.new.waiting.first().into_iter().chain(again).min().copied();
+        first.filter(|(since, _)| *since <= now)
+    }
+
+    fn under_way(&self) -> usize {
+        self.new.under_way + self.again.under_way
+    }
+
+    fn lane(&mut self, was_asked: bool) -> &mut Lane {
+        if was_asked { &mut self.again } else { &mut self.new }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.under_way() == 0 && self.new.waiting.is_empty() && self.again.waiting.is_empty()
     }
 }
 
@@ -115,12 +155,15 @@ impl Schedule {
             return;
         }
         let upstream = self.upstreams.entry(connection).or_default();
-        upstream.waiting.insert((now, mint));
+        upstream.lane(is_disabled).waiting.insert((now, mint));
+        self.by_last.extend(last.map(|last| (last.time, mint)));
         let next = upstream.until.map_or(now, |until| until.max(now));
         let stage = if is_disabled { Stage::Over } else { Stage::Waiting(next) };
         let tries = Tries { next: Some(next), ..Tries::default() };
         let (place, stage) = (Some(now), watch::Sender::new(stage));
-        self.endings.insert(mint, Scheduled { connection, last, tries, failures: 0, place, stage });
+        let was_asked = is_disabled;
+        let new = Scheduled { connection, last, tries, failures: 0, was_asked, place, stage };
+        self.endings.insert(mint, new);
     }
 
     /// The next ending to start: of the connection with the fewest under way, then the one that has waited longest.
@@ -128,12 +171,14 @@ impl Schedule {
         if self.under_way >= AT_ONCE {
             return None;
         }
-        let ready = self.upstreams.values().filter_map(|one| Some((one.under_way, one.next(now)?)));
+        let ready =
+            self.upstreams.values().filter_map(|one| Some((one.under_way(), one.next(now)?)));
         let (_, (since, mint)) = ready.min()?;
         let ending = self.endings.get_mut(&mint)?;
         let upstream = self.upstreams.get_mut(&ending.connection)?;
-        upstream.waiting.remove(&(since, mint));
-        upstream.under_way += 1;
+        let lane = upstream.lane(ending.was_asked);
+        lane.waiting.remove(&(since, mint));
+        lane.under_way += 1;
         self.under_way += 1;
         ending.place = None;
         ending.tries.attempts = ending.tries.attempts.saturating_add(1);
@@ -148,16 +193,20 @@ impl Schedule {
     pub(super) fn end(&mut self, mint: Id) {
         let Some(ending) = self.endings.remove(&mint) else { return };
         ending.stage.send_replace(Stage::Over);
+        if let Some(last) = ending.last {
+            self.by_last.remove(&(last.time, mint));
+        }
         let Some(upstream) = self.upstreams.get_mut(&ending.connection) else { return };
+        let lane = upstream.lane(ending.was_asked);
         match ending.place {
-            Some(place) => drop(upstream.waiting.remove(&(place, mint))),
+            Some(place) => drop(lane.waiting.remove(&(place, mint))),
             None => {
-                upstream.under_way -= 1;
+                lane.under_way -= 1;
                 self.under_way -= 1;
                 (upstream.failures, upstream.until) = (0, None);
             }
         }
-        if upstream.waiting.is_empty() && upstream.under_way == 0 {
+        if upstream.is_empty() {
             self.upstreams.remove(&ending.connection);
         }
     }
@@ -166,7 +215,7 @@ impl Schedule {
     pub(super) fn disable(&mut self, mint: Id, why: String, now: Timestamp) {
         let Some((ending, upstream)) = self.landed(mint) else { return };
         (upstream.failures, upstream.until) = (0, None);
-        ending.failures = 0;
+        (ending.failures, ending.was_asked) = (0, true);
         ending.tries.failure = Some((FailureReason::Refused, why));
         ending.stage.send_replace(Stage::Over);
         self.wait_until(mint, now.after(HOUR));
@@ -177,16 +226,8 @@ impl Schedule {
         let Some((ending, upstream)) = self.landed(mint) else { return };
         let asked = failure.retry_after.unwrap_or_default().min(HOUR);
         ending.tries.failure = Some((failure.reason, failure.detail.clone()));
-        let concerns_all = match failure.reason {
-            FailureReason::EgressDenied | FailureReason::Unavailable => true,
-            FailureReason::Invalid
-            | FailureReason::NoIssuer
-            | FailureReason::NotKept
-            | FailureReason::Reauthorize
-            | FailureReason::Refused
-            | FailureReason::TooManyEndings => false,
-        };
-        let next = if concerns_all {
+        ending.was_asked = true;
+        let next = if failure.concerns_all {
             // Those that asked side by side have failed once together.
             if upstream.until.is_none_or(|until| until <= now) {
                 upstream.failures = upstream.failures.saturating_add(1);
@@ -213,7 +254,7 @@ impl Schedule {
     fn landed(&mut self, mint: Id) -> Option<(&mut Scheduled, &mut Upstream)> {
         let ending = self.endings.get_mut(&mint).filter(|ending| ending.place.is_none())?;
         let upstream = self.upstreams.get_mut(&ending.connection)?;
-        upstream.under_way -= 1;
+        upstream.lane(ending.was_asked).under_way -= 1;
         self.under_way -= 1;
         Some((ending, upstream))
     }
@@ -222,19 +263,26 @@ impl Schedule {
     fn wait_until(&mut self, mint: Id, next: Timestamp) {
         let Some(ending) = self.endings.get_mut(&mint) else { return };
         let Some(upstream) = self.upstreams.get_mut(&ending.connection) else { return };
-        upstream.waiting.insert((next, mint));
+        upstream.lane(ending.was_asked).waiting.insert((next, mint));
         (ending.place, ending.tries.next) = (Some(next), Some(next));
         if *ending.stage.borrow() != Stage::Over {
             ending.stage.send_replace(Stage::Waiting(next));
         }
     }
 
-    /// The endings that need no upstream any more, because their credentials have expired.
+    /// The endings that are given up, because their credentials have expired or were tried for long enough.
     pub(super) fn expired(&self, now: Timestamp) -> Vec<Id> {
-        let expired =
-            |one: &&Scheduled| one.place.is_some() && one.last.is_some_and(|last| last <= now);
-        let all = self.endings.iter();
-        all.filter(|(_, one)| expired(one)).map(|(mint, _)| *mint).collect()
+        let due = self.by_last.iter().take_while(|(last, _)| *last <= now);
+        due.map(|(_, mint)| *mint).filter(|mint| self.may_give_up(*mint)).collect()
+    }
+
+    fn may_give_up(&self, mint: Id) -> bool {
+        let Some(ending) = self.endings.get(&mint) else { return false };
+        // One has asked for all of them.
+        let is_away =
+            || self.upstreams.get(&ending.connection).is_some_and(|one| one.until.is_some());
+        let is_end_told = ending.last.is_some_and(|last| last.is_end_told);
+        ending.place.is_some() && (is_end_told || ending.was_asked || is_away())
     }
 
     /// Follows an ending; `None` if it is over.

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use super::schedule::LastTry;
 use crate::catalog::Catalog;
 use crate::journal::{MintingLine, Owed, Standing};
 use crate::model::{ResourceName, Timestamp};
 
-/// The longest life of a credential: no mint counts as longer.
+/// The longest life that a credential counts as having.
 const LONGEST_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How the connection of a mint stands now.
@@ -23,9 +24,16 @@ pub(super) fn standing(catalog: &Catalog, minting: &MintingLine) -> Standing {
 }
 
 /// When an ending that has begun at `begun` is given up, because its credential expires by itself. `None` if something stays
-/// after that. A credential whose end is not known counts as the longest.
-pub(super) fn last_try(owed: &Owed, begun: Timestamp) -> Option<Timestamp> {
-    let known = owed.credential.as_ref().map(|made| made.credential_expire_time);
-    let end = known.unwrap_or_else(|| begun.after(LONGEST_LIFE));
-    owed.source().expires_whole().then_some(end)
+/// after that. Without an end that the upstream has told, it is tried for a day after the end that counts and after `begun`:
+/// the upstream may accept the credential for long, and be down for long.
+pub(super) fn last_try(owed: &Owed, begun: Timestamp) -> Option<LastTry> {
+    let made = owed.credential.as_ref();
+    let last = match made.and_then(|made| made.told_end()) {
+        Some(time) => LastTry { time, is_end_told: true },
+        None => {
+            let counts = made.map_or(begun, |made| made.credential_expire_time.max(begun));
+            LastTry { time: counts.after(LONGEST_LIFE), is_end_told: false }
+        }
+    };
+    owed.source().expires_whole().then_some(last)
 }

@@ -102,7 +102,7 @@ impl Endings {
         let (journal, now) = (&self.parts.journal, self.parts.clock.now());
         let owed = journal.with_live(|live| live.mints().owed().find(mint).cloned())?;
         let Some(owed) = owed else { return Ok(()) };
-        let end = owed.credential.as_ref().map(|made| made.credential_expire_time);
+        let end = owed.credential.as_ref().and_then(|made| made.told_end());
         let line = |line: Box<EndedLine>| {
             Event::LeftToExpire(Box::new(EndedLine {
                 credential_expire_time: end,

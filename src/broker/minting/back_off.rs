@@ -78,13 +78,7 @@ mod tests {
 
     fn failure(reason: FailureReason, retry_after: Option<u64>) -> Failure {
         let retry_after = retry_after.map(Duration::from_secs);
-        Failure {
-            reason,
-            detail: String::new(),
-            retry_after,
-            upstream_request: None,
-            is_uncertain: false,
-        }
+        Failure { retry_after, ..Failure::new(reason, "") }
     }
 
     fn wait(trouble: &Trouble) -> u64 {

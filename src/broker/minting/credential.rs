@@ -8,8 +8,6 @@ use crate::catalog::Values;
 use crate::lease::MintedCredential;
 use crate::model::{FieldName, Id, Timestamp};
 
-/// The life of a credential whose end the upstream does not tell.
-pub(super) const UNTOLD_LIFE: Duration = Duration::from_secs(3600);
 /// How long before its end a credential is replaced, at the latest.
 const BEFORE_THE_END: Duration = Duration::from_secs(5 * 60);
 
@@ -26,7 +24,7 @@ pub(crate) struct Credential {
 }
 
 impl Credential {
-    /// The first moment at which the upstream no longer accepts it.
+    /// The first moment at which it counts as ended.
     pub(crate) fn end(&self) -> Timestamp {
         self.minted.credential_expire_time
     }

@@ -18,24 +18,13 @@ pub(super) async fn without_panic<T>(made: impl Future<Output = T>) -> Result<T,
 
 /// A failure after which nobody knows whether the upstream has made the credential.
 pub(super) fn uncertain(detail: &str) -> Failure {
-    Failure { is_uncertain: true, ..failure(FailureReason::Unavailable, detail) }
+    Failure { is_uncertain: true, ..Failure::new(FailureReason::Unavailable, detail) }
 }
 
 /// The failure if nothing more is made of a connection.
 pub(in crate::broker) fn too_many_endings(why: TooManyEndings) -> Failure {
     let detail = format!("{why}, so nothing was sent; see why with keyhatch ending list");
-    failure(FailureReason::TooManyEndings, &detail)
-}
-
-/// A failure after which the upstream has made nothing.
-pub(super) fn failure(reason: FailureReason, detail: &str) -> Failure {
-    Failure {
-        reason,
-        detail: detail.to_owned(),
-        retry_after: None,
-        upstream_request: None,
-        is_uncertain: false,
-    }
+    Failure::new(FailureReason::TooManyEndings, detail)
 }
 
 #[cfg(test)]

@@ -8,8 +8,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::back_off::fault_of;
 use super::book::Outcome;
-use super::credential::{Credential, UNTOLD_LIFE, refresh_time};
-use super::failures::{self, failure, uncertain, without_panic};
+use super::credential::{Credential, refresh_time};
+use super::failures::{self, uncertain, without_panic};
 use super::keeper::Keeper;
 use super::key::MintKey;
 use super::mint_ends::{MintEnd, MintEnds};
@@ -24,7 +24,9 @@ use crate::journal::{
     CommitError, DecisionId, Journal, LiveOpening, Made, MintFault, MintRequest, TooManyEndings,
 };
 use crate::metrics::MintMetrics;
-use crate::mint::{self, Answer, Ask, Failure, FailureReason, Minted, TokenSubject, Upstreams};
+use crate::mint::{
+    self, Answer, Ask, CredentialEnd, Failure, FailureReason, Minted, TokenSubject, Upstreams,
+};
 use crate::model::{Clock, FieldName, Fields, Id, Reference, ResourceName, Timestamp};
 use crate::seal::{Keyring, RecordKey, RecordKind};
 
@@ -211,7 +213,7 @@ impl FlightParts {
         let kept = self.keeper.keep("ending.keep", resource, record, ending).await;
         kept.map_err(|error| {
             let detail = format!("what would end the credential cannot be kept: {error}");
-            failure(FailureReason::Unavailable, &detail)
+            Failure::new(FailureReason::Unavailable, detail)
         })
     }
 
@@ -273,25 +275,26 @@ impl FlightParts {
         (is_owed, is_own): (bool, bool),
     ) -> Result<Sealed, Failure> {
         let Begun { mint, roots, snapshot, grant, .. } = begun;
-        let end = made.expire_time.unwrap_or_else(|| ask.now.after(UNTOLD_LIFE));
+        let end = made.end.unwrap_or_else(|| CredentialEnd::untold(ask.now));
         let kind = kind_of(&snapshot.catalog, &grant);
-        let invalid = |text| failure(FailureReason::Invalid, text);
+        let invalid = |text: &str| Failure::new(FailureReason::Invalid, text);
         let kind = kind.ok_or_else(|| invalid("its integration has no such kind any more"))?;
-        if end <= self.clock.now() {
+        if end.time <= self.clock.now() {
             return Err(invalid("the upstream's credential has ended already"));
         }
         let fields = handed_out(kind, roots, made.fields);
         let key = RecordKey { kind: RecordKind::MintedValues, uid: mint };
         let sealed = self.keyring.seal_values(key, grant.version, &fields);
         let sealed =
-            sealed.map_err(|error| failure(FailureReason::Unavailable, &error.to_string()))?;
+            sealed.map_err(|error| Failure::new(FailureReason::Unavailable, error.to_string()))?;
         Ok(Sealed {
             values: Values { key, sealed },
             names: fields.into_keys().collect(),
-            refresh: refresh_time(ask.now, end, mint),
+            refresh: refresh_time(ask.now, end.time, mint),
             made: Made {
                 handle: made.handle,
-                credential_expire_time: end,
+                credential_expire_time: end.time,
+                is_end_told: end.is_told,
                 upstream_request: made.upstream_request,
                 is_owed,
                 is_own,

@@ -312,11 +312,5 @@ fn most_likely(lost: &LostRefresh) -> String {
 }
 
 fn not_kept(text: &str) -> Failure {
-    Failure {
-        reason: FailureReason::NotKept,
-        detail: text.to_owned(),
-        retry_after: None,
-        upstream_request: None,
-        is_uncertain: false,
-    }
+    Failure::new(FailureReason::NotKept, text)
 }

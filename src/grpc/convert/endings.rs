@@ -34,7 +34,7 @@ pub(crate) fn ending(ending: MintEnding) -> pb::CredentialEnding {
 pub(crate) fn listed_ending(listed: ListedEnding) -> pb::Ending {
     let ListedEnding { owed, tries } = listed;
     let (source, mint) = (owed.source().name().to_owned(), owed.mint().to_string());
-    let end = owed.credential.as_ref().map(|made| made.credential_expire_time);
+    let end = owed.credential.as_ref().and_then(|made| made.told_end());
     let handle = owed.credential.as_ref().and_then(|made| made.handle.clone());
     let (failure_reason, failure_detail) = match tries.failure {
         Some((reason, detail)) => (reason.as_str().to_owned(), detail),

@@ -151,7 +151,7 @@ pub(in crate::journal) fn left_to_expire(
             principal: opening.principal(),
             resource: one.resource.clone(),
             handle: one.credential.handle.clone(),
-            credential_expire_time: Some(one.credential.credential_expire_time),
+            credential_expire_time: one.credential.told_end(),
             detail: String::new(),
         }))
     });

@@ -44,8 +44,10 @@ pub struct MintRequest<'a> {
 pub struct Made {
     /// Its name in the upstream's audit log, if it has one.
     pub handle: Option<String>,
-    /// When the upstream no longer accepts it.
+    /// When it counts as ended.
     pub credential_expire_time: Timestamp,
+    /// True if the upstream has told this very end.
+    pub is_end_told: bool,
     /// The upstream's number of the request, if it told the number.
     pub upstream_request: Option<String>,
     /// True if the upstream can end the credential, and the store keeps what that needs.
@@ -127,11 +129,14 @@ impl Journal {
         mint: Id,
         made: Made,
     ) -> Result<Arc<MintedCredential>, Unavailable> {
-        let Made { handle, credential_expire_time, upstream_request, is_owed, is_own } = made;
-        let outlives = is_own && !is_owed;
-        let made =
-            MintedCredential { mint, handle, credential_expire_time, outlives, owed: is_owed };
-        let credential = Arc::new(made);
+        let credential = Arc::new(MintedCredential {
+            mint,
+            handle: made.handle,
+            credential_expire_time: made.credential_expire_time,
+            end_assumed: !made.is_end_told,
+            outlives: made.is_own && !made.is_owed,
+            owed: made.is_owed,
+        });
         let mut chain = self.lock()?;
         let begun = chain.live().mints().find(mint).ok_or(Unavailable)?;
         let line = MintedLine {
@@ -141,7 +146,7 @@ impl Journal {
             source: begun.source,
             resource: begun.resource.clone(),
             version: begun.version,
-            upstream_request,
+            upstream_request: made.upstream_request,
         };
         chain.append(now, &Event::Minted(Box::new(line)))?;
         Ok(credential)

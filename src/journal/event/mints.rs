@@ -130,7 +130,7 @@ pub struct EndedLine {
     /// Its name in the upstream's audit log, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handle: Option<String>,
-    /// When the upstream no longer accepts it, if it is left to expire.
+    /// When the upstream no longer accepts it, if it is left to expire and the upstream has told that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential_expire_time: Option<Timestamp>,
     /// Why it was left, for operators.

@@ -215,6 +215,7 @@ impl World {
         let made = Made {
             handle: Some("h".to_owned()),
             credential_expire_time: self.now.after(Duration::from_secs(life.into())),
+            is_end_told: life.is_multiple_of(2),
             upstream_request: None,
             is_owed: is_kept(mint),
             is_own,

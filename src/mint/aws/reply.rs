@@ -74,7 +74,7 @@ pub fn minted(
     ];
     Ok(Minted {
         fields: fields(made)?,
-        expire_time: Some(clock::end(told, reply.date, now, asked_life(roots.0))?),
+        end: Some(clock::end(told, reply.date, now, asked_life(roots.0))?),
         handle: Some(id),
         upstream_request: request_number(reply, &NUMBERS)
             .or_else(|| number(&format!("{action}Response/ResponseMetadata/RequestId"))),

@@ -146,11 +146,11 @@ fn a_session_is_read_with_its_end_and_its_names() {
         ("session_token", "to//ken=="),
     ];
     assert_eq!(texts(&made.fields), expected.map(|(name, value)| (name.into(), value.into())));
-    assert_eq!(made.expire_time.unwrap(), now().after(Duration::from_millis(3_600_595)));
+    assert_eq!(made.end.unwrap().time, now().after(Duration::from_millis(3_600_595)));
     assert_eq!(made.handle.as_deref(), Some("ASIAEXAMPLEEXAMPLE12"));
     assert_eq!(made.upstream_request.as_deref(), Some("c6104cbe-af31-11e0-8154-cbc7ccf896c7"));
     let shorter = read(&reply(200, &[], SESSION), &with(&[("mint_seconds", "900")])).unwrap();
-    assert_eq!(shorter.expire_time.unwrap(), now().after(Duration::from_secs(900)));
+    assert_eq!(shorter.end.unwrap().time, now().after(Duration::from_secs(900)));
 }
 
 #[test]

@@ -78,7 +78,7 @@ pub fn impersonated(reply: &Reply, now: Timestamp, asked: Duration) -> Result<Mi
     })?;
     Ok(Minted {
         fields: fields([("access_token", text_value(&parsed.access_token))])?,
-        expire_time: Some(clock::end(parsed.expire_time, reply.date, now, Some(asked))?),
+        end: Some(clock::end(parsed.expire_time, reply.date, now, Some(asked))?),
         handle: handle_of(&parsed.access_token),
         upstream_request: None,
         ending: None,

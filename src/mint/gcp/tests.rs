@@ -78,7 +78,7 @@ fn another_account_s_token_is_asked_with_the_own_token() {
         texts(&made.fields),
         [("access_token".to_owned(), "ya29.c.other-token-of-some-length".to_owned())]
     );
-    assert_eq!(made.expire_time.unwrap(), now().after(asked));
+    assert_eq!(made.end.unwrap().time, now().after(asked));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::egress::Reply;
 use crate::model::Timestamp;
 
-use super::super::failure::Failure;
+use super::super::failure::{Failure, FailureReason};
 use super::super::reply::{
     Refusal, check_accepted, header, is_token, padded_handle_of, request_number,
 };
@@ -64,7 +64,7 @@ pub fn minted(reply: &Reply, roots: Roots<'_>, now: Timestamp) -> Result<Minted,
     })?;
     Ok(Minted {
         fields: fields([("access_token", text_value(&parsed.token))])?,
-        expire_time: Some(clock::end(parsed.expires_at, reply.date, now, None)?),
+        end: Some(clock::end(parsed.expires_at, reply.date, now, None)?),
         handle: padded_handle_of(&parsed.token),
         upstream_request: request_number(reply, &NUMBERS),
         ending: Some(ending(roots, &["api_url", "ca_certificate"], &parsed.token)?),
@@ -89,7 +89,10 @@ pub fn ended(reply: &Reply) -> Result<End, Failure> {
 fn check(reply: &Reply, refusal: Option<Refusal>, advice: &'static str) -> Result<(), Failure> {
     check_accepted(reply, &NUMBERS, refusal, advice).map_err(|failure| {
         let retry_after = failure.retry_after.or_else(|| next_quota(reply));
-        Failure { retry_after, ..failure }
+        // A quota is of the App's installation.
+        let is_passing = failure.reason == FailureReason::Unavailable;
+        let concerns_all = failure.concerns_all || is_passing && retry_after.is_some();
+        Failure { retry_after, concerns_all, ..failure }
     })
 }
 

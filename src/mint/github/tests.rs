@@ -77,7 +77,7 @@ fn a_token_comes_with_its_end_and_what_ends_it() {
     let made = reply::minted(&reply(201, &number, MADE), Roots(&roots), now()).unwrap();
     let token = "ghs_16C7e42F292c6912E7710c838347Ae178B4a".to_owned();
     assert_eq!(texts(&made.fields), [("access_token".to_owned(), token.clone())]);
-    assert_eq!(made.expire_time.unwrap().since(now()).as_secs(), 3600);
+    assert_eq!(made.end.unwrap().time.since(now()).as_secs(), 3600);
     // printf TOKEN | openssl dgst -sha256 -binary | base64
     assert_eq!(made.handle.unwrap(), "eXwM5BRYbMjraSmv6UfHIOPk01HdBwpv459jC+qrMFQ=");
     assert_eq!(made.upstream_request.unwrap(), number[0].1);

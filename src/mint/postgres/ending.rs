@@ -33,7 +33,13 @@ pub async fn end(egress: &Egress, ending: Roots<'_>) -> Result<End, Failure> {
     let server = Server::of(ending)?;
     let name = ending.text("role")?;
     let left = Left::of(ending)?;
-    let mut session = server.connect(egress).await?;
+    let connected = server.connect(egress).await;
+    // No role is concerned yet.
+    let away = |failure: Failure| Failure {
+        concerns_all: failure.concerns_all || failure.reason == FailureReason::Unavailable,
+        ..failure
+    };
+    let mut session = connected.map_err(away)?;
     let ended = match find(&mut session, name).await? {
         Some(role) => {
             stop_logins(&mut session, &role).await?;

@@ -35,6 +35,7 @@ use crate::egress::{EXCHANGE_TIMEOUT, Egress};
 use crate::model::{FieldName, Fields, Value};
 use crate::seal::random;
 
+use super::clock::CredentialEnd;
 use super::failure::{Failure, FailureReason};
 use super::roots::{Roots, text_value};
 use super::{Ask, Minted, asked_life, fields};
@@ -90,7 +91,7 @@ pub async fn mint(egress: &Egress, roots: Roots<'_>, ask: &Ask) -> Result<Minted
     made.map_err(|failure| Failure { is_uncertain: is_committing, ..failure })?;
     Ok(Minted {
         fields: fields([("user", text_value(&role)), ("password", text_value(&password))])?,
-        expire_time: Some(ask.now.after(wanted.life)),
+        end: Some(CredentialEnd::told(ask.now.after(wanted.life))),
         handle: Some(role),
         upstream_request: None,
         ending: None,

@@ -26,6 +26,9 @@ const CODES: [(&str, &str); 9] = [
 /// The classes of SQLSTATEs after which the same request may succeed later.
 const PASSING: [&str; 7] = ["08", "40", "53", "55", "57", "58", "XX"];
 
+/// The SQLSTATEs after which every request fails for a while: no connection is left, or the server stops or starts.
+const OF_SERVER: [&str; 4] = ["53300", "57P01", "57P02", "57P03"];
+
 /// What a fault of a connection means.
 pub(super) fn failure(at: &HostAndPort, fault: &Fault) -> Failure {
     match fault {
@@ -46,7 +49,8 @@ fn of_code(at: &HostAndPort, code: &str) -> Failure {
         false => (FailureReason::Refused, "look the code up in PostgreSQL's manual, appendix A"),
     };
     let advice = CODES.iter().find(|(known, _)| *known == code).map_or(general, |(_, text)| *text);
-    Failure::new(reason, format!("{at}: the server refused with SQLSTATE {code}; {advice}"))
+    let detail = format!("{at}: the server refused with SQLSTATE {code}; {advice}");
+    Failure { concerns_all: OF_SERVER.contains(&code), ..Failure::new(reason, detail) }
 }
 
 #[cfg(test)]
@@ -56,15 +60,23 @@ mod tests {
     #[test]
     fn a_refusal_is_told_by_its_code_and_the_next_step() {
         let at: HostAndPort = "db.example:5432".parse().unwrap();
-        for (code, reason, word) in [
-            ("28P01", FailureReason::Refused, "password is wrong"),
-            ("42501", FailureReason::Refused, "CREATEROLE"),
-            ("42601", FailureReason::Refused, "appendix A"),
-            ("53300", FailureReason::Unavailable, "no connection left"),
-            ("57P03", FailureReason::Unavailable, "again later"),
+        use FailureReason::{Refused, Unavailable};
+        for (code, reason, concerns_all, word) in [
+            ("28P01", Refused, false, "password is wrong"),
+            ("2BP01", Refused, false, "appendix A"),
+            ("40P01", Unavailable, false, "again later"),
+            ("42501", Refused, false, "CREATEROLE"),
+            ("42601", Refused, false, "appendix A"),
+            ("53300", Unavailable, true, "no connection left"),
+            ("55006", Unavailable, false, "again later"),
+            ("55P03", Unavailable, false, "again later"),
+            ("57014", Unavailable, false, "again later"),
+            ("57P01", Unavailable, true, "again later"),
+            ("57P02", Unavailable, true, "again later"),
+            ("57P03", Unavailable, true, "again later"),
         ] {
             let failure = of_code(&at, code);
-            assert_eq!(failure.reason, reason, "{code}");
+            assert_eq!((failure.reason, failure.concerns_all), (reason, concerns_all), "{code}");
             assert!(failure.detail.contains(word) && failure.detail.contains(code), "{failure:?}");
         }
     }

@@ -9,12 +9,13 @@ use zeroize::Zeroizing;
 use crate::egress::{Egress, MAX_REPLY_BYTES, Reply, Request};
 use crate::integration::template::{TextPart, parts};
 use crate::model::limits::MAX_CONNECTION_BYTES;
-use crate::model::{Fields, Timestamp, Value};
+use crate::model::{Fields, Value};
 
+use super::clock::CredentialEnd;
 use super::failure::{Failure, FailureReason};
 use super::reply::{check_accepted, exchange, handle_of, header as reply_header, is_token};
 use super::roots::{Roots, header, text_value};
-use super::{Ask, Minted, asked_life, clock};
+use super::{Ask, Minted, asked_life};
 
 /// The name of the fetched token in the second request's texts.
 const FETCHED: &str = "accessToken";
@@ -49,15 +50,11 @@ pub async fn mint(egress: &Egress, roots: Roots<'_>, ask: &Ask) -> Result<Minted
     let asked = [interval, asked_life(roots.0)].into_iter().flatten().min();
     Ok(Minted {
         fields: second_request(roots, &token)?,
-        expire_time: asked.map(|asked| end(ask.now, asked)).transpose()?,
+        end: asked.map(|asked| CredentialEnd::assumed(ask.now, asked)),
         handle: handle_of(&token),
         upstream_request: None,
         ending: None,
     })
-}
-
-fn end(now: Timestamp, asked: Duration) -> Result<Timestamp, Failure> {
-    clock::end(now.after(asked), None, now, None)
 }
 
 /// After how long the token is fetched again; `None` if never.

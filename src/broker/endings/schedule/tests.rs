@@ -21,14 +21,17 @@ fn new(mint: u8, connection: u8) -> NewEnding {
     NewEnding { mint: id(mint), connection: id(connection), last: None, is_disabled: false }
 }
 
-fn failure(reason: FailureReason, retry_after: Option<u64>) -> Failure {
-    Failure {
-        reason,
-        detail: "why".to_owned(),
-        retry_after: retry_after.map(Duration::from_secs),
-        upstream_request: None,
-        is_uncertain: false,
-    }
+/// The upstream is away.
+fn away(retry_after: Option<u64>) -> Failure {
+    let retry_after = retry_after.map(Duration::from_secs);
+    let failure = Failure::new(FailureReason::Unavailable, "why");
+    Failure { retry_after, concerns_all: true, ..failure }
+}
+
+/// It has not ended this credential.
+fn refused(reason: FailureReason, retry_after: Option<u64>) -> Failure {
+    let retry_after = retry_after.map(Duration::from_secs);
+    Failure { retry_after, ..Failure::new(reason, "why") }
 }
 
 /// All endings that start now.
@@ -58,14 +61,14 @@ fn an_upstream_that_is_away_is_asked_by_one_for_all() {
     let mut schedule = schedule(1, 100);
     let first = started(&mut schedule, 0);
     for mint in &first {
-        schedule.fail(*mint, &failure(FailureReason::Unavailable, None), at(0));
+        schedule.fail(*mint, &away(None), at(0));
     }
     // All four have failed together, which counts once.
     let mut now = 1;
     assert_eq!(started(&mut schedule, now - 1), []);
     for expected in [2, 4, 8, 16, 32, 64, 128, 256, 300, 300] {
         let [probe] = started(&mut schedule, now)[..] else { panic!("one asks for all") };
-        schedule.fail(probe, &failure(FailureReason::Unavailable, None), at(now));
+        schedule.fail(probe, &away(None), at(now));
         assert_eq!(wait(&schedule, 99, now), expected, "one that has not asked waits as well");
         assert_eq!(started(&mut schedule, now + i64::try_from(expected).unwrap() - 1), []);
         now += i64::try_from(expected).unwrap();
@@ -81,7 +84,7 @@ fn a_credential_that_is_refused_waits_alone() {
     assert_eq!(started(&mut schedule, 0), [id(1), id(2)]);
     let mut now = 0;
     for expected in [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300] {
-        schedule.fail(id(1), &failure(FailureReason::Refused, None), at(now));
+        schedule.fail(id(1), &refused(FailureReason::Refused, None), at(now));
         assert_eq!(wait(&schedule, 1, now), expected);
         now += i64::try_from(expected).unwrap();
         assert_eq!(started(&mut schedule, now), [id(1)]);
@@ -95,7 +98,7 @@ fn an_upstream_is_asked_when_it_wants_to_be() {
     for (asked, expected) in [(0, 1), (30, 30), (1000, 1000), (100_000, 3600)] {
         let mut schedule = schedule(1, 2);
         let first = schedule.next(at(0)).unwrap();
-        schedule.fail(first, &failure(FailureReason::Unavailable, Some(asked)), at(0));
+        schedule.fail(first, &away(Some(asked)), at(0));
         assert_eq!(wait(&schedule, 1, 0), expected);
         assert_eq!(wait(&schedule, 2, 0), expected, "it has asked for all");
         assert_eq!(started(&mut schedule, i64::try_from(expected).unwrap() - 1), []);
@@ -105,11 +108,12 @@ fn an_upstream_is_asked_when_it_wants_to_be() {
 #[test]
 fn a_credential_that_has_expired_needs_no_upstream() {
     let mut schedule = schedule(1, 1);
+    let last = Some(LastTry { time: at(7), is_end_told: true });
     for mint in [2, 3] {
-        schedule.insert(&NewEnding { last: Some(at(7)), ..new(mint, 100) }, at(0));
+        schedule.insert(&NewEnding { last, ..new(mint, 100) }, at(0));
     }
     for mint in started(&mut schedule, 0) {
-        schedule.fail(mint, &failure(FailureReason::Unavailable, Some(100)), at(0));
+        schedule.fail(mint, &away(Some(100)), at(0));
     }
     assert_eq!(schedule.expired(at(6)), []);
     let mut expired = schedule.expired(at(7));
@@ -120,13 +124,50 @@ fn a_credential_that_has_expired_needs_no_upstream() {
 }
 
 #[test]
+fn an_end_that_was_not_told_is_tried_once_at_least() {
+    let last = Some(LastTry { time: at(7), is_end_told: false });
+    let of = |mint, connection| NewEnding { last, ..new(mint, connection) };
+    let mut schedule = Schedule::default();
+    (1..=6).for_each(|mint| schedule.insert(&of(mint, 100), at(9)));
+    schedule.insert(&of(7, 101), at(9));
+    schedule.insert(&of(8, 101), at(9));
+    assert_eq!(schedule.expired(at(9)), [], "nobody has asked");
+    let asked = started(&mut schedule, 9);
+    assert_eq!((asked.len(), schedule.expired(at(9)).len()), (6, 0));
+    schedule.fail(id(1), &refused(FailureReason::Refused, None), at(9));
+    schedule.give_up(id(2), at(9));
+    schedule.fail(id(7), &away(None), at(9));
+    assert_eq!(schedule.expired(at(9)), [id(1), id(7)], "the others are under way or not asked");
+    schedule.give_up(id(8), at(9));
+    assert_eq!(schedule.expired(at(9)), [id(1), id(7), id(8)], "one has asked for both");
+}
+
+#[test]
+fn endings_that_fail_by_themselves_leave_places_to_others() {
+    for reason in [FailureReason::Refused, FailureReason::Unavailable] {
+        let mut schedule = schedule(1, 8);
+        for _ in 0..2 {
+            for mint in started(&mut schedule, 0) {
+                schedule.fail(mint, &refused(reason, None), at(0));
+            }
+        }
+        // All eight may be asked for again, and take their time.
+        assert_eq!(started(&mut schedule, 9).len(), 2);
+        schedule.insert(&new(9, 100), at(10));
+        assert_eq!(started(&mut schedule, 10), [id(9)]);
+        schedule.end(id(9));
+        assert_eq!(started(&mut schedule, 10), [], "half of the places stay free");
+    }
+}
+
+#[test]
 fn who_waits_hears_when_an_ending_is_over_or_tried_later() {
     let mut schedule = schedule(1, 2);
     let [one, two] = [1, 2].map(|n| schedule.follow(id(n)).unwrap());
     assert_eq!(*one.borrow(), Stage::Waiting(at(0)));
     assert_eq!(started(&mut schedule, 0), [id(1), id(2)]);
     assert_eq!((*one.borrow(), *two.borrow()), (Stage::UnderWay, Stage::UnderWay));
-    schedule.fail(id(1), &failure(FailureReason::Refused, Some(9)), at(0));
+    schedule.fail(id(1), &refused(FailureReason::Refused, Some(9)), at(0));
     assert_eq!(*one.borrow(), Stage::Waiting(at(9)));
     schedule.end(id(1));
     schedule.disable(id(2), "it owns tables".to_owned(), at(0));
@@ -150,4 +191,5 @@ fn an_ending_that_is_forgotten_leaves_its_place() {
         schedule.end(id(mint));
     }
     assert_eq!((schedule.len(), schedule.upstreams.len(), schedule.under_way), (0, 0, 0));
+    assert!(schedule.by_last.is_empty());
 }

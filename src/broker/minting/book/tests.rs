@@ -39,6 +39,7 @@ fn minted(end: i64) -> Outcome {
         mint,
         handle: None,
         credential_expire_time,
+        end_assumed: false,
         outlives: false,
         owed: false,
     }
@@ -48,11 +49,7 @@ fn minted(end: i64) -> Outcome {
 }
 
 fn failed() -> Outcome {
-    let (reason, detail) = (FailureReason::Unavailable, String::new());
-    Outcome::Failed(
-        Some(id(9)),
-        Failure { reason, detail, retry_after: None, upstream_request: None, is_uncertain: false },
-    )
+    Outcome::Failed(Some(id(9)), Failure::new(FailureReason::Unavailable, ""))
 }
 
 fn landing(arrival: &Arrival) -> Option<&'static str> {

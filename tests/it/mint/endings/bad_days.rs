@@ -5,7 +5,7 @@ use std::time::Duration;
 use keyhatch::grpc::pb;
 use tonic::Request;
 
-use crate::harness::{TestStep, wait_until};
+use crate::harness::{HttpResponse, TestStep, wait_until};
 use crate::mint::World;
 use crate::mint::stories::executor_client;
 use crate::mint::upstream::{status, token};
@@ -122,6 +122,49 @@ fn a_credential_that_has_expired_is_not_ended_upstream() {
     wait_until("it is left", || world.count("left_to_expire") == 1);
     world.broker.close(&step);
     assert_eq!(world.upstream.revoked(), Vec::<String>::new());
+}
+
+/// A token whose end the server does not tell: it counts as an hour.
+fn untold(n: usize) -> HttpResponse {
+    status(200, &format!("{{\"access_token\": \"minted-{n}\", \"token_type\": \"Bearer\"}}"))
+}
+
+#[test]
+fn a_token_that_may_live_after_its_end_is_revoked() {
+    type Answer = fn(usize) -> HttpResponse;
+    let cases: [(Answer, u64); 2] = [(untold, 3601), (|n| token(n, 100_000), 86_401)];
+    for (answer, seconds) in cases {
+        let world = World::of_revocable();
+        world.upstream.answers(answer);
+        let step = world.broker.open("w", "s");
+        let token = world.token(&step);
+        let made = world.broker.journaled("minted").pop().unwrap();
+        assert_eq!(made["end_assumed"], true, "{made}");
+        world.broker.advance(seconds);
+        world.ended(1);
+        assert_eq!((world.upstream.revoked(), world.count("left_to_expire")), (vec![token], 0));
+    }
+}
+
+#[test]
+fn a_token_of_unknown_end_is_tried_for_a_day_after_it() {
+    let world = World::of_revocable();
+    world.upstream.answers(untold);
+    let step = world.broker.open("w", "s");
+    world.token(&step);
+    world.upstream.revokes(|_| status(503, "{}"));
+    world.broker.advance(3601);
+    wait_until("it is tried", || !world.upstream.revoked().is_empty());
+    assert_eq!(only(&world).credential_expire_time, None);
+    world.broker.advance(86_000);
+    let asked = world.upstream.revoked().len();
+    world.broker.advance(301);
+    wait_until("it is tried again", || world.upstream.revoked().len() > asked);
+    world.broker.advance(1000);
+    wait_until("it is left", || world.count("left_to_expire") == 1);
+    let line = world.broker.journaled("left_to_expire").pop().unwrap();
+    assert!(line["credential_expire_time"].is_null(), "nobody knows: {line}");
+    assert_eq!((world.endings(), world.count("ended_upstream")), (vec![], 0));
 }
 
 #[test]
