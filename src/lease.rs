@@ -353,6 +353,7 @@ pub struct LeaseTable {
     by_opening: IdMap<OfOpening>,
     by_resource: IdMap<IdSet>,
     by_expiry: BTreeSet<(Timestamp, Id)>,
+    touched: IdSet,
 }
 
 #[derive(Debug, Default)]
@@ -389,6 +390,7 @@ impl LeaseTable {
     /// Notes the credential that an upstream has made for a lease. The lease ends with it at the latest.
     pub fn bind(&mut self, id: Id, credential: &Arc<MintedCredential>) {
         let Some(lease) = self.by_id.get_mut(&id) else { return };
+        self.touched.insert(lease.opening);
         lease.mint = Some(MintState::Minted(Arc::clone(credential)));
         let terms = lease.terms_on(credential);
         self.extend(id, terms);
@@ -411,6 +413,11 @@ impl LeaseTable {
             }
             _ => drop(self.remove(id)),
         }
+    }
+
+    /// The openings that have lost a lease on a minted credential, or got one on another, since this was asked last.
+    pub fn take_touched(&mut self) -> IdSet {
+        std::mem::take(&mut self.touched)
     }
 
     /// The leases of one opening, in order of their ids.
@@ -467,6 +474,9 @@ impl LeaseTable {
     pub fn remove(&mut self, id: Id) -> Option<Lease> {
         let lease = self.by_id.remove(&id)?;
         self.by_expiry.remove(&(lease.expire_time, id));
+        if lease.mint.is_some() {
+            self.touched.insert(lease.opening);
+        }
         if let Some(of) = self.by_opening.get_mut(&lease.opening) {
             of.all.remove(&id);
             if of.latest.get(&lease.ask) == Some(&id) {

@@ -52,7 +52,7 @@ pub use state::live::Live;
 pub use state::lost::LostRefresh;
 pub use state::open_step::{LiveOpening, NotAccepted};
 pub use state::outliving::Outliving;
-pub use state::owed::{BegunEnding, Owed};
+pub use state::owed::{BegunEnding, Candidates, Owed};
 pub use state::requests::{DoneRequest, RequestNote, RequestTable};
 pub use state::usage::Usage;
 pub use state::use_counts::Use;
@@ -208,8 +208,8 @@ impl Journal {
     /// Publishes a committed batch: writes its head line, and makes the new snapshot visible before it releases the
     /// lock.
     ///
-    /// `revoked` returns the leases that end by the batch; `publish` makes the snapshot visible, with this last batch on
-    /// which a decision may depend.
+    /// `changed` are the resources that it changes; `None` for any of them. `revoked` returns the leases that end by the
+    /// batch. `publish` makes the snapshot visible, with this last batch on which a decision may depend.
     ///
     /// # Errors
     /// If the line cannot be written. Nothing is published then.
@@ -217,6 +217,7 @@ impl Journal {
         &self,
         now: Timestamp,
         batch: StoredBatch,
+        changed: Option<&[Id]>,
         revoked: impl FnOnce(&Live) -> Vec<Id>,
         publish: impl FnOnce(u64),
     ) -> Result<Position, Unavailable> {
@@ -226,6 +227,7 @@ impl Journal {
         let (StoredBatch { number: batch, recovered, is_apart }, epoch) =
             (batch, chain.live().epoch());
         let position = chain.append(now, &Event::Head { batch, recovered, revoked })?;
+        chain.live_mut().mints_mut().owed_mut().change_connections(changed);
         if is_apart {
             chain.live_mut().keep_epoch(epoch);
         }

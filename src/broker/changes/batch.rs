@@ -128,6 +128,11 @@ impl AffectedLeases {
         !self.all && self.resources.is_empty()
     }
 
+    /// The resources that the batch changes, as far as leases depend on them; `None` for any of them.
+    pub(super) fn changed(&self) -> Option<&[Id]> {
+        (!self.all).then_some(&*self.resources)
+    }
+
     /// The leases that the new catalogue no longer allows.
     pub(super) fn revoked(&self, catalog: &Catalog, live: &Live) -> Vec<Id> {
         if self.all {

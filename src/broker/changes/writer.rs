@@ -334,7 +334,7 @@ impl Committer {
             return Err(Error::StoreReadOnly);
         }
         let batch = StoredBatch { number, recovered: false, is_apart };
-        let line = self.publish(batch, &catalog, |live| affected.revoked(&catalog, live)).await?;
+        let line = self.publish(batch, &catalog, &affected).await?;
         Ok(Published { line, ends_leases: !affected.is_empty() })
     }
 
@@ -344,13 +344,15 @@ impl Committer {
         &mut self,
         batch: StoredBatch,
         catalog: &Catalog,
-        revoked: impl Fn(&Live) -> Vec<Id>,
+        affected: &AffectedLeases,
     ) -> Result<Position, Error> {
         let WriterParts { snapshots, journal, clock, .. } = &self.parts;
         loop {
-            let (head, catalog) = (batch.number, catalog.clone());
-            let published = journal.publish(clock.now(), batch, &revoked, |epoch| {
-                snapshots.publish(Snapshot { head, epoch, catalog });
+            let (head, newest) = (batch.number, catalog.clone());
+            let revoked = |live: &Live| affected.revoked(catalog, live);
+            let changed = affected.changed();
+            let published = journal.publish(clock.now(), batch, changed, revoked, |epoch| {
+                snapshots.publish(Snapshot { head, epoch, catalog: newest });
             });
             match published {
                 Ok(position) => return Ok(position),

@@ -14,8 +14,8 @@ use super::standing::{last_try, standing};
 use crate::broker::changes::writer::{AfterPublication, WriterParts};
 use crate::broker::error::Error;
 use crate::broker::minting::{Keeper, MintKey, Mints};
-use crate::catalog::{Catalog, Snapshots};
-use crate::journal::{CommitError, EndingRequest, Journal, Live, Owed, Standing, Unavailable};
+use crate::catalog::Snapshots;
+use crate::journal::{Candidates, CommitError, EndingRequest, Journal, Live, Owed, Unavailable};
 use crate::model::{Clock, Fields, Id, LogLimit, Timestamp};
 use crate::seal::{Keyring, RecordKey};
 
@@ -55,23 +55,6 @@ pub(crate) struct Endings {
     pub(super) is_forgetting: AtomicBool,
 }
 
-/// Which endings may have become due.
-#[derive(Clone, Copy)]
-pub(super) enum Candidates<'a> {
-    /// All that are owed.
-    All,
-    /// Those of these mints.
-    Of(&'a [Id]),
-}
-
-/// An ending that is due.
-struct Due {
-    new: NewEnding,
-    /// The book's key of the credential.
-    key: MintKey,
-    standing: Standing,
-}
-
 impl Drop for Endings {
     fn drop(&mut self) {
         self.stop.cancel();
@@ -104,7 +87,7 @@ impl Endings {
         // The writer ends when the broker is dropped.
         let endings = Arc::downgrade(self);
         Arc::new(move || match endings.upgrade() {
-            Some(endings) => endings.begin_due(Candidates::All),
+            Some(endings) => endings.begin_due(Candidates::Changed),
             None => Ok(()),
         })
     }
@@ -133,12 +116,17 @@ impl Endings {
     fn begin_on_newest(&self, candidates: Candidates<'_>) -> Result<(), CommitError> {
         let EndingParts { snapshots, journal, mints, clock, .. } = &self.parts;
         let (snapshot, now) = (snapshots.load(), clock.now());
-        let due = journal.with_live(|live| due(live, &snapshot.catalog, candidates, now))?;
-        for Due { new, key, standing } in due {
-            mints.forget(&key, new.mint);
-            let request = EndingRequest { epoch: snapshot.epoch, mint: new.mint, standing };
+        let (epoch, mut known) = (snapshot.epoch, HashMap::new());
+        // A connection with many credentials is looked up once.
+        let due = journal.due_endings(now, epoch, candidates, |minting| {
+            let found = known.entry((minting.uid, minting.version));
+            *found.or_insert_with(|| standing(&snapshot.catalog, minting))
+        })?;
+        for (owed, standing) in due {
+            mints.forget(&MintKey::of_minting(&owed.minting), owed.mint());
+            let request = EndingRequest { epoch, mint: owed.mint(), standing };
             if journal.begin_ending(now, &request)?.is_some() {
-                self.schedule.lock().insert(&new, now);
+                self.schedule.lock().insert(&new_ending(&owed, now), now);
                 self.wake.notify_one();
             }
         }
@@ -188,34 +176,10 @@ impl Endings {
     }
 }
 
-/// The endings that are due, if the broker may end anything. A connection with many credentials is looked up once.
-fn due(live: &Live, catalog: &Catalog, candidates: Candidates<'_>, now: Timestamp) -> Vec<Due> {
-    if live.is_quarantined() {
-        return Vec::new();
-    }
-    let mut known = HashMap::new();
-    let mut take = |owed: &Owed| {
-        if owed.begun.is_some() {
-            return None;
-        }
-        let minting = &owed.minting;
-        let standing = *known
-            .entry((minting.uid, minting.version))
-            .or_insert_with(|| standing(catalog, minting));
-        owed.due(live, standing)?;
-        let key = MintKey::of_minting(minting);
-        Some(Due { new: new_ending(owed, now), key, standing })
-    };
-    let owed = live.mints().owed();
-    match candidates {
-        Candidates::All => owed.iter().filter_map(take).collect(),
-        Candidates::Of(mints) => mints.iter().filter_map(|mint| take(owed.find(*mint)?)).collect(),
-    }
-}
-
 /// The endings that have begun.
 pub(super) fn begun(live: &Live) -> Vec<NewEnding> {
-    let begun = live.mints().owed().iter().filter_map(|owed| Some((owed, owed.begun.as_ref()?)));
+    let begun = live.mints().owed().begun();
+    let begun = begun.filter_map(|owed| Some((owed, owed.begun.as_ref()?)));
     begun.map(|(owed, begun)| new_ending(owed, begun.time)).collect()
 }
 

@@ -59,7 +59,7 @@ pub struct EndingCounts {
 impl EndingCounts {
     /// Of all that is owed.
     pub(crate) fn of(live: &Live) -> Self {
-        let begun = live.mints().owed().iter().filter_map(|owed| owed.begun.as_ref());
+        let begun = live.mints().owed().begun().filter_map(|owed| owed.begun.as_ref());
         begun.fold(Self::default(), |counts, begun| match begun.left_disabled {
             Some(_) => Self { left_disabled: counts.left_disabled + 1, ..counts },
             None => Self {
@@ -170,16 +170,13 @@ impl Broker {
         require_operator(caller)?;
         let connection = connection.cloned().map(|name| ResourceName::Connection(name).to_text());
         let is_wanted = |owed: &&Owed| {
-            owed.begun.is_some()
-                && after.is_none_or(|after| owed.mint() > after)
+            after.is_none_or(|after| owed.mint() > after)
                 && connection.as_ref().is_none_or(|name| owed.minting.resource == *name)
         };
         let (found, has_more) = self.journal.with_live(|live| {
-            let mut rest: Vec<&Owed> = live.mints().owed().iter().filter(is_wanted).collect();
-            rest.sort_unstable_by_key(|owed| owed.mint());
-            let has_more = rest.len() > size;
-            rest.truncate(size);
-            (rest.into_iter().cloned().collect::<Vec<_>>(), has_more)
+            let mut rest = live.mints().owed().begun().filter(is_wanted);
+            let found: Vec<Owed> = rest.by_ref().take(size).cloned().collect();
+            (found, rest.next().is_some())
         })?;
         let listed = found.into_iter().map(|owed| {
             let tries = self.endings.tries(owed.mint());

@@ -9,15 +9,17 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use super::desk::{Candidates, Endings, begun};
+use super::desk::{Endings, begun};
 use crate::broker::minting::LandedMint;
-use crate::journal::{EndedLine, Event, Unavailable};
+use crate::journal::{Candidates, EndedLine, Event, Unavailable};
 use crate::metrics::EndingOutcome;
 use crate::model::{Id, LogLimit};
 use crate::seal::{RecordKey, RecordKind};
 
 /// How often the worker looks for endings that have become due by themselves: because leases expire.
 const TICK: Duration = Duration::from_secs(1);
+/// Of so many passes, the first looks at everything: also at records that a failed write has left behind.
+const WHOLE: u32 = 600;
 /// The records that are removed by one batch: few, because decisions wait while its line is written.
 const REMOVED_AT_ONCE: usize = 32;
 
@@ -27,7 +29,8 @@ enum Turn {
     Landed(Vec<LandedMint>),
     /// The schedule has changed.
     Changed,
-    Tick,
+    /// It is time to look at what has changed meanwhile, or at everything.
+    Tick(Candidates<'static>),
 }
 
 impl Endings {
@@ -45,9 +48,9 @@ impl Endings {
         match turn {
             Turn::Landed(landed) => self.take_landed(&landed),
             Turn::Changed => {}
-            Turn::Tick => {
+            Turn::Tick(candidates) => {
                 // If the journal hangs there is nothing to do: the watchdog logs it.
-                let _ = self.pass();
+                let _ = self.pass(candidates);
             }
         }
         self.start_attempts();
@@ -67,22 +70,20 @@ impl Endings {
         }
     }
 
-    /// Looks at everything that is owed.
-    fn pass(self: &Arc<Self>) -> Result<(), Unavailable> {
+    /// Begins what is due among these candidates, and ends what needs no upstream any more.
+    fn pass(self: &Arc<Self>, candidates: Candidates<'_>) -> Result<(), Unavailable> {
         let journal = &self.parts.journal;
-        let (is_quarantined, count) = journal.with_live(|live| {
-            let begun = live.mints().owed().iter().filter(|owed| owed.begun.is_some());
-            (live.is_quarantined(), begun.count())
-        })?;
+        let (is_quarantined, count) =
+            journal.with_live(|live| (live.is_quarantined(), live.mints().owed().begun_count()))?;
         if is_quarantined {
             return Ok(());
         }
         if count > self.schedule.lock().len() {
             self.take_begun(&journal.with_live(begun)?);
         }
-        self.begin_due(Candidates::All)?;
+        self.begin_due(candidates)?;
         self.leave_expired()?;
-        self.forget_unneeded()
+        self.forget_unneeded(candidates)
     }
 
     /// Leaves the credentials that have expired meanwhile.
@@ -115,20 +116,34 @@ impl Endings {
         Ok(())
     }
 
-    /// Removes the records that nothing needs any more, by batches.
-    fn forget_unneeded(self: &Arc<Self>) -> Result<(), Unavailable> {
-        let snapshot = self.parts.snapshots.load();
-        let kept = snapshot.catalog.all_kept().map(|kept| kept.values.key);
-        let mut kept = kept.filter(|key| key.kind == RecordKind::Ending).peekable();
-        if kept.peek().is_none() {
+    /// Removes the records that nothing needs any more, by batches: of what is over, or all that there are.
+    fn forget_unneeded(self: &Arc<Self>, candidates: Candidates<'_>) -> Result<(), Unavailable> {
+        if self.is_forgetting.load(Ordering::Acquire) {
             return Ok(());
         }
-        let unneeded = self.parts.journal.unneeded(kept.map(|key| key.uid))?;
+        let over = self.parts.journal.take_over()?;
+        let snapshot = self.parts.snapshots.load();
+        let unneeded: Vec<Id> = match candidates {
+            Candidates::All => {
+                let kept = snapshot.catalog.all_kept().map(|kept| kept.values.key);
+                let kept = kept.filter(|key| key.kind == RecordKind::Ending);
+                self.parts.journal.unneeded(kept.map(|key| key.uid))?
+            }
+            Candidates::Changed | Candidates::Of(_) => {
+                let is_kept = |mint: &Id| snapshot.catalog.kept(key_of(*mint)).is_some();
+                over.into_iter().filter(is_kept).collect()
+            }
+        };
         if !unneeded.is_empty() && !self.is_forgetting.swap(true, Ordering::AcqRel) {
             tokio::spawn(forget(Arc::clone(self), unneeded));
         }
         Ok(())
     }
+}
+
+/// The record of what ends the credential of a mint.
+fn key_of(mint: Id) -> RecordKey {
+    RecordKey { kind: RecordKind::Ending, uid: mint }
 }
 
 async fn run(
@@ -139,6 +154,7 @@ async fn run(
 ) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut passes = (0..WHOLE).cycle();
     loop {
         let turn = tokio::select! {
             () = stop.cancelled() => return,
@@ -147,7 +163,10 @@ async fn run(
                 Turn::Landed(std::iter::once(first).chain(others).collect())
             }
             () = wake.notified() => Turn::Changed,
-            _ = ticks.tick() => Turn::Tick,
+            _ = ticks.tick() => Turn::Tick(match passes.next() {
+                Some(0) => Candidates::All,
+                _ => Candidates::Changed,
+            }),
         };
         let Some(endings) = endings.upgrade() else { return };
         endings.turn(turn);
@@ -158,8 +177,8 @@ async fn run(
 async fn forget(endings: Arc<Endings>, mints: Vec<Id>) {
     static LIMIT: LogLimit = LogLimit::new(1);
     for mints in mints.chunks(REMOVED_AT_ONCE) {
-        let keys = mints.iter().map(|mint| RecordKey { kind: RecordKind::Ending, uid: *mint });
-        let forgotten = endings.parts.keeper.forget("ending.forget", keys.collect()).await;
+        let keys = mints.iter().map(|mint| key_of(*mint)).collect();
+        let forgotten = endings.parts.keeper.forget("ending.forget", keys).await;
         if let Err(error) = forgotten {
             if let Some(suppressed) = LIMIT.allow() {
                 tracing::warn!(%error, suppressed, "records that are of no use stay");

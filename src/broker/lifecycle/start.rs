@@ -227,7 +227,7 @@ async fn reconcile(parts: &WriterParts, recovery: &Recovery, store: u64) -> Resu
     if store > head {
         tracing::warn!(head, store, "a change that was on disk but not in force is taken over");
         let batch = StoredBatch { number: store, recovered: true, is_apart: false };
-        last = Some(journal.publish(now, batch, revoked, |_| {})?);
+        last = Some(journal.publish(now, batch, None, revoked, |_| {})?);
     }
     for batch in store.max(recovery.abandoned) + 1..=intent {
         last = Some(journal.append(now, &Event::Abandoned { batch })?.0);

@@ -22,7 +22,9 @@ use std::sync::Arc;
 use super::CommitError;
 use crate::journal::commit::permit::{Permit, Root};
 use crate::journal::event::{EndedLine, EndingLine, Event, MintingLine};
-use crate::journal::{Journal, Live, LiveOpening, Owed, Position, Standing, Unavailable};
+use crate::journal::{
+    Candidates, Journal, Live, LiveOpening, Owed, Position, Standing, Unavailable,
+};
 use crate::model::{Id, Timestamp};
 use crate::seal::{RecordKey, RecordKind};
 
@@ -37,6 +39,38 @@ pub struct EndingRequest {
 }
 
 impl Journal {
+    /// Of these candidates, the endings that are due, and how their connections stand. `standing` tells that by the snapshot
+    /// `epoch`. There are none as long as the broker is not confirmed after it was restored.
+    ///
+    /// # Errors
+    /// If that is not the newest snapshot, or the journal takes no lines.
+    pub fn due_endings(
+        &self,
+        now: Timestamp,
+        epoch: u64,
+        candidates: Candidates<'_>,
+        mut standing: impl FnMut(&MintingLine) -> Standing,
+    ) -> Result<Vec<(Owed, Standing)>, CommitError> {
+        let mut chain = self.lock()?;
+        let live = chain.live_mut();
+        live.expire(now);
+        if live.is_quarantined() {
+            return Ok(Vec::new());
+        }
+        live.check_epoch(epoch)?;
+        let mut due = Vec::new();
+        for mint in live.mints().owed().candidates(candidates) {
+            let Some(owed) = live.mints().owed().find(mint) else { continue };
+            let standing = standing(&owed.minting);
+            if owed.due(live, standing).is_some() {
+                due.push((owed.clone(), standing));
+            } else {
+                live.mints_mut().owed_mut().looked_at(mint);
+            }
+        }
+        Ok(due)
+    }
+
     /// Begins the ending of a credential: writes its line. Returns the line's place; `None` if the credential is in use
     /// again, or its ending has begun.
     ///
@@ -125,6 +159,18 @@ impl Journal {
         let Some(owed) = owed.filter(|owed| owed.begun.is_some()) else { return Ok(None) };
         let line = Box::new(ended(owed));
         chain.append(now, &event(line)).map(Some)
+    }
+
+    /// The mints that need no record of what ends them any more, and did when this was asked last. They have their lines
+    /// before: a snapshot that is taken later has their records.
+    ///
+    /// # Errors
+    /// If the journal takes no lines.
+    pub fn take_over(&self) -> Result<Vec<Id>, Unavailable> {
+        let mut chain = self.lock()?;
+        let mut over = chain.live_mut().mints_mut().owed_mut().take_over();
+        over.retain(|mint| chain.live().mints().line(*mint).is_none());
+        Ok(over)
     }
 
     /// Of these mints, for each of which the store keeps what ends its credential, those that are neither under way nor owed

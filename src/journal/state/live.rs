@@ -135,8 +135,20 @@ impl Live {
         open.or_else(closed).unwrap_or_default()
     }
 
+    pub(crate) fn mints_mut(&mut self) -> &mut Mints {
+        &mut self.mints
+    }
+
     pub(crate) fn expire(&mut self, now: Timestamp) {
         self.leases.expire(now);
+        self.follow_leases();
+    }
+
+    /// The credentials of openings whose leases have changed may be due to be ended.
+    fn follow_leases(&mut self) {
+        for opening in self.leases.take_touched() {
+            self.mints.owed_mut().change_opening(opening);
+        }
     }
 
     /// Applies a line. Lines have the same effect at start and while running.
@@ -185,6 +197,7 @@ impl Live {
             | Event::Stopped
             | Event::Torn { .. } => {}
         }
+        self.follow_leases();
     }
 
     /// Applies a line of a batch of changes.

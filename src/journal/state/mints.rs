@@ -71,14 +71,19 @@ impl Mints {
         self.outliving.iter()
     }
 
+    pub(in crate::journal) fn owed_mut(&mut self) -> &mut OwedEndings {
+        &mut self.owed
+    }
+
     /// Takes in that an opening was closed.
     pub(super) fn close(&mut self, opening: Id) {
         self.outliving.close(opening);
+        self.owed.change_opening(opening);
     }
 
     /// Forgets what is owed: another broker ends it.
     pub(super) fn forget_owed(&mut self) {
-        self.owed = OwedEndings::default();
+        self.owed.forget();
     }
 
     /// All mints that are under way, in no order.
@@ -131,8 +136,10 @@ impl Mints {
         if let Some(begun) = begun.as_ref().filter(is_lost) {
             self.lost.lose(begun.uid, Some(begun.mint), time);
         }
-        if let Some(begun) = begun.filter(|_| line.owed) {
-            self.owed.owe(begun, None);
+        match begun {
+            Some(begun) if line.owed => self.owed.owe(begun, None),
+            Some(begun) => self.owed.owe_nothing(begun.mint),
+            None => {}
         }
         if leases.find(line.lease).is_some_and(Lease::is_awaited) {
             leases.remove(line.lease);

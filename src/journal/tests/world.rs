@@ -1,6 +1,6 @@
 //! A journal, and a model of what it must know.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -176,7 +176,7 @@ impl World {
     /// Publishes a batch. Returns the error of a decision of step 0 on a snapshot before all batches.
     pub(super) fn publish(&self, number: u64, is_apart: bool) -> Option<CommitError> {
         let batch = StoredBatch { number, recovered: false, is_apart };
-        self.journal().publish(self.now, batch, |_| Vec::new(), |_| {}).unwrap();
+        self.journal().publish(self.now, batch, None, |_| Vec::new(), |_| {}).unwrap();
         let heads = self.journal().with_live(Live::heads).unwrap();
         assert_eq!(heads.head, number);
         self.decide(self.steps[0].as_ref().unwrap(), None).err()
@@ -389,11 +389,26 @@ impl World {
         });
         assert_eq!(owed.unwrap(), self.owed);
         assert_eq!(self.journal().with_live(|live| live.mints().owed().are_counted()), Ok(true));
+        self.check_due();
         for (mint, is_begun) in &self.owed {
             let permit = self.journal().permit_ending(*mint).unwrap();
             assert_eq!(permit.is_some(), *is_begun);
             assert_eq!(self.journal().unneeded([*mint].into_iter()), Ok(Vec::new()));
         }
+    }
+
+    /// A look at what has changed finds all that is due.
+    fn check_due(&self) {
+        self.journal().expire(self.now);
+        let all = self.journal().with_live(|live| {
+            let due = live.mints().owed().iter();
+            let due = due.filter(|one| one.due(live, Standing::Same).is_some());
+            due.map(Owed::mint).collect::<BTreeSet<_>>()
+        });
+        let changed = Candidates::Changed;
+        let found = self.journal().due_endings(self.now, 0, changed, |_| Standing::Same).unwrap();
+        let found: BTreeSet<_> = found.iter().map(|(one, _)| one.mint()).collect();
+        assert_eq!(found, all.unwrap());
     }
 
     /// The lines of endings that the run's own lines contain.
