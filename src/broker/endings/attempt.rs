@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use super::desk::{EndingParts, Endings};
+use super::desk::{EndingParts, Endings, key_of};
 use crate::catalog::Values;
 use crate::integration::Source;
 use crate::journal::{EndedLine, Event, Owed};
 use crate::metrics::EndingOutcome;
 use crate::mint::{self, End, Failure, FailureReason};
 use crate::model::{Fields, Id, ResourceName};
-use crate::seal::{RecordKey, RecordKind};
 
 /// How an attempt goes out.
 enum Outcome {
@@ -77,11 +76,10 @@ impl Endings {
     /// Asks the upstream once. `None` if it was not asked, or the line of its answer could not be written.
     async fn attempt(&self, mint: Id) -> Option<Outcome> {
         let journal = &self.parts.journal;
-        let owed = journal.with_live(|live| live.mints().owed().find(mint).cloned()).ok()?;
-        let Some(owed) = owed else { return Some(Outcome::Over) };
-        let Some(permit) = journal.permit_ending(mint).ok()? else { return Some(Outcome::Over) };
-        let key = RecordKey { kind: RecordKind::Ending, uid: mint };
-        let kept = self.parts.snapshots.load().catalog.kept(key).cloned();
+        let Some((owed, permit)) = journal.permit_ending(mint).ok()? else {
+            return Some(Outcome::Over);
+        };
+        let kept = self.parts.snapshots.load().catalog.kept(key_of(mint)).cloned();
         let opened = match kept {
             None => Err("the record of what ends it is missing".to_owned()),
             Some(kept) => {

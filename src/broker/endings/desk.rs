@@ -17,7 +17,7 @@ use crate::broker::minting::{Keeper, MintKey, Mints};
 use crate::catalog::Snapshots;
 use crate::journal::{Candidates, CommitError, EndingRequest, Journal, Live, Owed, Unavailable};
 use crate::model::{Clock, Fields, Id, LogLimit, Timestamp};
-use crate::seal::{Keyring, RecordKey};
+use crate::seal::{Keyring, RecordKey, RecordKind};
 
 /// How long endings that are under way get when the daemon stops.
 const GRACE: Duration = Duration::from_secs(1);
@@ -174,6 +174,11 @@ impl Endings {
     async fn landed(&self) {
         let _ = self.under_way.subscribe().wait_for(|count| *count == 0).await;
     }
+}
+
+/// The record of what ends the credential of a mint.
+pub(super) fn key_of(mint: Id) -> RecordKey {
+    RecordKey { kind: RecordKind::Ending, uid: mint }
 }
 
 /// The endings that have begun.

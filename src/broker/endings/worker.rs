@@ -9,19 +9,19 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use super::desk::{Endings, begun};
+use super::desk::{Endings, begun, key_of};
 use crate::broker::minting::LandedMint;
 use crate::journal::{Candidates, EndedLine, Event, Unavailable};
 use crate::metrics::EndingOutcome;
 use crate::model::{Id, LogLimit};
-use crate::seal::{RecordKey, RecordKind};
+use crate::seal::RecordKind;
 
 /// How often the worker looks for endings that have become due by themselves: because leases expire.
 const TICK: Duration = Duration::from_secs(1);
 /// Of so many passes, the first looks at everything: also at records that a failed write has left behind.
 const WHOLE: u32 = 600;
-/// The records that are removed by one batch: few, because decisions wait while its line is written.
-const REMOVED_AT_ONCE: usize = 32;
+/// The records that are removed by one batch. A batch costs syncs, and decisions wait while its line is written: 64 KiB.
+const REMOVED_AT_ONCE: usize = 256;
 
 /// Why the worker wakes.
 enum Turn {
@@ -139,11 +139,6 @@ impl Endings {
         }
         Ok(())
     }
-}
-
-/// The record of what ends the credential of a mint.
-fn key_of(mint: Id) -> RecordKey {
-    RecordKey { kind: RecordKind::Ending, uid: mint }
 }
 
 async fn run(

@@ -100,11 +100,12 @@ impl Journal {
         Ok(Some(chain.append(now, &Event::Ending(Box::new(line)))?))
     }
 
-    /// The permit for what the store keeps to end a credential, whose ending has begun. `None` if it has not, or is over.
+    /// A credential whose ending has begun, and the permit for what the store keeps to end it. `None` if it has not begun, or
+    /// is over.
     ///
     /// # Errors
     /// If the broker was restored and is not confirmed yet, or the journal takes no lines.
-    pub fn permit_ending(&self, mint: Id) -> Result<Option<Permit<Root>>, CommitError> {
+    pub fn permit_ending(&self, mint: Id) -> Result<Option<(Owed, Permit<Root>)>, CommitError> {
         let record = RecordKey { kind: RecordKind::Ending, uid: mint };
         self.permit_ending_with(mint, |made_from| Some((record, made_from.version)))
     }
@@ -119,18 +120,19 @@ impl Journal {
         mint: Id,
         (record, version): (RecordKey, u64),
     ) -> Result<Option<Permit<Root>>, CommitError> {
-        self.permit_ending_with(mint, |made_from| {
+        let permitted = self.permit_ending_with(mint, |made_from| {
             let values = RecordKey { kind: RecordKind::ConnectionValues, uid: made_from.uid };
             let is_later = record == values && version > made_from.version;
             is_later.then_some((record, version))
-        })
+        });
+        Ok(permitted?.map(|(_, permit)| permit))
     }
 
     fn permit_ending_with(
         &self,
         mint: Id,
         choose: impl FnOnce(&MintingLine) -> Option<(RecordKey, u64)>,
-    ) -> Result<Option<Permit<Root>>, CommitError> {
+    ) -> Result<Option<(Owed, Permit<Root>)>, CommitError> {
         let chain = self.lock()?;
         let live = chain.live();
         if live.is_quarantined() {
@@ -139,7 +141,7 @@ impl Journal {
         let begun = live.mints().owed().find(mint).filter(|owed| owed.begun.is_some());
         Ok(begun.and_then(|owed| {
             let (record, version) = choose(&owed.minting)?;
-            Some(Permit::to_root(record, version, owed.minting.decision))
+            Some((owed.clone(), Permit::to_root(record, version, owed.minting.decision)))
         }))
     }
 
