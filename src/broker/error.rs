@@ -15,7 +15,7 @@ use crate::model::{
 use crate::seal::NoRandomness;
 use crate::ssh::NotALogin;
 
-use super::sign::SignRefusal;
+use super::sign::refusal::SignRefusal;
 
 /// Why a request was refused or failed.
 #[derive(Debug, Clone, thiserror::Error)]

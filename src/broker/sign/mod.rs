@@ -4,7 +4,7 @@
 //! authorize(user) → the connection's user and known_hosts → journal.commit_sign → permit → open → sign
 //! ```
 
-mod refusal;
+pub(super) mod refusal;
 
 use std::sync::Arc;
 

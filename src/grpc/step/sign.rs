@@ -1,6 +1,6 @@
 //! `StepService.Sign` and `GetSigningKey`.
 
-use super::reference;
+use super::target::reference;
 use crate::broker::{Error, PublicSigningKey, SignRequest};
 use crate::grpc::request::parse_requests;
 use crate::grpc::{convert, pb};

@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::SigningConnection;
+use super::signing::SigningConnection;
 use crate::cli::io::failure::Failure;
 use crate::cli::io::output::say;
 use crate::ssh::{AgentRequest, Identity, MAX_MESSAGE_BYTES, failure, identities, signed, success};

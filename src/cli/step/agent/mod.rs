@@ -5,6 +5,7 @@
 
 mod connection;
 mod directory;
+mod signing;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,32 +15,21 @@ use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-use super::credential::target_of;
-use super::get::within;
 use crate::cli::identity::session::Session;
 use crate::cli::io::failure::Failure;
-use crate::grpc::pb;
-use crate::grpc::pb::step_service_client::StepServiceClient;
 use crate::model::Reference;
 use directory::AgentDirectory;
+use signing::SigningConnection;
 
 /// The most open connections. More connections wait.
 const MAX_CONNECTIONS: usize = 16;
 /// How long to wait before accepting again if the system has no file descriptor left.
 const OUT_OF_FILES_PAUSE: Duration = Duration::from_millis(250);
-/// How long the broker may take. ssh itself waits for ever.
-const BROKER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An agent that is served until this is dropped.
 pub struct SshAgent {
     directory: AgentDirectory,
     serving: JoinHandle<()>,
-}
-
-/// The connection whose key signs.
-pub struct SigningConnection {
-    reference: Reference,
-    session: Arc<Session>,
 }
 
 impl SshAgent {
@@ -68,44 +58,6 @@ impl SshAgent {
 impl Drop for SshAgent {
     fn drop(&mut self) {
         self.serving.abort();
-    }
-}
-
-impl SigningConnection {
-    /// The public key, with what else a client needs.
-    async fn key(&self) -> Result<pb::SigningKey, Failure> {
-        let request = pb::GetSigningKeyRequest { target: Some(self.target()?) };
-        let called = self.session.call(|channel| {
-            let (mut client, request) = (StepServiceClient::new(channel), request.clone());
-            async move { Ok(client.get_signing_key(request).await?.into_inner()) }
-        });
-        within(BROKER_TIMEOUT, called).await
-    }
-
-    /// The signature of a login.
-    async fn sign(&self, data: &[u8]) -> Result<Vec<u8>, Failure> {
-        let request = pb::SignRequest { target: Some(self.target()?), data: data.to_vec() };
-        let called = self.session.call(|channel| {
-            let (mut client, request) = (StepServiceClient::new(channel), request.clone());
-            async move { Ok(client.sign(request).await?.into_inner().signature) }
-        });
-        within(BROKER_TIMEOUT, called).await
-    }
-
-    fn target(&self) -> Result<pb::SigningTarget, Failure> {
-        use pb::resolve_request::Target as Asked;
-        use pb::signing_target::Target;
-        let target = match target_of(&self.reference) {
-            Asked::Connection(connection) => Target::Connection(connection),
-            Asked::Group(group) => Target::Group(group),
-            Asked::DefaultFor(integration) => Target::DefaultFor(integration),
-            Asked::Secret(_) => {
-                let text =
-                    "--serve ssh: a secret signs nothing; name a connection, as in ssh=ssh/deploy";
-                return Err(Failure::usage(text));
-            }
-        };
-        Ok(pb::SigningTarget { target: Some(target) })
     }
 }
 
