@@ -4,6 +4,7 @@ use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::connection_service_client::ConnectionServiceClient;
 use keyhatch::grpc::pb::step_service_client::StepServiceClient;
 use tonic::Status;
+use tonic_types::StatusExt as _;
 
 use crate::harness::{SshKey, TestBroker, TestStep, bytes, reason};
 
@@ -118,11 +119,22 @@ fn what_a_step_may_not_sign_with_is_refused_as_if_absent() {
         assert_eq!(reason(Err::<(), _>(refused)), "RESOLVE_DENIED", "{name}");
         assert_eq!(reason(world.key(name)), "RESOLVE_DENIED", "{name}");
     }
-    let messages = ["ssh/absent", "ssh/seen"].map(|name| {
-        let message = world.sign(name, request.clone()).unwrap_err().message().to_owned();
-        message.split(": keyhatch").next().unwrap().to_owned()
-    });
-    assert_eq!(messages[0], messages[1]);
+    // Resolve refuses in the same words, but for the id of the decision.
+    let words = |status: Status| {
+        let details = status.get_error_details();
+        let id = details.error_info().unwrap().metadata["decision_id"].clone();
+        (status.message().replace(&id, "ID"), status.code(), id)
+    };
+    let [absent, seen] = ["ssh/absent", "ssh/seen"]
+        .map(|name| words(world.sign(name, request.clone()).unwrap_err()));
+    let resolved = words(world.broker.resolve(&world.step, "ssh/seen").unwrap_err());
+    assert_eq!((&absent.0, absent.1), (&seen.0, seen.1));
+    assert_eq!((&resolved.0, resolved.1), (&seen.0, seen.1));
+    // The operator learns which relation was too low.
+    let explained = world.broker.explain_decision(&seen.2).unwrap();
+    let examined = &explained.resources[0];
+    assert_eq!((examined.needed(), examined.held()), (pb::Relation::User, pb::Relation::Viewer));
+    assert_eq!(explained.past.unwrap().refused_by, "viewer workflow:deploy");
 }
 
 #[test]
