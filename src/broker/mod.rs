@@ -31,6 +31,7 @@ pub use changes::documents::{
 };
 pub use changes::plan::{Plan, Planned};
 pub use connections::inspect::Inspected;
+pub use connections::lost::LostCredentials;
 pub use connections::trial::TestMint;
 pub use connections::{ConnectionInUse, Holder, ListedConnection, ListedConnections, TimeFilter};
 pub use endings::list::{EndingCounts, ListedEnding, PendingEnding, Tries};

@@ -89,6 +89,18 @@ pub struct Minted {
     pub ending: Option<Fields>,
 }
 
+/// A credential that an upstream lists.
+pub struct Listed {
+    /// The mint that has made it.
+    pub mint: Id,
+    /// Its name in the upstream's audit log.
+    pub handle: String,
+    /// Its end, if the upstream tells it.
+    pub end: Option<CredentialEnd>,
+    /// What [`end`] needs.
+    pub ending: Fields,
+}
+
 /// What an upstream has answered.
 pub struct Answer {
     /// The credential, or why there is none.
@@ -184,6 +196,37 @@ pub fn ending_by_newest(source: Source, ending: &Fields, newest: &Fields) -> Opt
         | Source::Oauth2Refresh
         | Source::TwoStep => None,
     }
+}
+
+/// True if the upstreams of a protocol list the credentials that were made there.
+pub fn lists(source: Source) -> bool {
+    match source {
+        Source::Postgres => true,
+        Source::AwsSts
+        | Source::AwsWebIdentity
+        | Source::Entra
+        | Source::EntraGraph
+        | Source::Gcp
+        | Source::GcpWebIdentity
+        | Source::OidcIssuer
+        | Source::GithubApp
+        | Source::Oauth2Client
+        | Source::Oauth2Refresh
+        | Source::TwoStep => false,
+    }
+}
+
+/// Lists the credentials that brokers have made at an upstream, at most 500; none if it does not list them. `roots` are all
+/// fields of a connection. It takes at most [`EXCHANGE_TIMEOUT`].
+///
+/// # Errors
+/// If the upstream cannot be reached, or refuses; or if the fields make no request.
+pub async fn list(egress: &Egress, source: Source, roots: &Fields) -> Result<Vec<Listed>, Failure> {
+    if !lists(source) {
+        return Ok(Vec::new());
+    }
+    let listing = postgres::list(egress, Roots(roots));
+    tokio::time::timeout(EXCHANGE_TIMEOUT, listing).await.map_err(late)?
 }
 
 /// Ends a credential upstream. `ending` is what the mint or [`ending_ahead`] has given. A credential that is gone already

@@ -77,6 +77,17 @@ impl Broker {
         Ok(inspected)
     }
 
+    /// Opens the root of a connection as a test does that mints: its line is written.
+    pub(super) fn open_for_test(
+        &self,
+        caller: &Principal,
+        name: &ConnectionRef,
+    ) -> Result<TrialOrder, String> {
+        let tested = self.test_values(Wanted { caller, name, mints: true, turn: None });
+        let order = tested.map_err(|error| error.to_string())?.order;
+        order.map_err(|Failed { detail, .. }| detail)
+    }
+
     /// The turn of a connection whose root a mint may replace; `None` for other connections, and if its turn does not come.
     async fn turn_of(&self, name: &ConnectionRef) -> Option<Turn> {
         let snapshot = self.snapshot();

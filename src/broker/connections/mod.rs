@@ -2,6 +2,7 @@
 
 pub(super) mod field_changes;
 pub(super) mod inspect;
+pub(super) mod lost;
 pub(super) mod trial;
 mod trial_ending;
 pub(super) mod write;

@@ -44,8 +44,8 @@ pub(super) struct TrialOrder {
     decision: DecisionId,
     connection: ConnectionMetadata,
     kind: CredentialKind,
-    source: Source,
-    roots: Fields,
+    pub(super) source: Source,
+    pub(super) roots: Fields,
     step: Option<StepName>,
     subject: Option<TokenSubject>,
     /// The refresh token among the roots, with the turn of its connection, if using it may replace it.
@@ -117,7 +117,7 @@ impl Broker {
         let owed = match ahead {
             None => None,
             Some(ending) => {
-                let line = order.line(&ask).ok_or_else(not_mintable)?;
+                let line = order.line(mint, WORKFLOW).ok_or_else(not_mintable)?;
                 Some(self.begin_trial(line, ending).await?)
             }
         };
@@ -183,18 +183,20 @@ pub(super) fn handed_out_itself() -> Failed {
 }
 
 impl TrialOrder {
-    /// The line of a mint that is owed an ending. Its opening is the mint itself: there is no step.
-    fn line(&self, ask: &Ask) -> Option<MintingLine> {
-        let Self { mint, decision, connection, source, .. } = self;
-        let (workflow, run) = (ask.workflow.clone(), RunName::parse(RUN).ok());
-        let step = ask.step.clone();
+    /// The line of a mint that is owed an ending. Its opening is the mint itself: there is no step. `workflow` stands for the
+    /// step's.
+    pub(super) fn line(&self, mint: Id, workflow: &str) -> Option<MintingLine> {
+        let Self { decision, connection, source, .. } = self;
+        let executor = ExecutorName::parse(workflow).ok()?;
+        let (workflow, run) = (WorkflowName::parse(workflow).ok()?, RunName::parse(RUN).ok());
+        let step = self.step.clone();
         Some(MintingLine {
-            mint: *mint,
+            mint,
             decision: *decision,
-            opening: *mint,
+            opening: mint,
             principal: Arc::new(WorkflowPath { workflow, run, step }),
-            executor: ExecutorName::parse(WORKFLOW).ok()?,
-            lease: *mint,
+            executor,
+            lease: mint,
             source: *source,
             resource: ResourceName::Connection(connection.reference()).to_text(),
             uid: connection.uid,

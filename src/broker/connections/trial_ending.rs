@@ -90,11 +90,20 @@ impl Broker {
         ending: Fields,
     ) -> Result<OwedTrial, Failed> {
         let (mint, resource, version) = (line.mint, line.resource.clone(), line.version);
-        let begun = self.journal.begin_trial(self.now(), line);
-        begun.map_err(|error| match error {
-            CommitError::TooManyEndings(why) => failed(too_many_endings(why)),
-            error => not_kept(&error.to_string()),
-        })?;
+        self.journal.begin_trial(self.now(), line).map_err(not_begun)?;
+        self.keep_trial(mint, (resource, version), ending).await
+    }
+
+    /// Has the store keep what ends a mint that has begun, by the connection's full name and version.
+    ///
+    /// # Errors
+    /// Why it cannot be kept. The mint counts as failed then.
+    pub(super) async fn keep_trial(
+        &self,
+        mint: Id,
+        (resource, version): (String, u64),
+        ending: Fields,
+    ) -> Result<OwedTrial, Failed> {
         let mut trial = OwedTrial {
             journal: Arc::clone(&self.journal),
             endings: Arc::clone(&self.endings),
@@ -143,6 +152,14 @@ impl Broker {
             },
         };
         MintEnding { state, time: self.now(), cause: None, detail }
+    }
+}
+
+/// The failure of a mint whose line is not written.
+pub(super) fn not_begun(error: CommitError) -> Failed {
+    match error {
+        CommitError::TooManyEndings(why) => failed(too_many_endings(why)),
+        error => not_kept(&error.to_string()),
     }
 }
 

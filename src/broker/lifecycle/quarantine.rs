@@ -3,12 +3,14 @@
 use super::restored_tokens::trust;
 use crate::access::{Principal, Role};
 use crate::broker::Broker;
+use crate::broker::connections::lost::LostCredentials;
 use crate::broker::error::Error;
 use crate::broker::registry::operators::require_role;
 use crate::journal::{QuarantineEnd, RestoredAs};
 
 impl Broker {
-    /// Ends the quarantine. Returns whether there was one. The credentials that are owed an ending are ended from then on, or
+    /// Ends the quarantine. Returns whether there was one, and the credentials that upstreams list and the journal has lost,
+    /// whose endings begin if the original is gone: also later, when there is no quarantine. The credentials that are owed an ending are ended from then on, or
     /// forgotten if this broker is a copy; their records are then removed as those that nothing needs. `are_current` makes the
     /// refresh tokens of the backup usable, with or without a quarantine.
     ///
@@ -19,7 +21,7 @@ impl Broker {
         caller: &Principal,
         restored_as: Option<RestoredAs>,
         are_current: bool,
-    ) -> Result<bool, Error> {
+    ) -> Result<(bool, Vec<LostCredentials>), Error> {
         require_role(caller, Role::Administrator)?;
         if are_current && restored_as == Some(RestoredAs::Copy) {
             return Err(Error::RestoreContradictory);
@@ -38,6 +40,10 @@ impl Broker {
             let by = caller.to_string();
             self.writer.submit(move |draft| trust(draft, &by)).await?;
         }
-        Ok(is_ended)
+        let lost = match restored_as {
+            Some(RestoredAs::OriginalGone) => self.end_lost(caller).await,
+            _ => Vec::new(),
+        };
+        Ok((is_ended, lost))
     }
 }

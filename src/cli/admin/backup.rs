@@ -203,20 +203,29 @@ async fn confirm(
 ) -> Result<(), Failure> {
     let channel = common.operator().await?;
     let mut client = SystemServiceClient::new(channel);
-    let is_successor = restored_as == pb::RestoredAs::OriginalGone;
     let restored_as = restored_as.into();
     let request = pb::EndQuarantineRequest { restored_as, refresh_tokens_current };
-    let ended = client.end_quarantine(request).await?.into_inner().ended;
+    let answer = client.end_quarantine(request).await?.into_inner();
+    let pb::EndQuarantineResponse { ended, lost } = answer;
     let text = match ended {
         true => "confirmed: credentials are resolved again",
         false => "it is not in quarantine",
     };
-    print(common.output, &json!({"ended": ended}), || text.to_owned(), || text.to_owned())?;
-    if ended && is_successor {
-        say(
-            "this broker does not know the roles of PostgreSQL that were made after the backup, and never ends them: list \
-             them at each server with: SELECT rolname FROM pg_roles WHERE rolname LIKE 'kh\\_%'",
-        );
+    let told = lost.iter().map(
+        |one| json!({"connection": one.connection, "handles": one.handles, "problem": one.problem}),
+    );
+    let answer = json!({"ended": ended, "lost": told.collect::<Vec<_>>()});
+    print(common.output, &answer, || text.to_owned(), || text.to_owned())?;
+    for pb::LostCredentials { connection, handles, problem } in &lost {
+        for handle in handles {
+            say(&format!("{connection}: {handle} was made after the backup, and is ended now"));
+        }
+        if !problem.is_empty() {
+            say(&format!(
+                "{connection}: roles that were made after the backup may be left there: {problem}; then repeat this \
+                 command with --original-gone"
+            ));
+        }
     }
     Ok(())
 }

@@ -118,6 +118,36 @@ impl Journal {
         Ok(())
     }
 
+    /// True if a credential was made by this broker, or by one that it was restored from, and is neither under way nor owed an
+    /// ending: the journal has lost it. `mint` made it, and `handle` is its name in the upstream's audit log.
+    ///
+    /// # Errors
+    /// If the journal hangs.
+    pub fn is_lost(&self, mint: Id, handle: &str) -> Result<bool, Unavailable> {
+        if !DecisionId::is_of_mint(mint, &self.keyring) {
+            return Ok(false);
+        }
+        self.with_live(|live| {
+            let owed = live.mints().owed().iter().filter_map(|owed| owed.credential.as_ref());
+            let mut handles = owed.filter_map(|made| made.handle.as_deref());
+            live.mints().line(mint).is_none() && handles.all(|known| known != handle)
+        })
+    }
+
+    /// Begins a mint in place of one that the journal has lost, whose credential is to be ended. `line` gets the
+    /// new mint's id, because a later line may have the lost one's.
+    ///
+    /// # Errors
+    /// If the connection has too many endings, or the line cannot be written.
+    pub fn begin_lost(&self, now: Timestamp, line: MintingLine) -> Result<Id, CommitError> {
+        let mut chain = self.lock()?;
+        let mint = chain.next_decision_id().to_mint(&self.keyring);
+        let line = MintingLine { mint, opening: mint, lease: mint, ..line };
+        chain.live().mints().owed().check_room(line.opening, line.uid)?;
+        chain.append(now, &Event::Minting(Box::new(line)))?;
+        Ok(mint)
+    }
+
     /// Ends a mint whose credential the upstream has made. The lease of its decision awaits the credential until
     /// [`Journal::hand_out`], as all others do.
     ///

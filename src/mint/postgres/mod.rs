@@ -13,9 +13,11 @@
 //! | `scram` | proofs of a password, and the verifier that is stored in its place |
 //! | `refusal` | what a server's refusal means |
 //! | `ending`, `role`, `left` | the two stages; what a role leaves behind |
+//! | `listing` | the roles that brokers have made |
 
 mod ending;
 mod left;
+mod listing;
 mod login;
 mod refusal;
 mod role;
@@ -45,6 +47,7 @@ use session::Refused;
 use sql::NewRole;
 
 pub use ending::end;
+pub use listing::list;
 
 /// How long a role may log in if the connection does not say.
 const DEFAULT_LIFE: Duration = Duration::from_secs(3600);
@@ -104,10 +107,15 @@ pub async fn mint(egress: &Egress, roots: Roots<'_>, ask: &Ask) -> Result<Minted
 /// If the fields make no request.
 pub fn ending_ahead(roots: Roots<'_>, ask: &Ask) -> Result<Fields, Failure> {
     Wanted::of(roots)?;
+    ending_of(roots, &sql::role_name(ask))
+}
+
+/// What [`end`] needs for a role.
+fn ending_of(roots: Roots<'_>, role: &str) -> Result<Fields, Failure> {
     let kept = ENDING_FIELDS.into_iter().filter_map(|name| {
         roots.value(name).map(|value| (name, Value::new(value.expose().to_vec())))
     });
-    fields(kept.chain([("role", text_value(&sql::role_name(ask)))]))
+    fields(kept.chain([("role", text_value(role))]))
 }
 
 /// See [`super::ending_by_newest`].

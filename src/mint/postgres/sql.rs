@@ -6,6 +6,8 @@ use aws_lc_rs::digest;
 use zeroize::Zeroizing;
 
 use crate::mint::Ask;
+use crate::mint::roots::is_of;
+use crate::model::Id;
 
 /// The longest name, in bytes. The server would cut a longer name, and it would be another's.
 const MAX_NAME_BYTES: usize = 63;
@@ -42,6 +44,14 @@ pub(super) fn role_name(ask: &Ask) -> String {
     let step = ask.step.as_ref().map_or("shared", |step| step.as_str()).to_ascii_lowercase();
     let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
     format!("kh_{mint}_{step}").chars().map(plain).take(MAX_NAME_BYTES).collect()
+}
+
+/// The mint that has made a role, by its name and its comment; `None` if no broker has made it. Other roles cannot write the
+/// comment unless they may create roles.
+pub(super) fn mint_of(role: &str, comment: &str) -> Option<Id> {
+    let mint: Id = comment.strip_prefix("keyhatch: ")?.rsplit_once("; mint ")?.1.parse().ok()?;
+    let begin = format!("kh_{}_", mint.digits().as_str().get(..12)?);
+    (role.starts_with(&begin) && is_of(role, "_")).then_some(mint)
 }
 
 /// True if a membership can be granted without the right to act as the other role, by `server_version_num`.
@@ -138,6 +148,16 @@ mod tests {
         let long = named(&"s".repeat(128));
         assert_eq!(long.len(), 63);
         assert!(identifier(&long).is_some());
+    }
+
+    #[test]
+    fn a_mint_is_known_by_its_roles_name_and_comment() {
+        let (role, told) = (role_name(&ask()), comment(&ask()));
+        assert_eq!(mint_of(&role, &told), Some(ask().mint));
+        assert_eq!(mint_of(&role, ""), None);
+        assert_eq!(mint_of("kh_999999999999_build", &told), None);
+        assert_eq!(mint_of(&format!("{role}\""), &told), None);
+        assert_eq!(mint_of(&role, &told.replace("keyhatch", "other")), None);
     }
 
     #[test]

@@ -12,14 +12,14 @@ use tonic::Request;
 
 use super::call::AdminService;
 use crate::access::Principal;
-use crate::broker::{Error, ListedDek, ListedKeys};
+use crate::broker::{Error, ListedDek, ListedKeys, LostCredentials};
 use crate::grpc::convert::page::{PageRequest, page};
 use crate::grpc::pb::system_service_server::SystemService;
 use crate::grpc::request::parse_requests;
 use crate::grpc::{Reply, convert, pb};
 use crate::journal::RestoredAs;
 use crate::model::limits::MAX_PAGE_BYTES;
-use crate::model::{ConnectionRef, Id, Timestamp, WorkflowName};
+use crate::model::{ConnectionRef, Id, ResourceName, Timestamp, WorkflowName};
 use backup::BackupStream;
 use explain::ExplainQuestion;
 use tail::TailStream;
@@ -99,7 +99,9 @@ impl SystemService for AdminService {
         let (call, (restored_as, are_current)) = self.begin(request)?;
         call.answer(async {
             let ended = call.broker.end_quarantine(&call.caller, restored_as, are_current).await?;
-            Ok(pb::EndQuarantineResponse { ended })
+            let (ended, lost) = ended;
+            let lost = lost.into_iter().map(lost_credentials).collect();
+            Ok(pb::EndQuarantineResponse { ended, lost })
         })
         .await
     }
@@ -215,4 +217,10 @@ fn keys(listed: ListedKeys) -> pb::ListKeysResponse {
         kek_source: listed.kek_kind.to_string(),
         deks: listed.deks.into_iter().map(dek).collect(),
     }
+}
+
+fn lost_credentials(lost: LostCredentials) -> pb::LostCredentials {
+    let LostCredentials { connection, handles, problem } = lost;
+    let connection = ResourceName::Connection(connection).to_text();
+    pb::LostCredentials { connection, handles, problem: problem.unwrap_or_default() }
 }

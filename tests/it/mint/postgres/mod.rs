@@ -5,6 +5,7 @@ mod listing;
 mod login;
 mod making;
 mod relay;
+mod restored;
 mod steps;
 
 use std::io::{BufRead as _, BufReader, Write as _};

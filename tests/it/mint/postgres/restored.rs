@@ -1,0 +1,80 @@
+//! Roles that are in no record of a broker, because it was restored from an older backup.
+
+use std::path::Path;
+
+use tokio::runtime::Runtime;
+
+use crate::harness::{
+    Postgres, ServeProcess, connection, init_in, keyhatch_in, request, resolve_on, restored,
+    step_channel, temp_dir, text, wait_until,
+};
+
+fn serve(directory: &Path, options: &[&str]) -> ServeProcess {
+    let path = directory.join("config.toml");
+    std::fs::write(&path, "[egress]\nallow = [\"127.0.0.1\"]\n").unwrap();
+    let arguments = [&["serve", "--config", path.to_str().unwrap()], options].concat();
+    ServeProcess::spawn(directory, keyhatch_in(directory, &arguments))
+}
+
+/// Has a step resolve postgres/orders.
+fn resolve(serving: &ServeProcess, runtime: &Runtime, step: &str) {
+    let opened = runtime.block_on(serving.open("w", step)).ok().unwrap();
+    let asked = async {
+        resolve_on(step_channel(Path::new(&opened.directory)).await, request("postgres/orders"))
+            .await
+    };
+    runtime.block_on(asked).unwrap();
+}
+
+/// The names of the roles without their mints.
+fn steps(postgres: &Postgres) -> Vec<String> {
+    let roles = postgres.roles();
+    roles.iter().map(|role| role.rsplit('_').next().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_restored_broker_ends_roles_made_after_its_backup() {
+    let Some(mut postgres) = Postgres::start() else { return };
+    let (home, other_home, runtime) = (temp_dir(), temp_dir(), Runtime::new().unwrap());
+    init_in(home.path());
+    let serving = serve(home.path(), &[]);
+    let fields = postgres.fields();
+    let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let seed = home.path().join("seed.yaml");
+    std::fs::write(&seed, connection("postgres", "orders", &fields)).unwrap();
+    serving.must(&["apply", "-f", seed.to_str().unwrap()]);
+    resolve(&serving, &runtime, "before");
+    let archive = home.path().join("backup.tar");
+    serving.must(&["backup", archive.to_str().unwrap()]);
+    resolve(&serving, &runtime, "after");
+    serving.kill();
+    // A role of another deployment, which this admin role may end.
+    let other = "kh_010203040506_other";
+    let comment =
+        "keyhatch: step other of run 1 of workflow w; mint 01020304050600000000000000000000";
+    postgres.ask(&format!(
+        "CREATE ROLE {other}; COMMENT ON ROLE {other} IS '{comment}'; GRANT {other} TO keyhatch WITH ADMIN OPTION"
+    ));
+    let kek = restored(other_home.path(), &archive, &home.path().join("state/kek"));
+    let serving = serve(other_home.path(), &kek.each_ref().map(String::as_str));
+    let mut all = steps(&postgres);
+    all.sort();
+    assert_eq!(all, ["after", "before", "other"]);
+    let confirm = || {
+        let said = serving.run(&["restore", "--confirm", "--original-gone"]);
+        assert!(said.status.success(), "{said:?}");
+        text(&said.stderr)
+    };
+    postgres.stop();
+    let said = confirm();
+    assert!(said.contains("connections/postgres/orders") && said.contains("repeat"), "{said}");
+    postgres.serve();
+    let said = confirm();
+    assert!(said.contains("_after was made after the backup"), "{said}");
+    wait_until("only the other deployment's is left", || steps(&postgres) == ["other"]);
+    let again = confirm();
+    assert_eq!(again, "", "nothing is lost any more");
+    let lines =
+        serving.must(&["journal", "tail", "-n", "99", "--event", "ended_upstream", "-o", "json"]);
+    assert!(lines.contains("_after\"") && lines.contains("_before\""), "{lines}");
+}
