@@ -35,7 +35,8 @@ requests! {
     ListEndingsRequest ListExecutorsRequest ListGroupsRequest ListIntegrationsRequest ListKeysRequest ListMembersRequest
     ListOperatorsRequest ListSecretsRequest ListStepsRequest OpenStepRequest PlanRequest PutSecretRequest
     RemoveMembersRequest RenewCertificateRequest RenewLeaseRequest RenewStepRequest ResolveRequest RevokeLeaseRequest
-    RotateDekRequest RotateIssuerRequest RotateKekRequest SignRequest SuggestAccessRequest TailJournalRequest TestConnectionRequest
+    RotateDekRequest RotateIssuerRequest RotateKekRequest SendRequest SignRequest SuggestAccessRequest TailJournalRequest
+    TestConnectionRequest
     UpdateConnectionRequest UpdateGroupRequest UpdateIntegrationRequest WatchRequest WhoAmIRequest
 }
 

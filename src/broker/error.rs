@@ -318,6 +318,23 @@ pub enum Error {
         /// The sensitive fields that were not given.
         missing: String,
     },
+    /// The exchange with an upstream on behalf of a step has failed.
+    #[error("{detail}")]
+    SendFailed {
+        /// The kind of the failure.
+        reason: FailureReason,
+        /// What was wrong. It names the upstream's host, and shows nothing that the upstream has sent.
+        detail: String,
+    },
+    /// What is to be sent is malformed.
+    #[error("{0}")]
+    SendInvalid(String),
+    /// The exchange has lasted too long, or nothing has moved for too long.
+    #[error("{0}")]
+    SendTooSlow(&'static str),
+    /// No request can be made with the connection.
+    #[error("the broker cannot send requests with this connection: {0}")]
+    SendUnsupported(String),
     /// An attempt that is not above this one is open.
     #[error("attempt {0} of this step is open; close it, or open a higher attempt")]
     StepExists(i32),
@@ -344,6 +361,9 @@ pub enum Error {
     /// The caller sends too many requests, or too many that change nothing.
     #[error("too many requests; try again later")]
     TooManyRequests(Duration),
+    /// The step, or all steps together, have reached the limit of exchanges.
+    #[error("{0} requests are being sent, which is the limit; let some end")]
+    TooManySends(usize),
     /// The step has reached its limit of Watches.
     #[error("this step has {0} Watches, which is the limit; end one")]
     TooManyWatches(usize),

@@ -17,6 +17,7 @@ mod minting;
 mod registry;
 mod resolve;
 mod secrets;
+mod send;
 mod sign;
 mod steps;
 
@@ -60,6 +61,7 @@ pub use resolve::minted::{Answer, Waiting};
 pub use resolve::watch::Watch;
 pub use resolve::watcher_state::Delivery;
 pub use resolve::{ResolveRequest, Resolved, Room};
+pub use send::{Exchange, SendAnswer, SendPart, SendRequest};
 pub use sign::{PublicSigningKey, SignRefusal, SignRequest};
 pub use steps::list::{ListedStep, ListedSteps};
 pub use steps::openings::{ClosedStep, OpenedStep, StepSelector};
@@ -86,6 +88,7 @@ use keys::Keys;
 use minting::Mints;
 use registry::rates::Rates;
 use resolve::watch::Watchers;
+use send::Sends;
 use steps::sessions::Sessions;
 
 /// The broker, with the parts that it works with.
@@ -110,6 +113,7 @@ pub struct Broker {
     writer: Writer,
     start_time: Timestamp,
     watchers: Watchers,
+    sends: Sends,
     mints: Arc<Mints>,
     endings: Arc<Endings>,
     is_draining: AtomicBool,

@@ -244,6 +244,7 @@ impl Loaded {
             upstreams: Upstreams { egress: Egress::new(config.egress.clone()), issuer },
             mints: threads.mints.handle().clone(),
             mint_metrics: Arc::clone(&metrics.mints),
+            send_metrics: Arc::clone(&metrics.sends),
         };
         Ok(Self {
             broker: start_broker(&threads, parts)?,

@@ -19,6 +19,9 @@ pub enum EgressError {
     /// The rules deny it.
     #[error("{0}")]
     Denied(String),
+    /// The step's own body is not as it was announced.
+    #[error("{0}")]
+    Body(String),
     /// The request is not well formed: the URL, a header.
     #[error("{0}")]
     Malformed(String),

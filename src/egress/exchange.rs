@@ -194,7 +194,7 @@ async fn read(
     Ok(Reply { status: status.as_u16(), headers: headers.collect(), body: Value::new(whole), date })
 }
 
-fn is_identity(coding: &HeaderValue) -> bool {
+pub(super) fn is_identity(coding: &HeaderValue) -> bool {
     coding.as_bytes().eq_ignore_ascii_case(b"identity")
 }
 
@@ -205,7 +205,7 @@ fn date(value: &HeaderValue) -> Option<Timestamp> {
 }
 
 /// The failure of an exchange on an open connection. The library's own text could quote the upstream.
-fn of_http(at: &HostAndPort, error: &hyper::Error) -> EgressError {
+pub(super) fn of_http(at: &HostAndPort, error: &hyper::Error) -> EgressError {
     let said = |fault: &dyn fmt::Display| format!("{at}: {fault}");
     // A body that breaks the protocol is a fault of this kind. A connection that breaks has another.
     let cause =

@@ -1,4 +1,4 @@
-//! The only way out of the daemon: one bounded HTTP exchange with an upstream, or a connection to a server of another protocol.
+//! The only way out of the daemon: one bounded HTTP exchange with an upstream, one for a step that is streamed, or a connection to a server of another protocol.
 //!
 //! Names are resolved here, every address is checked, and a checked address is dialled. No redirect is followed.
 //!
@@ -11,7 +11,9 @@
 //! | `dial` | a connection to a checked address, or through the proxy |
 //! | `tls` | TLS 1.2 and 1.3 with the system's roots or a connection's own |
 //! | `exchange` | one request, one reply, within bounds |
+//! | `call` | one exchange for a step, streamed both ways |
 
+mod call;
 mod destination;
 mod dial;
 mod error;
@@ -23,19 +25,26 @@ mod rules;
 mod tests;
 mod tls;
 
+pub use call::{
+    Address, AnswerPiece, Answered, Call, Method, Outgoing, Pieces, StepGone, StepHeaders, SubPath,
+};
 pub use destination::{Destination, Host, HostAndPort};
 pub use error::EgressError;
+pub use hyper::body::Bytes;
+
 pub use exchange::{Headers, MAX_REPLY_BYTES, Reply, Request};
 pub use names::name_servers;
 pub use rules::{Denial, EgressTable, InvalidRule, Rules, decide, readings};
-pub use tls::{Handshake, SecureStream, system_roots};
+pub use tls::{ClientIdentity, Handshake, SecureStream, system_roots};
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
 
 use crate::model::Value;
 
+use self::call::Pool;
 use self::dial::Dialler;
 use self::names::Resolver;
 use self::tls::Tls;
@@ -49,12 +58,14 @@ pub const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(7);
 pub struct Egress {
     dialler: Dialler,
     tls: Tls,
+    pool: Arc<Pool>,
 }
 
 impl Egress {
     /// The way out by these rules. Nothing is read or opened before the first exchange.
     pub fn new(rules: Rules) -> Self {
-        Self { dialler: Dialler::new(rules, Resolver::of_system()), tls: Tls::default() }
+        let dialler = Dialler::new(rules, Resolver::of_system());
+        Self { dialler, tls: Tls::default(), pool: Arc::default() }
     }
 
     /// True if an entry of `egress.allow` names the host of this URL, or `http://HOST:PORT` of it. A range names no host.
@@ -78,7 +89,9 @@ impl Egress {
             let connecting = async {
                 let stream = self.dialler.dial(&destination, addresses, is_private_denied).await?;
                 let ca_certificate = ca_certificate.as_deref();
-                let how = Handshake { protocol: b"http/1.1", ca_certificate, is_any_name: false };
+                let protocol = b"http/1.1";
+                let how =
+                    Handshake { protocol, ca_certificate, is_any_name: false, identity: None };
                 Ok(match destination.is_plain {
                     true => Connected::Plain(stream),
                     false => Connected::Secure(self.tls.connect(stream, at, &how).await?),

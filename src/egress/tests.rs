@@ -15,7 +15,7 @@ async fn ask(server: &NameServer, url: &str) -> String {
     let allow = vec![ALLOWED.to_string()];
     let rules = EgressTable { allow, ..EgressTable::default() }.rules().unwrap();
     let dialler = Dialler::new(rules, server.resolver());
-    let egress = Egress { dialler, tls: Tls::default() };
+    let egress = Egress { dialler, tls: Tls::default(), pool: Arc::default() };
     let request = Request {
         method: "GET",
         url: Value::new(url.into()),

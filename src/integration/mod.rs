@@ -11,6 +11,7 @@ mod pem;
 mod placeholder;
 mod released;
 mod schema;
+mod send;
 mod source;
 pub mod template;
 mod whole;
@@ -29,6 +30,8 @@ pub use released::{
     can_mint, default_release, find_released_field, handed_out, released, released_names, source_of,
 };
 pub use schema::{CredentialKind, FieldRule, Integration, ValueForm, find_field};
+pub use send::render::{Rendered, render};
+pub use send::{Login, SendRule};
 pub use source::Source;
 
 use crate::model::IntegrationName;

@@ -3,6 +3,7 @@
 use regex_lite::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 
+use super::send::SendRule;
 use super::source::Source;
 use crate::model::{FieldName, IntegrationName, KindName, Release};
 
@@ -62,6 +63,22 @@ pub struct CredentialKind {
     /// The fields of a minted credential; see [`super::released()`]. A required field is part of every credential.
     #[serde(default, rename = "minted", skip_serializing_if = "Vec::is_empty")]
     pub minted: Vec<FieldRule>,
+    /// How the broker sends requests with its credentials: one rule for each service of the upstream. Empty if none can be
+    /// sent.
+    #[serde(default, rename = "send", skip_serializing_if = "Vec::is_empty")]
+    pub sends: Vec<SendRule>,
+}
+
+impl CredentialKind {
+    /// The rule by which requests to a service are made; `None` if there is no such service.
+    pub fn send(&self, service: &str) -> Option<&SendRule> {
+        self.sends.iter().find(|rule| rule.service == service)
+    }
+
+    /// The rule of a field of what is sent: of a minted credential, or else of the stored values.
+    pub(super) fn sent_field(&self, name: &str) -> Option<&FieldRule> {
+        best(|| self.minted.iter(), name).or_else(|| find_field(self, name))
+    }
 }
 
 /// A token of the broker's own issuer in place of a root.

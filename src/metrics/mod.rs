@@ -13,6 +13,7 @@ mod classic;
 mod endpoint;
 mod label_counters;
 mod mints;
+mod sends;
 mod text;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ pub use classic::classic;
 pub use endpoint::{EndpointMetrics, Method};
 pub use label_counters::LabelCounters;
 pub use mints::{EndingOutcome, MintLookup, MintMetrics};
+pub use sends::SendMetrics;
 pub use text::{Gauge, Unit, text};
 
 /// Everything that is counted.
@@ -32,6 +34,8 @@ pub struct Metrics {
     pub admin: Arc<EndpointMetrics>,
     /// The counters of minted credentials.
     pub mints: Arc<MintMetrics>,
+    /// The counters of requests that the broker has sent for steps.
+    pub sends: Arc<SendMetrics>,
 }
 
 impl Metrics {
@@ -43,7 +47,12 @@ impl Metrics {
     ) -> Self {
         let door = |name, methods| Arc::new(EndpointMetrics::new(name, methods));
         let mints = Arc::new(MintMetrics::new(sources));
-        Self { steps: door("steps", steps), admin: door("admin", admin), mints }
+        Self {
+            steps: door("steps", steps),
+            admin: door("admin", admin),
+            mints,
+            sends: Arc::default(),
+        }
     }
 
     fn doors(&self) -> [&EndpointMetrics; 2] {

@@ -81,6 +81,7 @@ impl Collector for Scrape {
         self.encode_stream_ends(&mut encoder)?;
         self.encode_refused(&mut encoder)?;
         self.encode_mints(&mut encoder)?;
+        self.encode_sends(&mut encoder)?;
         self.gauges.iter().try_for_each(|gauge| encode_gauge(&mut encoder, gauge))
     }
 }
@@ -161,6 +162,22 @@ impl Scrape {
             encoder.encode_descriptor("mint_duration", help, unit, MetricType::Histogram)?;
         sources().try_for_each(|of| {
             encode_durations(&mut durations, &of.durations, &[("source", of.name)])
+        })
+    }
+}
+
+impl Scrape {
+    fn encode_sends(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "HTTP requests that the broker has sent for steps, by how they ended: OK if the answer was complete, whatever its \
+                    status is, CANCELLED if the step went away, or the reason of the failure.";
+        let mut sends = encoder.encode_descriptor("sends", help, None, MetricType::Counter)?;
+        encode_counters(&mut sends, &self.metrics.sends.outcomes, [], "outcome")?;
+        let help = "Bytes of the bodies of such requests (sent) and of their answers (received).";
+        let unit = Some(&Unit::Bytes);
+        let mut bytes = encoder.encode_descriptor("send", help, unit, MetricType::Counter)?;
+        self.metrics.sends.bytes().into_iter().try_for_each(|(direction, count)| {
+            let labels = [("direction", direction)];
+            bytes.encode_family(&labels)?.encode_counter::<NoLabelSet, u64, f64>(&count, None)
         })
     }
 }

@@ -71,7 +71,7 @@ impl From<EgressError> for Failure {
     fn from(error: EgressError) -> Self {
         let (reason, concerns_all) = match error {
             EgressError::Closed(_) | EgressError::Denied(_) => (FailureReason::EgressDenied, true),
-            EgressError::Malformed(_) => (FailureReason::Refused, false),
+            EgressError::Body(_) | EgressError::Malformed(_) => (FailureReason::Refused, false),
             EgressError::Invalid(_) => (FailureReason::Invalid, false),
             EgressError::Unavailable(_) => (FailureReason::Unavailable, true),
         };

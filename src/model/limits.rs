@@ -63,6 +63,8 @@ pub const MAX_WATCHES: usize = 64;
 pub const MAX_STEP_ENDINGS: usize = 16;
 /// The most endings of one connection: more than the steps that end while its upstream is away for an hour.
 pub const MAX_CONNECTION_ENDINGS: usize = 10_000;
+/// The most Sends of one opening at a time.
+pub const MAX_SENDS: usize = 64;
 /// A resource that runs have used so recently is deleted only by force.
 pub const RECENTLY_USED: Duration = Duration::from_secs(30 * 24 * 3600);
 /// The most allowed targets that an executor names for a step.

@@ -23,5 +23,6 @@ mod meta;
 mod mint;
 mod operator;
 mod security;
+mod send;
 mod ssh;
 mod step;

@@ -26,6 +26,7 @@ use crate::broker::insight::readers::Readers;
 use crate::broker::keys::Keys;
 use crate::broker::minting::{FlightParts, Keeper, LandedMint, Mints, Refresher};
 use crate::broker::resolve::watch::Watchers;
+use crate::broker::send::Sends;
 use crate::broker::steps::runtime_dir::RuntimeDir;
 use crate::broker::steps::sessions::{Sessions, StepListener};
 use crate::catalog::{LoadError, Snapshot, Snapshots, load};
@@ -33,7 +34,7 @@ use crate::identity::Authority;
 use crate::journal::{
     Event, Journal, Live, Options, Recovery, ReplayError, StoredBatch, Unavailable,
 };
-use crate::metrics::MintMetrics;
+use crate::metrics::{MintMetrics, SendMetrics};
 use crate::mint::Upstreams;
 use crate::model::{Clock, JournalMode, Limits, Timestamp};
 use crate::seal::{KeyStore, KeyStoreError, Keyring, RecordKey, RecordKind};
@@ -133,6 +134,8 @@ pub struct BrokerParts<'a> {
     pub mints: Handle,
     /// What is counted of them.
     pub mint_metrics: Arc<MintMetrics>,
+    /// The counters of requests that are sent for steps.
+    pub send_metrics: Arc<SendMetrics>,
 }
 
 /// Journal and store, opened and reconciled.
@@ -301,6 +304,7 @@ impl Broker {
             writer,
             start_time: now,
             watchers: Watchers::default(),
+            sends: Sends::new(parts.send_metrics),
             mints,
             endings: Arc::clone(&endings),
             is_draining: AtomicBool::new(false),

@@ -6,6 +6,8 @@
 //!
 //! A credential that is in memory is handed out at once, as a stored one is.
 
+pub(in crate::broker) mod action;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -89,6 +91,12 @@ impl Claim {
         }
     }
 
+    /// The lease ends, because the broker decides again.
+    fn ends_by_change(self) {
+        let detail = "something changed while the upstream was asked";
+        self.ends_by(None, MintFault::new("DECIDED_AGAIN", detail));
+    }
+
     /// The lease has ended, or ends for this reason.
     fn ends_by(mut self, mint: Option<Id>, fault: MintFault) {
         self.fault = (mint, fault);
@@ -170,14 +178,14 @@ impl Broker {
     }
 
     /// Counts a decision that has found a minted credential.
-    pub(super) fn count_hit(&self, grant: &Grant) {
+    pub(in crate::broker) fn count_hit(&self, grant: &Grant) {
         if let Material::Minted { source, .. } = &grant.material {
             self.mints.count(*source, MintLookup::Hit);
         }
     }
 
     /// Asks the upstream for the credential of a decision that is committed.
-    pub(super) fn ask_upstream(
+    pub(in crate::broker) fn ask_upstream(
         &self,
         opening: &Arc<LiveOpening>,
         request: &ResolveRequest,
@@ -225,7 +233,7 @@ impl Broker {
     ///
     /// # Errors
     /// When to try again, if the upstream is not asked now.
-    pub(super) fn replace_early(
+    pub(in crate::broker) fn replace_early(
         &self,
         opening: &Arc<LiveOpening>,
         request: &ResolveRequest,
@@ -279,15 +287,10 @@ impl Broker {
         watch: Option<Option<Id>>,
         room: &mut dyn Room,
     ) -> Result<Answer, Error> {
-        let claim = match landed.landing {
-            None => return Err(self.no_answer(claim, "the upstream did not answer in time")),
-            Some(Landing::Failed(trouble)) => return Err(self.upstream_failed(claim, &trouble)),
-            Some(Landing::Corrupt) => {
-                claim.ends_by(None, MintFault::new("RECORD_CORRUPT", ""));
-                return Err(Error::Corrupt);
-            }
-            Some(Landing::GivenUp) => claim,
-            Some(Landing::Minted(credential)) => {
+        let deadline = landed.deadline;
+        let claim = match self.landed_on(claim, landed)? {
+            (claim, None) => claim,
+            (claim, Some(credential)) => {
                 match self.hand_out_minted(claim, &credential, watch, room)? {
                     Ok(resolved) => return Ok(Answer::Resolved(resolved)),
                     Err(claim) => claim,
@@ -295,17 +298,35 @@ impl Broker {
             }
         };
         let (opening, request) = (Arc::clone(&claim.opening), claim.request.clone());
-        claim.ends_by(
-            None,
-            MintFault::new("DECIDED_AGAIN", "something changed while the upstream was asked"),
-        );
+        claim.ends_by_change();
         let (decided, now) = (self.authorize_now(&opening, &request)?, self.now());
         let answer =
             self.resolve_until_current(&opening, &request, watch, decided, now, (room, 0))?;
         Ok(match answer {
-            Answer::Minting(again) => Answer::Minting(again.until(landed.deadline)),
+            Answer::Minting(again) => Answer::Minting(again.until(deadline)),
             resolved => resolved,
         })
+    }
+
+    /// The credential that a wait has ended with; `None` if the broker decides again.
+    ///
+    /// # Errors
+    /// Why there is no credential.
+    fn landed_on(
+        &self,
+        claim: Claim,
+        landed: Landed,
+    ) -> Result<(Claim, Option<Arc<Credential>>), Error> {
+        match landed.landing {
+            None => Err(self.no_answer(claim, "the upstream did not answer in time")),
+            Some(Landing::Failed(trouble)) => Err(self.upstream_failed(claim, &trouble)),
+            Some(Landing::Corrupt) => {
+                claim.ends_by(None, MintFault::new("RECORD_CORRUPT", ""));
+                Err(Error::Corrupt)
+            }
+            Some(Landing::GivenUp) => Ok((claim, None)),
+            Some(Landing::Minted(credential)) => Ok((claim, Some(credential))),
+        }
     }
 
     /// Hands out what was minted, if the newest snapshot still allows it. Returns the claim if not: the broker decides

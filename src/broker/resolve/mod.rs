@@ -14,7 +14,7 @@ pub(super) mod fan_out;
 pub(super) mod leases;
 pub(super) mod mint_story;
 pub(super) mod minted;
-mod refusal;
+pub(super) mod refusal;
 mod request;
 mod shared;
 mod upstream;
@@ -207,13 +207,13 @@ impl Broker {
     }
 
     /// Counts an outcome that is a refusal with a line.
-    fn count_if_refused(
+    pub(super) fn count_if_refused<T>(
         &self,
         session: &StepSession,
         request: &ResolveRequest,
         now: Timestamp,
-        outcome: Result<Answer, Error>,
-    ) -> Result<Answer, Error> {
+        outcome: Result<T, Error>,
+    ) -> Result<T, Error> {
         if let Err(
             Error::Denied { .. }
             | Error::Disabled(_)
@@ -222,6 +222,7 @@ impl Broker {
             | Error::IdentifiersIncomplete(_)
             | Error::NoMember
             | Error::NotFound(_)
+            | Error::SendUnsupported(_)
             | Error::TooManyLeases(_)
             | Error::Upstream { .. },
         ) = outcome

@@ -28,6 +28,8 @@ pub(crate) enum Refusal {
         /// The bindings that give the step its relation.
         by: String,
     },
+    /// No request can be made with the connection. The text says why.
+    Unsendable(String),
     /// The upstream failed a moment ago, and is not asked again yet.
     Upstream {
         name: ResourceName,
@@ -58,6 +60,7 @@ impl Refusal {
             Self::NotSelected(NotSelected::Incomplete(_)) => "IDENTIFIERS_INCOMPLETE",
             Self::NotSelected(NotSelected::NoMember) => "GROUP_MEMBER_NOT_FOUND",
             Self::NotSelected(NotSelected::Unknown(_)) => "IDENTIFIER_UNKNOWN",
+            Self::Unsendable(_) => "SEND_UNSUPPORTED",
             Self::Upstream { reason, .. } => reason.as_str(),
         }
     }
@@ -94,6 +97,7 @@ impl Refusal {
             Self::Disabled(name) => Error::Disabled(name),
             Self::FieldUnknown { field, known } => Error::FieldUnknown { field, known },
             Self::NotFound(name) => Error::NotFound(name),
+            Self::Unsendable(why) => Error::SendUnsupported(why),
             Self::NotSelected(NotSelected::Incomplete(key)) => {
                 Error::IdentifiersIncomplete(key.to_string())
             }

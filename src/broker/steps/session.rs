@@ -1,4 +1,4 @@
-//! The state of an open step that no log keeps: its rates, its heartbeat and its Watches.
+//! The state of an open step that no log keeps: its rates, its heartbeat, its Watches and its Sends.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -12,7 +12,7 @@ use super::line_budget::LineBudget;
 use crate::journal::{Event, LiveOpening};
 use crate::model::Rate;
 use crate::model::Timestamp;
-use crate::model::limits::{Limits, MAX_WATCHES};
+use crate::model::limits::{Limits, MAX_SENDS, MAX_WATCHES};
 
 /// A step is closed after so many heartbeats that did not come.
 const MISSED_HEARTBEATS: u32 = 3;
@@ -30,6 +30,7 @@ pub struct StepSession {
     /// The time of the last heartbeat, in milliseconds.
     heartbeat: AtomicI64,
     watches: Arc<Semaphore>,
+    sends: Arc<Semaphore>,
 }
 
 impl StepSession {
@@ -42,6 +43,7 @@ impl StepSession {
             decisions: Mutex::default(),
             heartbeat: AtomicI64::new(now.millis()),
             watches: Arc::new(Semaphore::new(MAX_WATCHES)),
+            sends: Arc::new(Semaphore::new(MAX_SENDS)),
             opening,
             rate: Mutex::default(),
             lines: LineBudget::default(),
@@ -119,6 +121,11 @@ impl StepSession {
     /// A permit for one more Watch, until it is dropped; `None` if the step has as many Watches as it may.
     pub fn begin_watch(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.watches).try_acquire_owned().ok()
+    }
+
+    /// A permit for one more Send, until it is dropped; `None` if the step has as many as it may.
+    pub fn begin_send(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.sends).try_acquire_owned().ok()
     }
 
     /// Takes a heartbeat: the executor says that the step runs.

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use rustls::client::Resumption;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::version::{TLS12, TLS13};
 use rustls::{CertificateError, ClientConfig, Error as RustlsError, RootCertStore};
 use tokio::net::TcpStream;
@@ -19,6 +19,15 @@ use self::any_name::AnyName;
 pub use self::stream::SecureStream;
 use super::EgressError;
 use super::destination::{Host, HostAndPort};
+use crate::model::Value;
+
+/// The certificate with which the broker meets an upstream, and its key, PEM.
+pub struct ClientIdentity {
+    /// The certificate, with the rest of its chain.
+    pub certificate: Value,
+    /// The key.
+    pub private_key: Value,
+}
 
 /// How the server of a protocol is met.
 pub struct Handshake<'a> {
@@ -28,6 +37,8 @@ pub struct Handshake<'a> {
     pub ca_certificate: Option<&'a [u8]>,
     /// True if the certificate may be for any host.
     pub is_any_name: bool,
+    /// The certificate with which the broker meets the server, if it has one.
+    pub identity: Option<&'a ClientIdentity>,
 }
 
 /// The settings of TLS. The system's roots are read at the first use, and kept.
@@ -96,6 +107,19 @@ fn given_roots(pem: &[u8]) -> Result<RootCertStore, EgressError> {
     if roots.is_empty() { Err(malformed("has no certificate")) } else { Ok(roots) }
 }
 
+/// The chain and the key of a client certificate.
+fn client_identity(
+    identity: &ClientIdentity,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), EgressError> {
+    let malformed = |field: &str| EgressError::Malformed(format!("{field} cannot be read as PEM"));
+    let chain = CertificateDer::pem_slice_iter(identity.certificate.expose());
+    let chain: Result<Vec<_>, _> = chain.collect();
+    let chain = chain.ok().filter(|chain| !chain.is_empty());
+    let chain = chain.ok_or_else(|| malformed("certificate"))?;
+    let key = PrivateKeyDer::from_pem_slice(identity.private_key.expose());
+    Ok((chain, key.map_err(|_| malformed("private_key"))?))
+}
+
 fn settings(
     roots: Arc<RootCertStore>,
     how: &Handshake<'_>,
@@ -112,7 +136,16 @@ fn settings(
         }
         false => builder.with_root_certificates(roots),
     };
-    let mut settings = builder.with_no_client_auth();
+    let mut settings = match how.identity {
+        None => builder.with_no_client_auth(),
+        Some(identity) => {
+            let (chain, key) = client_identity(identity)?;
+            let set = builder.with_client_auth_cert(chain, key);
+            set.map_err(|_| {
+                EgressError::Malformed("private_key is not the key of certificate".to_owned())
+            })?
+        }
+    };
     settings.alpn_protocols = vec![how.protocol.to_vec()];
     // Connections are few, and each is verified.
     settings.resumption = Resumption::disabled();

@@ -120,6 +120,7 @@ pub(crate) fn from_message(message: pb::Integration) -> Result<Integration, Erro
             web_identity: None,
             fields,
             minted: Vec::new(),
+            sends: Vec::new(),
         })
     };
     let kinds = message.kinds.into_iter().map(kind).collect::<Result<_, Error>>()?;

@@ -101,6 +101,11 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
         Error::RunNotFound(_) => (Code::NotFound, "RUN_NOT_FOUND"),
         Error::StepNotOpen => (Code::NotFound, "STEP_NOT_FOUND"),
         Error::ResolverRequired(_) => (Code::PermissionDenied, "RESOLVE_DENIED"),
+        Error::SendFailed { reason, .. } => (of_upstream(*reason), reason.as_str()),
+        Error::SendInvalid(_) => (Code::InvalidArgument, "SEND_INVALID"),
+        Error::SendTooSlow(_) => (Code::DeadlineExceeded, "REQUEST_TOO_SLOW"),
+        Error::SendUnsupported(_) => (Code::FailedPrecondition, "SEND_UNSUPPORTED"),
+        Error::TooManySends(_) => (Code::ResourceExhausted, "TOO_MANY_SENDS"),
         Error::SecretsRequired { .. } => (Code::FailedPrecondition, "SECRETS_REQUIRED"),
         Error::StepExists(_) => (Code::AlreadyExists, "STEP_EXISTS"),
         Error::StoreReadOnly => (Code::Unavailable, "STORE_READ_ONLY"),
@@ -281,6 +286,7 @@ pub(crate) fn to_status(error: &Error) -> Status {
         | Error::JournalUnavailable
         | Error::Overloaded
         | Error::TooManyLeases(_)
+        | Error::TooManySends(_)
         | Error::TooManySteps(_)
         | Error::TooManyStepsOfOne { .. } => {
             details.set_retry_info(Some(RETRY_AFTER));

@@ -116,7 +116,8 @@ impl<S, T: AdmissionPolicy> AdmissionService<S, T> {
             })?;
         let in_flight = InFlight::new(class, peer);
         // The messages of a stream may arrive as long as the request lasts, so its place is taken now.
-        if matches!(class, RequestClass::Documents | RequestClass::Looking) {
+        let is_streamed = [RequestClass::Documents, RequestClass::Exchange, RequestClass::Looking];
+        if is_streamed.contains(&class) {
             in_flight.complete().map_err(|status| Box::new(status.into_http()))?;
         }
         Ok(in_flight)

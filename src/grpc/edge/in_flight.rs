@@ -119,7 +119,7 @@ impl InFlight {
     pub(crate) fn begin_stream(&self) {
         let mut held = self.held.lock();
         self.give_message(&mut held);
-        if self.class == RequestClass::Stream
+        if matches!(self.class, RequestClass::Exchange | RequestClass::Stream)
             && let Some(lane) = held.place.take()
         {
             self.quota.give_place(lane);
@@ -213,6 +213,11 @@ impl IncomingBody {
         let before = self.seen;
         self.seen += length_of(data);
         let counted = self.seen.saturating_sub(free) - before.saturating_sub(free);
+        if self.in_flight.class == RequestClass::Exchange {
+            // It pays for its requests, and is read as fast as the upstream takes it.
+            self.in_flight.request.traffic().credit(data.len());
+            return true;
+        }
         let is_large = self.turns.as_ref().is_some_and(|turns| turns.is_large());
         counted == 0 || is_large || self.in_flight.take_bytes(counted)
     }

@@ -54,6 +54,7 @@ impl AdmissionPolicy for () {
             // An executor renews as many steps as it has open, and removing something must always be possible.
             RequestClass::Ending | RequestClass::Health => Ok(()),
             RequestClass::Documents
+            | RequestClass::Exchange
             | RequestClass::Looking
             | RequestClass::Stream
             | RequestClass::Unary => broker.take_admin_request(&peer.svid.id),

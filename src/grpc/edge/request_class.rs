@@ -10,6 +10,9 @@ pub(crate) enum RequestClass {
     Documents,
     /// It ends or renews something.
     Ending,
+    /// An exchange that is streamed both ways. It takes a place until its stream begins, from its head on; its message is
+    /// not counted, because it is passed on as it comes.
+    Exchange,
     /// A health check. It is answered even under overload.
     Health,
     /// A stream of another project's service, which may be open for days.
@@ -42,6 +45,7 @@ impl RequestClass {
             "/grpc.health.v1.Health/Watch"
             | "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
             | "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo" => Self::Looking,
+            "/keyhatch.v1.StepService/Send" => Self::Exchange,
             "/keyhatch.v1.StepService/Watch"
             | "/keyhatch.v1.SystemService/Backup"
             | "/keyhatch.v1.SystemService/TailJournal" => Self::Stream,
@@ -56,7 +60,7 @@ impl RequestClass {
 
     /// True if the reply is a stream.
     pub(super) fn is_stream(self) -> bool {
-        matches!(self, Self::Looking | Self::Stream)
+        matches!(self, Self::Exchange | Self::Looking | Self::Stream)
     }
 
     /// The lane in which the request takes a place; `None` if it takes no place.
@@ -66,7 +70,7 @@ impl RequestClass {
             Self::Documents => Some(Lane::Documents),
             Self::Ending => Some(Lane::Ending),
             Self::Looking => Some(Lane::Looking),
-            Self::Stream | Self::Unary => Some(Lane::Others),
+            Self::Exchange | Self::Stream | Self::Unary => Some(Lane::Others),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! `StepService`.
 
+mod send;
 mod sign;
 mod target;
 
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _, stream};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::broker::{Answer, Broker, Delivery, Error, ResolveRequest, StepSession};
 use crate::grpc::convert::status::to_message;
@@ -56,10 +57,15 @@ impl Steps {
     /// Finds the step behind a request and parses the request. Its opening is open, and its certificate is one of the
     /// opening's.
     fn begin<T: ApiRequest>(&self, request: Request<T>) -> Result<(StepPeer, T::Parsed), Status> {
-        let peer: StepPeer = peer::peer(&request)?;
+        Ok((self.peer(&request)?, request.into_inner().parse()?))
+    }
+
+    /// Finds the step behind a request, as [`Self::begin`] does.
+    fn peer<T>(&self, request: &Request<T>) -> Result<StepPeer, Status> {
+        let peer: StepPeer = peer::peer(request)?;
         self.broker.check_serving()?;
         self.broker.check_step(&peer.tag.opening, &peer.svid)?;
-        Ok((peer, request.into_inner().parse()?))
+        Ok(peer)
     }
 }
 
@@ -171,6 +177,13 @@ impl StepService for Steps {
             }
         });
         Ok(Response::new(Box::pin(first.chain(later))))
+    }
+
+    type SendStream = Pin<Box<dyn Stream<Item = Result<pb::SendResponse, Status>> + Send>>;
+
+    async fn send(&self, request: Request<Streaming<pb::SendRequest>>) -> Reply<Self::SendStream> {
+        let peer = self.peer(&request)?;
+        send::send(&self.broker, &peer, request.into_inner()).await
     }
 
     async fn renew_lease(&self, request: Request<pb::RenewLeaseRequest>) -> Reply<pb::Lease> {

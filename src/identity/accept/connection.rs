@@ -167,6 +167,7 @@ impl<T> AsyncRead for PeerConnection<T> {
             }
         };
         this.reading.read(this.peer.traffic.take_penalties());
+        this.reading.credit(this.peer.traffic.take_credits());
         ready!(this.reading.poll_turn(context));
         let before = buffer.filled().len();
         match Pin::new(&mut this.stream).poll_read(context, buffer) {

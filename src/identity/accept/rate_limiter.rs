@@ -57,18 +57,25 @@ pub const PIECE_BYTES: usize = 16 * 1024;
 pub(crate) struct ReadLimiter {
     /// The bytes read since the last turn.
     bytes: usize,
+    /// The bytes read that do not count: they take turns, but nothing of the rate.
+    credits: usize,
     limiter: Arc<Mutex<RateLimiter>>,
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
 impl ReadLimiter {
     pub(crate) fn new(limiter: Arc<Mutex<RateLimiter>>) -> Self {
-        Self { bytes: 0, limiter, waiting: None }
+        Self { bytes: 0, credits: 0, limiter, waiting: None }
     }
 
     /// Counts bytes that were read.
     pub(crate) fn read(&mut self, bytes: usize) {
         self.bytes += bytes;
+    }
+
+    /// Gives bytes back that were read and do not count.
+    pub(crate) fn credit(&mut self, bytes: usize) {
+        self.credits += bytes;
     }
 
     /// Waits until more bytes may be read.
@@ -80,6 +87,10 @@ impl ReadLimiter {
             if let Some(waiting) = &mut self.waiting {
                 ready!(waiting.as_mut().poll(context));
                 self.waiting = None;
+            }
+            if let Some(left) = self.credits.checked_sub(PIECE_BYTES) {
+                self.credits = left;
+                break;
             }
             let taken = self.limiter.lock().take();
             match taken {
@@ -96,6 +107,19 @@ impl ReadLimiter {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn credited_bytes_take_turns_and_nothing_of_the_rate() {
+        let limiter = RateLimiter::new(RateLimit { per_second: 1, burst: 1 });
+        let mut reading = ReadLimiter::new(Arc::new(Mutex::new(limiter)));
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        for _ in 0..100 {
+            reading.read(PIECE_BYTES);
+            reading.credit(PIECE_BYTES);
+            assert!(reading.poll_turn(&mut context).is_pending());
+            assert!(reading.poll_turn(&mut context).is_ready());
+        }
+    }
 
     #[tokio::test]
     async fn each_piece_read_takes_a_turn_and_less_takes_none() {

@@ -41,6 +41,7 @@ pub struct Traffic {
     requests: ActivityCount,
     replies: ActivityCount,
     penalties: AtomicUsize,
+    credits: AtomicUsize,
 }
 
 /// The number of open requests or waiting replies, and the time when the first began or the last ended, in milliseconds
@@ -58,6 +59,7 @@ impl Traffic {
             requests: ActivityCount::default(),
             replies: ActivityCount::default(),
             penalties: AtomicUsize::new(0),
+            credits: AtomicUsize::new(0),
         })
     }
 
@@ -80,12 +82,19 @@ impl Traffic {
         self.penalties.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// Gives bytes back that were read and do not count: the broker only passes them on.
+    pub fn credit(&self, bytes: usize) {
+        self.credits.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     /// Takes the penalties since the last call, in bytes.
     pub(super) fn take_penalties(&self) -> usize {
-        match self.penalties.load(Ordering::Relaxed) {
-            0 => 0,
-            _ => self.penalties.swap(0, Ordering::Relaxed),
-        }
+        taken(&self.penalties)
+    }
+
+    /// Takes the credits since the last call, in bytes.
+    pub(super) fn take_credits(&self) -> usize {
+        taken(&self.credits)
     }
 
     /// True if more than one request is open.
@@ -120,6 +129,13 @@ impl Traffic {
 
     fn after(&self, gauge: &ActivityCount, time: Duration) -> Instant {
         self.began + Duration::from_millis(gauge.since.load(Ordering::Acquire)) + time
+    }
+}
+
+fn taken(bytes: &AtomicUsize) -> usize {
+    match bytes.load(Ordering::Relaxed) {
+        0 => 0,
+        _ => bytes.swap(0, Ordering::Relaxed),
     }
 }
 

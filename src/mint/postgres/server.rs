@@ -107,7 +107,7 @@ impl<'a> Server<'a> {
             _ => return Err(failure(self.at(), &Fault::NoProtocol)),
         }
         let Self { ca_certificate, is_any_name, .. } = *self;
-        let how = Handshake { protocol: PROTOCOL, ca_certificate, is_any_name };
+        let how = Handshake { protocol: PROTOCOL, ca_certificate, is_any_name, identity: None };
         let stream = egress.secure(stream, self.at(), &how).await?;
         let hash = stream.server_certificate().and_then(server_end_point);
         let binding = match (is_any_name, hash) {

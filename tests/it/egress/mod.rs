@@ -41,6 +41,7 @@ fn told(outcome: Result<Reply, EgressError>) -> String {
     let kind = match error {
         EgressError::Closed(_) => "closed",
         EgressError::Denied(_) => "denied",
+        EgressError::Body(_) => "body",
         EgressError::Malformed(_) => "malformed",
         EgressError::Invalid(_) => "invalid",
         EgressError::Unavailable(_) => "unavailable",

@@ -99,6 +99,7 @@ impl BareBroker {
             upstreams: Upstreams { egress: Egress::new(config.egress), issuer: issuer.into() },
             mints: tokio::runtime::Handle::current(),
             mint_metrics: Metrics::new(vec![], vec![], []).mints,
+            send_metrics: Metrics::new(vec![], vec![], []).sends,
         };
         let (broker, writer) = Broker::start(parts).await.unwrap();
         tokio::spawn(writer);

@@ -398,6 +398,12 @@ impl TestBroker {
         TestStep { opened, channel }
     }
 
+    /// Another connection to the socket of a step. Called where the runtime runs.
+    pub async fn connect_again(&self, step: &TestStep) -> Channel {
+        let directory = PathBuf::from(&step.opened.directory);
+        channel(&directory.join("keyhatch.sock"), identity_in(&directory)).await.unwrap()
+    }
+
     pub fn close(&self, step: &TestStep) -> pb::CloseStepResponse {
         let request = pb::CloseStepRequest { name: step.opened.name.clone(), ..Default::default() };
         let mut client = ExecutorServiceClient::new(self.executor());

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use keyhatch::egress::EgressTable;
 use keyhatch::grpc::pb;
 use keyhatch::identity::new_request;
 use keyhatch::model::Limits;
@@ -81,7 +82,11 @@ fn every_identity_and_relation_may_do_what_the_table_says() {
         admin_request_burst: 10_000,
         ..Limits::default()
     };
-    let broker = TestBroker::start_with(limits);
+    let mut broker = TestBroker::start_with(limits);
+    // What a step has sent goes nowhere.
+    let deny = vec!["slack.com".to_owned()];
+    broker.config.egress = EgressTable { deny, ..EgressTable::default() }.rules().unwrap();
+    broker.restart();
     let rows = table();
     seed(&broker, &rows);
     let step = broker.open("deploy", "build");
@@ -268,6 +273,17 @@ async fn step(channel: Channel, method: &str, cell: usize) -> Result<(), Status>
                 }
                 _ => client.get_signing_key(pb::GetSigningKeyRequest { target }).await.map(drop),
             }
+        }
+        "Send" => {
+            let (integration, name) = ("slack".to_owned(), format!("c{cell}"));
+            let target = pb::ConnectionTarget { integration, name };
+            let head = pb::SendHead {
+                target: Some(pb::send_head::Target::Connection(target)),
+                method: "GET".to_owned(),
+                ..Default::default()
+            };
+            let part = Some(pb::send_request::Part::Head(head));
+            client.send(tokio_stream::iter([pb::SendRequest { part }])).await.map(drop)
         }
         "WhoAmI" => client.who_am_i(pb::WhoAmIRequest {}).await.map(drop),
         _ => panic!("teach this test to call {method}"),

@@ -1,0 +1,252 @@
+//! Send: the broker makes an HTTP request with a credential that the step does not get.
+//!
+//! ```text
+//! decide → plan (where to) → journal: send → Permit<Act> → render → upstream ⇄ masks ⇄ step → journal: sent
+//! ```
+//!
+//! | file | holds |
+//! |---|---|
+//! | `request` | what a step asks for |
+//! | `plan` | where it goes, by the connection's public fields |
+//! | `exchange` | the task between upstream and step |
+//! | `standing` | why an exchange ends early |
+
+mod exchange;
+mod plan;
+mod request;
+mod standing;
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+pub use exchange::{Exchange, SendAnswer, SendPart};
+pub use request::SendRequest;
+
+use super::Broker;
+use super::error::Error;
+use super::resolve::authorize::Grant;
+use super::resolve::minted::Answer;
+use super::resolve::minted::action::Permitted;
+use super::resolve::{Authorization, ResolveRequest};
+use super::steps::session::StepSession;
+use crate::egress::{Call, ClientIdentity, Outgoing, Pieces};
+use crate::integration::{Rendered, render};
+use crate::journal::{Act, CommittedAction, Permit};
+use crate::mask::Masks;
+use crate::metrics::SendMetrics;
+use crate::model::limits::MAX_SENDS;
+use crate::model::{Timestamp, Value};
+use exchange::Exchanging;
+use plan::Plan;
+use standing::{Standing, reason};
+
+/// The most exchanges of all steps together.
+const MAX_ALL_SENDS: usize = 1024;
+
+/// The exchanges of all steps.
+pub(crate) struct Sends {
+    places: Arc<Semaphore>,
+    metrics: Arc<SendMetrics>,
+}
+
+impl Sends {
+    /// No exchange is under way.
+    pub(crate) fn new(metrics: Arc<SendMetrics>) -> Self {
+        Self { places: Arc::new(Semaphore::new(MAX_ALL_SENDS)), metrics }
+    }
+}
+
+impl Broker {
+    /// Sends a request for a step. `pieces` are its body. Returns when the decision is committed and the credential is there;
+    /// the exchange goes on in a task of its own.
+    ///
+    /// # Errors
+    /// See `StepService.Send` in `proto/keyhatch/v1/step.proto`.
+    pub async fn send(
+        self: &Arc<Self>,
+        session: &Arc<StepSession>,
+        certificate_end: Timestamp,
+        asked: SendRequest,
+        pieces: Pieces,
+    ) -> Result<Exchange, Error> {
+        let permits = self.begin_send(session)?;
+        let admitted = self.admit_send(session, &asked).await?;
+        self.synced().await?;
+        let Permitted { grant, permit, lease, .. } = admitted;
+        let standing = Standing {
+            broker: Arc::clone(self),
+            opening: Arc::clone(&session.opening),
+            certificate_end,
+            lease,
+            name: grant.name.clone(),
+            moved: Arc::default(),
+        };
+        match self.call(&grant, permit, asked, pieces) {
+            Err(error) => {
+                standing.sent(None, Some(reason(&error)));
+                Err(error)
+            }
+            Ok((call, masks)) => {
+                let (sender, parts) = mpsc::channel(1);
+                let exchanging = Exchanging { standing, masks, permits, parts: sender };
+                tokio::spawn(exchanging.run(call));
+                Ok(Exchange { parts })
+            }
+        }
+    }
+
+    /// The request, with the values of the record that the permit opens, and the masks for its answer. The plan is made again:
+    /// a connection may get other limits while an upstream is asked for the credential.
+    fn call(
+        &self,
+        grant: &Grant,
+        permit: Permit<Act>,
+        asked: SendRequest,
+        pieces: Pieces,
+    ) -> Result<(Call, Masks), Error> {
+        let plan = Plan::of(&self.snapshot().catalog, grant, &asked);
+        let plan = plan.map_err(|refusal| refusal.into_error(String::new()))?;
+        let sealed = grant.handed_out().ok_or(Error::Corrupt)?;
+        let opened = permit.open(&sealed.sealed, &self.keyring).map_err(|_| Error::Corrupt)?;
+        let rendered = render(&plan.rule, &plan.kind, &opened).map_err(Error::SendUnsupported)?;
+        drop(opened);
+        let masks = masks(&rendered)?;
+        Ok((call(asked, plan, rendered, pieces, &masks)?, masks))
+    }
+
+    fn begin_send(&self, session: &StepSession) -> Result<[OwnedSemaphorePermit; 2], Error> {
+        let own = session.begin_send().ok_or(Error::TooManySends(MAX_SENDS))?;
+        let all = Arc::clone(&self.sends.places).try_acquire_owned();
+        Ok([own, all.map_err(|_| Error::TooManySends(MAX_ALL_SENDS))?])
+    }
+
+    /// Decides on a request, and commits the decision.
+    async fn admit_send(
+        &self,
+        session: &Arc<StepSession>,
+        asked: &SendRequest,
+    ) -> Result<Permitted, Error> {
+        let (opening, now, last) = (&session.opening, self.now(), self.last_answer());
+        let mut request = ResolveRequest {
+            target: asked.target.clone(),
+            fields: Vec::new(),
+            ttl: None,
+            action: Some(asked.action(None)),
+        };
+        let mut decided = self.authorize_within_limits(session, &request, now)?;
+        // The loop ends: each turn needs another published change, or another credential that has ended, and a wait for an
+        // upstream has the same deadline.
+        loop {
+            let place = self.place_of_send(&mut decided, asked);
+            request.action = Some(asked.action(place));
+            let now = self.now();
+            let resolution = self.resolution(opening, &request, None, &decided, now);
+            let CommittedAction { decision_id, granted } =
+                match self.journal.commit_action(now, resolution) {
+                    Ok(committed) => committed,
+                    Err(error) if self.is_outdated(error, opening, &decided) => {
+                        decided = self.authorize_now(opening, &request)?;
+                        continue;
+                    }
+                    Err(error) => return Err(self.not_committed(error)),
+                };
+            let (grant, (lease, permit)) = match (decided.outcome, granted) {
+                (Ok(grant), Some(granted)) => (grant, granted),
+                (outcome, _) => {
+                    let refused = Err(self.not_granted(outcome.err(), decision_id));
+                    return self.count_if_refused(session, &request, now, refused);
+                }
+            };
+            if let Some(permit) = permit {
+                self.count_hit(&grant);
+                // Nobody waits for the next credential, if this one is late in its life.
+                let _ = self.replace_early(opening, &request, &grant, (decision_id, lease.id));
+                return Ok(Permitted { grant, permit, lease });
+            }
+            let asked_upstream =
+                self.ask_upstream(opening, &request, &grant, (decision_id, lease.id));
+            let waiting = match self.count_if_refused(session, &request, now, asked_upstream)? {
+                Answer::Minting(waiting) => waiting.until(last),
+                Answer::Resolved(_) => {
+                    return Err(Error::Internal("an action was handed out".to_owned()));
+                }
+            };
+            let waited = self.wait_to_act(waiting).await;
+            match self.count_if_refused(session, &request, now, waited)? {
+                Some(permitted) => return Ok(permitted),
+                None => decided = self.authorize_now(opening, &request)?,
+            }
+        }
+    }
+
+    /// The host and path of an allowed request. Makes a refusal of the decision if no request can be made.
+    fn place_of_send(
+        &self,
+        decided: &mut Authorization,
+        asked: &SendRequest,
+    ) -> Option<(String, String)> {
+        // A decision on an older snapshot is not committed.
+        let snapshot = self.snapshot();
+        match Plan::of(&snapshot.catalog, decided.outcome.as_ref().ok()?, asked) {
+            Ok(plan) => Some((plan.address.host(), plan.address.path_of(&asked.path))),
+            Err(refusal) => {
+                decided.outcome = Err(refusal);
+                None
+            }
+        }
+    }
+}
+
+/// The masks of what an answer must not reveal.
+fn masks(rendered: &Rendered) -> Result<Masks, Error> {
+    let masks = Masks::for_answers();
+    for secret in &rendered.secrets {
+        masks.add(secret.expose()).map_err(|_| {
+            Error::SendUnsupported("its values are too large to be masked in an answer".to_owned())
+        })?;
+    }
+    Ok(masks)
+}
+
+/// The request as egress takes it.
+fn call(
+    asked: SendRequest,
+    plan: Plan,
+    mut rendered: Rendered,
+    pieces: Pieces,
+    masks: &Masks,
+) -> Result<Call, Error> {
+    let body = match rendered.body.take() {
+        None => Outgoing::Pieces { length: asked.length, pieces },
+        Some(_) if asked.length != Some(0) => {
+            let text = "the connection sends a body of its own: send none, with content_length 0";
+            return Err(Error::SendInvalid(text.to_owned()));
+        }
+        Some((body, content_type)) => {
+            let has_type = |(name, _): &(String, Value)| name.eq_ignore_ascii_case("content-type");
+            if let Some(content_type) =
+                content_type.filter(|_| !rendered.headers.iter().any(has_type))
+            {
+                rendered.headers.push(("Content-Type".to_owned(), content_type));
+            }
+            Outgoing::Whole(body)
+        }
+    };
+    let identity = rendered
+        .identity
+        .map(|(certificate, private_key)| ClientIdentity { certificate, private_key });
+    Ok(Call {
+        of: plan.of,
+        address: plan.address,
+        path: asked.path,
+        parameters: rendered.parameters,
+        method: asked.method,
+        headers: asked.headers,
+        rendered: rendered.headers,
+        body,
+        identity,
+        ca_certificate: plan.ca_certificate,
+        hides_length: !masks.patterns().is_empty(),
+    })
+}

@@ -1,0 +1,114 @@
+//! `StepService.Send`.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures_util::{Stream, StreamExt as _, stream};
+use tonic::{Response, Status, Streaming};
+
+use super::StepPeer;
+use super::target::reference;
+use crate::broker::{Broker, Error, Exchange, SendPart, SendRequest};
+use crate::egress::{Bytes, Headers, Method, StepGone, StepHeaders, SubPath};
+use crate::grpc::request::{ApiRequest as _, parse_requests};
+use crate::grpc::{Reply, pb};
+use crate::model::Reference;
+
+/// The longest name of a service, in bytes.
+const MAX_SERVICE_BYTES: usize = 32;
+
+/// A message of the step.
+pub enum SendMessage {
+    /// The head of a request.
+    Head(SendRequest),
+    /// A piece of its body.
+    Body(Vec<u8>),
+}
+
+parse_requests! {
+    SendRequest -> SendMessage = |one| match one.part {
+        None => Err(Error::SendInvalid("a message has neither head nor body".to_owned())),
+        Some(pb::send_request::Part::Head(head)) => parse_head(head).map(SendMessage::Head),
+        Some(pb::send_request::Part::Body(body)) => Ok(SendMessage::Body(body)),
+    };
+}
+
+type SendStream = Pin<Box<dyn Stream<Item = Result<pb::SendResponse, Status>> + Send>>;
+
+/// Makes the exchange of a step.
+pub(super) async fn send(
+    broker: &Arc<Broker>,
+    peer: &StepPeer,
+    mut messages: Streaming<pb::SendRequest>,
+) -> Reply<SendStream> {
+    let first = messages.message().await?.map(pb::SendRequest::parse).transpose()?;
+    let Some(SendMessage::Head(head)) = first else {
+        let text = "the first message is the head of the request";
+        return Err(Error::SendInvalid(text.to_owned()).into());
+    };
+    let pieces = messages.map(|message| match message.map(pb::SendRequest::parse) {
+        Ok(Ok(SendMessage::Body(body))) => Ok(Bytes::from(body)),
+        _ => Err(StepGone),
+    });
+    let exchange = broker.send(&peer.tag, peer.svid.not_after, head, Box::pin(pieces)).await?;
+    let parts = stream::unfold(exchange, |mut exchange: Exchange| async {
+        let part = exchange.next().await?;
+        Some((part.map(to_message).map_err(Status::from), exchange))
+    });
+    Ok(Response::new(Box::pin(parts)))
+}
+
+fn parse_head(head: pb::SendHead) -> Result<SendRequest, Error> {
+    let invalid = Error::SendInvalid;
+    if head.service.len() > MAX_SERVICE_BYTES {
+        return Err(invalid(format!("a service's name has at most {MAX_SERVICE_BYTES} bytes")));
+    }
+    let target = target(head.target)?;
+    let pairs = head.headers.into_iter().map(|header| (header.name, header.value));
+    let length = head.content_length.map(u64::try_from).transpose();
+    Ok(SendRequest {
+        target,
+        service: head.service,
+        method: Method::parse(&head.method).map_err(invalid)?,
+        path: SubPath::parse(&head.path).map_err(invalid)?,
+        headers: StepHeaders::parse(pairs).map_err(invalid)?,
+        length: length.map_err(|_| invalid("content_length is below 0".to_owned()))?,
+    })
+}
+
+fn target(target: Option<pb::send_head::Target>) -> Result<Reference, Error> {
+    use pb::resolve_request::Target;
+    use pb::send_head::Target as Asked;
+    let Some(target) = target else {
+        let text = "no target: name a connection, a group or default_for".to_owned();
+        return Err(Error::TargetInvalid(text));
+    };
+    reference(Some(match target {
+        Asked::Connection(target) => Target::Connection(target),
+        Asked::DefaultFor(integration) => Target::DefaultFor(integration),
+        Asked::Group(target) => Target::Group(target),
+    }))
+}
+
+fn to_message(part: SendPart) -> pb::SendResponse {
+    use pb::send_response::Part;
+    let part = match part {
+        SendPart::Answer(answer) => Part::Answer(pb::SendAnswer {
+            status: i32::from(answer.status),
+            headers: headers(answer.headers),
+            name: answer.name.to_string(),
+            version: i64::try_from(answer.version).unwrap_or(i64::MAX),
+        }),
+        SendPart::Body(body) => Part::Body(body),
+        SendPart::End(trailers) => Part::End(pb::SendEnd { trailers: headers(trailers) }),
+    };
+    pb::SendResponse { part: Some(part) }
+}
+
+fn headers(headers: Headers) -> Vec<pb::HttpHeader> {
+    let message = |(name, value): (String, crate::model::Value)| pb::HttpHeader {
+        name,
+        value: value.into_exposed(),
+    };
+    headers.into_iter().map(message).collect()
+}

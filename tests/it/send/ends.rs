@@ -1,0 +1,124 @@
+//! Exchanges that end early: within a second, with a reason, upstream and in the journal.
+
+use keyhatch::grpc::pb;
+use tonic::{Status, Streaming};
+
+use super::upstream::write;
+use super::{World, begin, head};
+use crate::harness::{bytes, reason, wait_until};
+
+/// An exchange whose answer has begun and never ends.
+fn endless(world: &World) -> Streaming<pb::SendResponse> {
+    world.upstream.answers(|_, stream| {
+        write(stream, b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nbegun\r\n");
+    });
+    world.broker.block_on(async {
+        let ask = head("http/api", "GET", "/");
+        let mut answer = begin(&world.step.channel, ask, &[]).await.unwrap();
+        for _ in 0..2 {
+            answer.message().await.unwrap().unwrap();
+        }
+        answer
+    })
+}
+
+/// Why the exchange ends.
+fn end(world: &World, mut answer: Streaming<pb::SendResponse>) -> Result<(), Status> {
+    world.broker.block_on(async { answer.message().await.map(drop) })
+}
+
+#[test]
+fn what_takes_access_away_ends_the_exchange() {
+    let world = World::start();
+    let changes: [(&str, &dyn Fn()); 5] = [
+        ("CONNECTION_DISABLED", &|| {
+            world.update(pb::Connection { disabled: true, ..Default::default() }, &["disabled"]);
+        }),
+        ("VERSION_SUPERSEDED", &|| {
+            let fields = bytes(&[("tokens.key", "another-token")]);
+            world.update(pb::Connection { fields, ..Default::default() }, &["fields.`tokens.key`"]);
+        }),
+        ("RESOLVE_DENIED", &|| {
+            let access = super::user("workflow:other");
+            world.update(pb::Connection { access, ..Default::default() }, &["access"]);
+        }),
+        ("RESOLVE_DENIED", &|| world.broker.delete_connection("http/api").unwrap()),
+        ("STEP_NOT_OPEN", &|| drop(world.broker.close(&world.step))),
+    ];
+    let mut ended = 0;
+    for (expected, change) in changes {
+        let answer = endless(&world);
+        change();
+        assert_eq!(reason(end(&world, answer)), expected);
+        ended += 1;
+        // A closed step has no exchange: its close says so.
+        if expected == "STEP_NOT_OPEN" {
+            break;
+        }
+        wait_until("the end is journaled", || world.broker.journaled("sent").len() == ended);
+        let last = world.broker.journaled("sent").pop().unwrap();
+        assert_eq!((&last["fault"], &last["received_bytes"]), (&expected.into(), &5.into()));
+        restore(&world, expected);
+    }
+}
+
+/// Brings http/api back as it was.
+fn restore(world: &World, after: &str) {
+    match after {
+        "CONNECTION_DISABLED" => {
+            world.update(pb::Connection::default(), &["disabled"]);
+        }
+        "RESOLVE_DENIED" if world.broker.get_connection("http/api").is_ok() => {
+            let access = super::user("workflow:w");
+            world.update(pb::Connection { access, ..Default::default() }, &["access"]);
+        }
+        "RESOLVE_DENIED" => {
+            let base_url = format!("{}/v1", world.upstream.origin());
+            let fields = [("base_url", base_url.as_str()), ("tokens.key", super::TOKEN)];
+            world.create("http/api", "token", &fields);
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn a_step_that_goes_away_leaves_nothing_upstream() {
+    let world = World::start();
+    drop(endless(&world));
+    wait_until("the end is journaled", || world.broker.journaled("sent").len() == 1);
+    assert_eq!(world.broker.journaled("sent")[0]["fault"], "CANCELLED");
+}
+
+#[test]
+fn an_exchange_that_a_restart_cuts_off_is_told() {
+    let mut world = World::start();
+    let answer = endless(&world);
+    let lease = world.broker.journaled("send")[0]["lease"].clone();
+    world.broker.restart();
+    drop(answer);
+    let ended = world.broker.journaled("sent");
+    assert_eq!(ended.len(), 1, "{ended:?}");
+    assert_eq!(ended[0]["lease"], lease);
+    assert!(["DRAINING", "INTERRUPTED"].contains(&ended[0]["fault"].as_str().unwrap()));
+}
+
+#[test]
+fn a_step_has_so_many_exchanges_at_a_time() {
+    let world = World::start();
+    world.upstream.answers(|_, _| {});
+    world.broker.block_on(async {
+        let mut open = Vec::new();
+        // A connection has 32 streams, and more of them are queued by the client.
+        let mut channels = Vec::new();
+        for _ in 0..3 {
+            channels.push(world.broker.connect_again(&world.step).await);
+        }
+        for n in 0..64 {
+            let ask = head("http/api", "GET", "/");
+            open.push(begin(&channels[n / 30], ask, &[]).await.unwrap());
+        }
+        let refused = begin(&channels[2], head("http/api", "GET", "/"), &[]).await;
+        assert_eq!(reason(refused), "TOO_MANY_SENDS");
+        drop(open);
+    });
+}

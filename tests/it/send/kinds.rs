@@ -1,0 +1,106 @@
+//! Kinds of connections, with upstreams that know them.
+
+use keyhatch::grpc::pb;
+use keyhatch::grpc::pb::connection_service_client::ConnectionServiceClient;
+
+use super::{TOKEN, World, head};
+use crate::harness::{bytes, reason};
+
+#[test]
+fn parameters_and_bodies_of_the_connection_are_sent() {
+    let world = World::start();
+    let base_url = world.upstream.origin();
+    let fields = [
+        ("base_url", base_url.as_str()),
+        ("tokens.key", TOKEN),
+        ("url_parameters.apikey", "{{ key }}"),
+        ("body", "{\"key\": \"{{ key }}\"}"),
+        ("content_type", "application/json"),
+    ];
+    world.create("http/own", "token", &fields);
+    let ask = pb::SendHead { content_length: Some(0), ..head("http/own", "POST", "/a?x=1") };
+    let sent = world.send(ask, &[]).unwrap();
+    let asked = world.upstream.asked();
+    assert_eq!(asked.line(), format!("POST /a?x=1&apikey={TOKEN} HTTP/1.1"));
+    assert_eq!(asked.all("content-type"), ["application/json"]);
+    assert_eq!(asked.body, format!("{{\"key\": \"{TOKEN}\"}}").as_bytes());
+    assert!(!sent.text().contains(TOKEN) && sent.text().contains("apikey=***"));
+    // The step can set neither again.
+    let own = world.send(head("http/own", "POST", "/a?%61pikey=own"), &[]);
+    assert_eq!(reason(own), "SEND_UNSUPPORTED");
+    let own = world.send(head("http/own", "POST", "/a"), &[b"own"]);
+    assert_eq!(reason(own), "SEND_INVALID");
+    assert!(world.upstream.is_quiet());
+}
+
+#[test]
+fn basic_authentication_is_masked_in_both_forms() {
+    let world = World::start();
+    let base_url = world.upstream.origin();
+    let fields =
+        [("base_url", base_url.as_str()), ("username", "deploy"), ("password", "hunter22-x")];
+    world.create("http/basic", "basic", &fields);
+    let sent = world.send(head("http/basic", "GET", "/"), &[]).unwrap();
+    let pair = "ZGVwbG95Omh1bnRlcjIyLXg=";
+    assert_eq!(world.upstream.asked().all("authorization"), [format!("Basic {pair}")]);
+    assert_eq!(sent.header("x-echo-authorization"), Some("Basic ***"));
+    assert!(!sent.text().contains("ZGVwbG95Omh1"), "{}", sent.text());
+}
+
+#[test]
+fn what_is_minted_is_sent_and_never_shown() {
+    let world = World::start();
+    world.upstream.answers(|request, stream| {
+        let body = match request.line().contains("/login") {
+            true => r#"{"token": "minted-by-the-upstream"}"#.to_owned(),
+            false => request.head.clone(),
+        };
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+        super::upstream::write(stream, (head + &body).as_bytes());
+    });
+    let (origin, login) = (world.upstream.origin(), format!("{}/login", world.upstream.origin()));
+    let fields = [
+        ("base_url", origin.as_str()),
+        ("request_url", login.as_str()),
+        ("request_method", "POST"),
+        ("tokens.apiKey", TOKEN),
+        ("access_token_path", "body.token"),
+        ("headers.Authorization", "Bearer {{ accessToken }}"),
+    ];
+    let connection = pb::Connection {
+        name: "connections/http/two".to_owned(),
+        fields: bytes(&fields),
+        access: super::user("workflow:w"),
+        release: pb::Release::Minted.into(),
+        ..Default::default()
+    };
+    let request =
+        pb::CreateConnectionRequest { connection: Some(connection), ..Default::default() };
+    let mut client = ConnectionServiceClient::new(world.broker.operator());
+    world.broker.block_on(client.create_connection(request)).unwrap();
+    for n in 0..2 {
+        let sent = world.send(head("http/two", "GET", "/me"), &[]).unwrap();
+        assert!(sent.text().contains("authorization: ***"), "{}", sent.text());
+        if n == 0 {
+            assert!(world.upstream.asked().line().contains("/login"));
+        }
+        let asked = world.upstream.asked();
+        assert_eq!(asked.all("authorization"), ["Bearer minted-by-the-upstream"]);
+    }
+    assert_eq!(reason(world.broker.resolve(&world.step, "http/two")), "RESOLVE_DENIED");
+    let all = format!("{:?}", world.broker.journal());
+    assert!(!all.contains("minted-by-the-upstream") && !all.contains(TOKEN));
+}
+
+#[test]
+fn a_kind_without_requests_says_so() {
+    let world = World::start();
+    world.create(
+        "aws/key",
+        "access_key",
+        &[("access_key_id", "AKIAEXAMPLE"), ("secret_access_key", TOKEN)],
+    );
+    let sent = world.send(head("aws/key", "GET", "/"), &[]);
+    assert_eq!(reason(sent), "SEND_UNSUPPORTED");
+    assert_eq!(world.broker.journaled("send")[0]["reason"], "SEND_UNSUPPORTED");
+}

@@ -1,0 +1,163 @@
+//! What goes out, what comes back, and what is told of it.
+
+use super::upstream::write;
+use super::{TOKEN, World, head, with_headers};
+use crate::harness::{reason, wait_until};
+use keyhatch::grpc::pb;
+
+#[test]
+fn a_step_uses_a_token_that_it_never_sees() {
+    let world = World::start();
+    let ask = with_headers(
+        head("http/api", "POST", "/orders?page=2"),
+        &[("Authorization", "Bearer own"), ("Content-Type", "text/plain")],
+    );
+    let sent = world.send(pb::SendHead { content_length: Some(8), ..ask }, &[b"half", b"half"]);
+    let sent = sent.unwrap();
+    let asked = world.upstream.asked();
+    assert_eq!(asked.line(), "POST /v1/orders?page=2 HTTP/1.1");
+    assert_eq!(asked.all("authorization"), [format!("Bearer {TOKEN}")]);
+    assert_eq!(asked.all("host"), [format!("127.0.0.1:{}", world.upstream.port)]);
+    assert_eq!(asked.all("content-length"), ["8"]);
+    assert_eq!((asked.all("content-type"), &*asked.body), (vec!["text/plain"], &b"halfhalf"[..]));
+    // All that comes back repeats the token, and the step sees nothing of it.
+    assert_eq!((sent.status, sent.version), (200, 1));
+    assert_eq!(sent.header("x-echo-authorization"), Some("Bearer ***"));
+    assert_eq!(sent.header("content-length"), None, "the masked body has another length");
+    assert!(sent.text().contains("authorization: Bearer ***\r\n"), "{}", sent.text());
+    assert!(sent.text().ends_with("halfhalf"));
+    let decided = world.broker.journaled("send").pop().unwrap();
+    let action = &decided["action"]["send"];
+    assert_eq!((&action["method"], &action["path"]), (&"POST".into(), &"/v1/orders".into()));
+    assert_eq!(action["host"], format!("127.0.0.1:{}", world.upstream.port));
+    wait_until("the end is journaled", || world.broker.journaled("sent").len() == 1);
+    let ended = world.broker.journaled("sent").pop().unwrap();
+    assert_eq!((&ended["status"], &ended["sent_bytes"]), (&200.into(), &8.into()));
+    assert_eq!(ended["lease"], decided["lease"]);
+    assert!(ended.get("fault").is_none(), "{ended}");
+    let all = format!("{:?}", world.broker.journal());
+    assert!(!all.contains(TOKEN) && !all.contains("page=2"));
+}
+
+#[test]
+fn a_user_gets_no_value_and_others_send_nothing() {
+    let world = World::start();
+    assert_eq!(reason(world.broker.resolve(&world.step, "http/api")), "RESOLVE_DENIED");
+    let other = world.broker.open("other", "s");
+    let refused = |path: &str, reference: &str| {
+        let sent =
+            world.broker.block_on(super::begin(&other.channel, head(reference, "GET", path), &[]));
+        let status = sent.err().unwrap();
+        (status.code(), status.message().split("explain").next().unwrap().to_owned())
+    };
+    assert_eq!(refused("/", "http/api"), refused("/", "http/none"));
+    assert!(world.upstream.is_quiet());
+    assert_eq!(world.broker.journaled("send").len(), 2);
+    assert!(world.broker.journaled("sent").is_empty());
+}
+
+#[test]
+fn nothing_malformed_goes_out() {
+    let world = World::start();
+    for (method, path) in [
+        ("GET", "/../admin"),
+        ("GET", "/%2e%2e/admin"),
+        ("GET", "//evil.example/"),
+        ("GET", "https://evil.example/"),
+        ("GET", "/\\evil.example"),
+        ("GET", "/a\r\nX: y"),
+        ("CONNECT", "/"),
+        ("TRACE", "/"),
+        ("get", "/"),
+        ("GET /x HTTP/1.1\r\n", "/"),
+    ] {
+        let sent = world.send(head("http/api", method, path), &[]);
+        assert_eq!(reason(sent), "SEND_INVALID", "{method} {path}");
+    }
+    for (name, value) in
+        [("Host", "x"), ("Transfer-Encoding", "chunked"), ("A", "x\r\nB: y"), ("Upgrade", "h2c")]
+    {
+        let ask = with_headers(head("http/api", "GET", "/"), &[(name, value)]);
+        assert_eq!(reason(world.send(ask, &[])), "SEND_INVALID", "{name}");
+    }
+    let length =
+        |length| pb::SendHead { content_length: Some(length), ..head("http/api", "POST", "/") };
+    assert_eq!(reason(world.send(length(-1), &[])), "SEND_INVALID");
+    assert_eq!(reason(world.send(pb::SendHead::default(), &[])), "TARGET_INVALID");
+    assert!(world.upstream.is_quiet());
+    // A body that is too short reaches the upstream only in part, and its rest never.
+    assert_eq!(reason(world.send(length(9), &[b"short"])), "SEND_INVALID");
+}
+
+#[test]
+fn a_body_without_length_is_sent_in_chunks() {
+    let world = World::start();
+    world.send(head("http/api", "PUT", ""), &[b"one", b"two"]).unwrap();
+    let asked = world.upstream.asked();
+    assert_eq!(asked.line(), "PUT /v1 HTTP/1.1");
+    assert_eq!(asked.all("transfer-encoding"), ["chunked"]);
+    assert_eq!((asked.all("content-length").len(), &*asked.body), (0, &b"onetwo"[..]));
+    // Without a body there is no framing of one.
+    world.get("/").unwrap();
+    let asked = world.upstream.asked();
+    assert_eq!((asked.all("transfer-encoding").len(), asked.body.len()), (0, 0));
+    // Bytes beyond the announced length are not sent.
+    let ask = pb::SendHead { content_length: Some(3), ..head("http/api", "PUT", "/") };
+    world.send(ask, &[b"one and more", b"GET / HTTP/1.1\r\n\r\n"]).unwrap();
+    assert_eq!(world.upstream.asked().body, b"one");
+    assert!(world.upstream.is_quiet());
+}
+
+#[test]
+fn a_redirect_is_an_answer_like_any_other() {
+    let world = World::start();
+    world
+        .upstream
+        .says("HTTP/1.1 307 Moved\r\nlocation: https://evil.example/\r\ncontent-length: 0\r\n\r\n");
+    let sent = world.get("/").unwrap();
+    assert_eq!((sent.status, sent.header("location")), (307, Some("https://evil.example/")));
+    world.upstream.asked();
+    assert!(world.upstream.is_quiet());
+}
+
+#[test]
+fn a_value_is_masked_wherever_the_pieces_end() {
+    let world = World::start();
+    let encoded = base64(TOKEN);
+    world.upstream.answers(move |_, stream| {
+        write(stream, b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-last\r\n\r\n");
+        let text = format!("a {TOKEN} b {encoded} c");
+        for byte in text.bytes() {
+            write(stream, format!("1\r\n{}\r\n", char::from(byte)).as_bytes());
+        }
+        write(stream, format!("0\r\nx-last: {TOKEN}\r\n\r\n").as_bytes());
+    });
+    let sent = world.get("/").unwrap();
+    assert!(!sent.text().contains(TOKEN) && !sent.text().contains(&base64(TOKEN)[..16]));
+    assert!(
+        sent.text().starts_with("a *** b ***") && sent.text().ends_with(" c"),
+        "{}",
+        sent.text()
+    );
+    assert_eq!(sent.trailers, [("x-last".to_owned(), "***".to_owned())]);
+}
+
+fn base64(text: &str) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode(text)
+}
+
+#[test]
+fn connections_to_an_upstream_are_kept_and_shared() {
+    let world = World::start();
+    for _ in 0..3 {
+        world.get("/").unwrap();
+        assert_eq!(world.upstream.asked().connection, 0);
+    }
+    // Another version of the connection shares nothing with it.
+    let fields = crate::harness::bytes(&[("tokens.key", "another-token-1")]);
+    world.update(pb::Connection { fields, ..Default::default() }, &["fields.`tokens.key`"]);
+    world.get("/").unwrap();
+    let asked = world.upstream.asked();
+    assert_eq!((asked.connection, asked.all("authorization")), (1, vec!["Bearer another-token-1"]));
+}
