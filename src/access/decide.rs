@@ -188,30 +188,35 @@ mod tests {
         (prop::collection::vec(bound, 0..6), run_as)
     }
 
-    #[test]
-    fn a_higher_relation_gives_all_that_a_lower_one_gives() {
-        proptest!(|((bound, run_as) in access())| {
-            let caller = step_as("deploy", "build", &run_as);
-            let mut bindings = Bindings::default();
-            bound.iter().for_each(|(relation, text)| bindings.add(*relation, text.parse().unwrap()));
+    fn bindings_of(bound: &[(Relation, &'static str)]) -> Bindings {
+        let mut bindings = Bindings::default();
+        bound.iter().for_each(|(relation, text)| bindings.add(*relation, text.parse().unwrap()));
+        bindings
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_higher_relation_gives_all_that_a_lower_one_gives((bound, run_as) in access()) {
+            let (caller, bindings) = (step_as("deploy", "build", &run_as), bindings_of(&bound));
             let allowed = Relation::ALL.map(|needed| is_allowed(&caller, needed, &bindings));
             prop_assert!(allowed.is_sorted_by(|lower, higher| lower >= higher), "{:?}", allowed);
             let highest = Relation::ALL.into_iter().zip(allowed).filter(|(_, is)| *is).last();
             let held = held(&caller, &bindings).map(|(relation, _)| relation);
             prop_assert_eq!(held, highest.map(|(relation, _)| relation));
-        });
-    }
+        }
 
-    #[test]
-    fn no_binding_of_a_user_decides_on_values() {
-        proptest!(|((bound, run_as) in access(), text in select(&["workflow:deploy", "team:ops"][..]))| {
-            let caller = step_as("deploy", "build", &run_as);
-            let mut bindings = Bindings::default();
-            bound.iter().for_each(|(relation, text)| bindings.add(*relation, text.parse().unwrap()));
+        #[test]
+        fn no_binding_of_a_user_decides_on_values(
+            (bound, run_as) in access(),
+            text in select(&["workflow:deploy", "team:ops"][..]),
+        ) {
+            let (caller, mut bindings) = (step_as("deploy", "build", &run_as), bindings_of(&bound));
             let before = decide(&caller, Purpose::Reveal.relation(), &bindings);
             bindings.add(Relation::User, text.parse().unwrap());
             prop_assert_eq!(decide(&caller, Purpose::Reveal.relation(), &bindings), before);
-        });
+        }
     }
 
     /// The `run_as` principal is needed beside the workflow, never instead of it.

@@ -192,8 +192,8 @@ fn who_becomes_a_user_loses_leases_and_watches() {
     let lowered =
         [bound(pb::Relation::User, &["workflow:deploy"]), bound(pb::Relation::Resolver, &[])];
     broker.apply(vec![connection_document("aws/prod", &[], lowered.to_vec())]).unwrap();
-    assert_eq!(reason(broker.block_on(watched.message()).map(drop)), "RESOLVE_DENIED");
     assert_eq!(reason(broker.resolve(&step, "aws/prod")), "RESOLVE_DENIED");
+    assert_eq!(reason(broker.block_on(watched.message()).map(drop)), "RESOLVE_DENIED");
     let live = || {
         let mut client = SystemServiceClient::new(broker.operator());
         broker

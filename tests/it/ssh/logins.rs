@@ -4,9 +4,12 @@ use std::process::Stdio;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use keyhatch::model::Clock;
 
 use super::{World, login, printed, used};
-use crate::harness::{Scanner, SshKey, Sshd, Steps, assert_says, skipped, text, wait_until};
+use crate::harness::{
+    Scanner, SshKey, Sshd, Steps, assert_says, connection, skipped, text, wait_until,
+};
 
 #[test]
 fn a_user_logs_in_with_a_key_that_it_never_gets() {
@@ -164,4 +167,33 @@ fn the_memory_of_the_step_holds_no_private_key() {
     let mut grep = std::process::Command::new("grep");
     grep.args(["-rlF", line]).args(["state", "run", "log"].map(|name| world.steps.path(name)));
     assert_eq!(text(&grep.output().unwrap().stdout), "");
+}
+
+#[test]
+fn who_only_logs_in_is_advised_to_be_a_user() {
+    let Some(world) = World::start() else { return };
+    let (hosts, user) = (world.sshd.known_hosts(), Sshd::user());
+    let fields = [("private_key", &*world.key.private), ("known_hosts", &*hosts), ("user", &*user)];
+    world.steps.apply(&connection("ssh", "full", &fields));
+    // A connection of this period is too new for advice.
+    let since = Clock::system().now().to_string();
+    printed(&world.exec("full", &login("true")));
+    let must = |words: &[&str]| world.steps.serving.must(words);
+    let suggest = ["access", "suggest", "w", "--since", &since];
+    let told = must(&suggest);
+    let change = |verb, relation| {
+        format!("keyhatch access {verb} ssh/full --relation {relation} --principal workflow:w")
+    };
+    let (add, remove) = (change("add", "user"), change("remove", "resolver"));
+    assert!(told.contains("lower: no step received it"), "{told}");
+    assert!(told.contains(&format!("\n{add}\n{remove}\n")), "{told}");
+    for command in [&add, &remove] {
+        must(&command.split(' ').skip(1).collect::<Vec<_>>());
+    }
+    assert!(!must(&suggest).contains("ssh/full"));
+    // The login works as before, and the key is for nobody.
+    printed(&world.exec("full", &login("true")));
+    world.steps.refusal(&["get", "ssh/full"]);
+    let told = must(&suggest);
+    assert!(told.contains("raise: a step was refused its values"), "{told}");
 }

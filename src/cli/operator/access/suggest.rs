@@ -17,8 +17,8 @@ use crate::grpc::pb::system_service_client::SystemServiceClient;
 pub struct AccessSuggestArgs {
     /// The workflow.
     workflow: String,
-    /// Suggest to remove what it has not used for so long.
-    #[arg(long, value_name = "TIME", default_value = "30d", value_parser = time::ago)]
+    /// Suggest to remove what it has not used for so long, such as 90d, or since 2026-01-31T12:00:00Z.
+    #[arg(long, value_name = "TIME", default_value = "30d", value_parser = time::since)]
     since: prost_types::Timestamp,
     /// Show bindings that need no change, too.
     #[arg(long)]
