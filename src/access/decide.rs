@@ -202,7 +202,8 @@ mod tests {
             let (caller, bindings) = (step_as("deploy", "build", &run_as), bindings_of(&bound));
             let allowed = Relation::ALL.map(|needed| is_allowed(&caller, needed, &bindings));
             prop_assert!(allowed.is_sorted_by(|lower, higher| lower >= higher), "{:?}", allowed);
-            let highest = Relation::ALL.into_iter().zip(allowed).filter(|(_, is)| *is).last();
+            let mut pairs = Relation::ALL.into_iter().zip(allowed).rev();
+            let highest = pairs.find(|(_, is_allowed)| *is_allowed);
             let held = held(&caller, &bindings).map(|(relation, _)| relation);
             prop_assert_eq!(held, highest.map(|(relation, _)| relation));
         }

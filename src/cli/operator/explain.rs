@@ -246,6 +246,28 @@ fn mint_json(story: &pb::MintStory) -> serde_json::Value {
     })
 }
 
+fn resource_json(resource: &pb::ExaminedResource) -> serde_json::Value {
+    let principals = resource.principals.iter().map(|one| {
+        json!({
+            "principal": one.principal,
+            "relation": relation_name(one.relation()),
+            "enough": one.enough,
+            "admits": one.admits,
+        })
+    });
+    json!({
+        "name": resource.name,
+        "exists": resource.exists,
+        "needed": relation_name(resource.needed()),
+        "allowed": resource.allowed,
+        "held": held_name(resource),
+        "principals": principals.collect::<Vec<_>>(),
+        "would_allow": resource.would_allow,
+        "run_as_needed": resource.run_as_needed,
+        "update_time": moment(resource.update_time.as_ref()),
+    })
+}
+
 fn to_json(explained: &pb::ExplainResponse) -> serde_json::Value {
     let past = explained.past.as_ref().map(|past| {
         json!({
@@ -257,27 +279,6 @@ fn to_json(explained: &pb::ExplainResponse) -> serde_json::Value {
             "fields": past.fields,
             "refused_by": past.refused_by,
             "mint": past.mint.as_ref().map(mint_json),
-        })
-    });
-    let resources = explained.resources.iter().map(|resource| {
-        let principals = resource.principals.iter().map(|one| {
-            json!({
-                "principal": one.principal,
-                "relation": relation_name(one.relation()),
-                "enough": one.enough,
-                "admits": one.admits,
-            })
-        });
-        json!({
-            "name": resource.name,
-            "exists": resource.exists,
-            "needed": relation_name(resource.needed()),
-            "allowed": resource.allowed,
-            "held": held_name(resource),
-            "principals": principals.collect::<Vec<_>>(),
-            "would_allow": resource.would_allow,
-            "run_as_needed": resource.run_as_needed,
-            "update_time": moment(resource.update_time.as_ref()),
         })
     });
     let near = explained.near_members.iter().map(|member| {
@@ -295,7 +296,7 @@ fn to_json(explained: &pb::ExplainResponse) -> serde_json::Value {
         "explanation": explained.explanation,
         "allowed_by": explained.allowed_by,
         "connection": explained.connection,
-        "resources": resources.collect::<Vec<_>>(),
+        "resources": explained.resources.iter().map(resource_json).collect::<Vec<_>>(),
         "near_members": near.collect::<Vec<_>>(),
     })
 }
