@@ -34,7 +34,7 @@ use crate::journal::{
 };
 use crate::model::RateLimit;
 use crate::model::limits::DISK_DEADLINE;
-use crate::model::{Clock, Id, LogLimit};
+use crate::model::{Clock, LogLimit};
 use crate::seal::Keyring;
 use crate::store::{Operation, Store};
 

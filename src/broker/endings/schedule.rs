@@ -37,10 +37,15 @@ pub(super) struct Schedule {
     endings: IdMap<Scheduled>,
     /// By the uid of the connection.
     upstreams: IdMap<Upstream>,
+    /// The upstreams that have a place for an ending that waits.
+    turns: BTreeSet<Turn>,
     /// Those that are given up some time, by that time.
     by_last: BTreeSet<(Timestamp, Id)>,
     under_way: usize,
 }
+
+/// How many endings an upstream has under way, when it may be asked for the next, and its connection.
+type Turn = (usize, Timestamp, Id);
 
 /// When an ending is given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +112,8 @@ struct Upstream {
     failures: u32,
     /// The first moment at which it is asked again.
     until: Option<Timestamp>,
+    /// Its turn among all.
+    turn: Option<Turn>,
 }
 
 #[derive(Default)]
@@ -116,17 +123,21 @@ struct Lane {
 }
 
 impl Upstream {
-    /// The ending that may ask next, and since when it may.
-    fn next(&self, now: Timestamp) -> Option<(Timestamp, Id)> {
+    /// The ending that may ask next, and since when it may, if there is a place.
+    fn next(&self) -> Option<(Timestamp, Id)> {
         let places = if self.until.is_some() { 1 } else { OF_ONE };
-        let is_away = self.until.is_some_and(|until| now < until);
-        if is_away || self.under_way() >= places {
+        if self.under_way() >= places {
             return None;
         }
         let may_ask_again = self.again.under_way < AGAIN_OF_ONE;
         let again = self.again.waiting.first().filter(|_| may_ask_again);
-        let first = self.new.waiting.first().into_iter().chain(again).min().copied();
-        first.filter(|(since, _)| *since <= now)
+        self.new.waiting.first().into_iter().chain(again).min().copied()
+    }
+
+    fn turn(&self, connection: Id) -> Option<Turn> {
+        let (since, _) = self.next()?;
+        let since = self.until.map_or(since, |until| until.max(since));
+        Some((self.under_way(), since, connection))
     }
 
     fn under_way(&self) -> usize {
@@ -164,18 +175,36 @@ impl Schedule {
         let was_asked = is_disabled;
         let new = Scheduled { connection, last, tries, failures: 0, was_asked, place, stage };
         self.endings.insert(mint, new);
+        self.take_turn(connection);
     }
 
-    /// The next ending to start: of the connection with the fewest under way, then the one that has waited longest.
+    /// Gives an upstream the turn that it has now.
+    fn take_turn(&mut self, connection: Id) {
+        let Some(upstream) = self.upstreams.get_mut(&connection) else { return };
+        let turn = upstream.turn(connection);
+        if let Some(before) = std::mem::replace(&mut upstream.turn, turn) {
+            self.turns.remove(&before);
+        }
+        self.turns.extend(turn);
+        if upstream.is_empty() {
+            self.upstreams.remove(&connection);
+        }
+    }
+
+    /// The next ending to start: of the connection with the fewest under way, then of the one that has waited longest.
     pub(super) fn next(&mut self, now: Timestamp) -> Option<Id> {
         if self.under_way >= AT_ONCE {
             return None;
         }
-        let ready =
-            self.upstreams.values().filter_map(|one| Some((one.under_way(), one.next(now)?)));
-        let (_, (since, mint)) = ready.min()?;
+        let earliest = (Timestamp::from_millis(i64::MIN), Id::from_bytes([0; Id::BYTES]));
+        let first_with = |count| {
+            let first = self.turns.range((count, earliest.0, earliest.1)..).next().copied();
+            first.filter(|(under_way, since, _)| *under_way == count && *since <= now)
+        };
+        let (_, _, connection) = (0..OF_ONE).find_map(first_with)?;
+        let upstream = self.upstreams.get_mut(&connection)?;
+        let (since, mint) = upstream.next()?;
         let ending = self.endings.get_mut(&mint)?;
-        let upstream = self.upstreams.get_mut(&ending.connection)?;
         let lane = upstream.lane(ending.was_asked);
         lane.waiting.remove(&(since, mint));
         lane.under_way += 1;
@@ -186,6 +215,7 @@ impl Schedule {
         if *ending.stage.borrow() != Stage::Over {
             ending.stage.send_replace(Stage::UnderWay);
         }
+        self.take_turn(connection);
         Some(mint)
     }
 
@@ -206,9 +236,7 @@ impl Schedule {
                 (upstream.failures, upstream.until) = (0, None);
             }
         }
-        if upstream.is_empty() {
-            self.upstreams.remove(&ending.connection);
-        }
+        self.take_turn(ending.connection);
     }
 
     /// Takes in that a credential is disabled, and that something of it could not be removed. `why` is for operators.
@@ -268,6 +296,8 @@ impl Schedule {
         if *ending.stage.borrow() != Stage::Over {
             ending.stage.send_replace(Stage::Waiting(next));
         }
+        let connection = ending.connection;
+        self.take_turn(connection);
     }
 
     /// The endings that are given up, because their credentials have expired or were tried for long enough.

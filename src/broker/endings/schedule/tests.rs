@@ -191,5 +191,5 @@ fn an_ending_that_is_forgotten_leaves_its_place() {
         schedule.end(id(mint));
     }
     assert_eq!((schedule.len(), schedule.upstreams.len(), schedule.under_way), (0, 0, 0));
-    assert!(schedule.by_last.is_empty());
+    assert!(schedule.by_last.is_empty() && schedule.turns.is_empty());
 }

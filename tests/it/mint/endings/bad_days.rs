@@ -77,6 +77,23 @@ fn an_upstream_that_is_down_ends_everything_when_it_is_back() {
 }
 
 #[test]
+fn a_token_that_fails_to_end_does_not_hold_up_others() {
+    let world = World::of_revocable();
+    let (one, other) = (world.broker.open("w", "one"), world.broker.open("w", "other"));
+    let (first, second) = (world.token(&one), world.token(&other));
+    // Something is wrong with this token: a server that is away answers otherwise.
+    world.upstream.revokes(|_| status(500, "{}"));
+    assert_eq!(close_within(&world, &one, Duration::from_secs(2)).pending_endings.len(), 1);
+    assert!(world.upstream.revoked().iter().all(|token| *token == first));
+    world.upstream.revokes(|_| status(200, ""));
+    assert_eq!(world.broker.close(&other).pending_endings, []);
+    assert_eq!(world.upstream.revoked().pop(), Some(second));
+    assert_eq!(world.endings().len(), 1, "the first waits for its next try");
+    world.broker.advance(2);
+    world.ended(2);
+}
+
+#[test]
 fn an_upstream_that_asks_for_patience_gets_it() {
     let world = World::of_revocable();
     let step = world.broker.open("w", "s");
