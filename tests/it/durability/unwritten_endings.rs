@@ -74,7 +74,7 @@ fn removed_access_is_not_told_before_the_ending_is_on_disk() {
     // The same again changes nothing, and is not told either.
     let mut again = refusing.begin(&disable);
     // The writer goes on: changes that take away are made on a full disk.
-    world.must(&["connection", "delete", "oauth2/other"]);
+    world.must(&["connection", "delete", "oauth2/other", "--yes"]);
     for disabling in [&mut first, &mut again] {
         assert!(disabling.try_wait().unwrap().is_none(), "nobody is told");
     }
