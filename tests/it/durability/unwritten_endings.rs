@@ -73,15 +73,17 @@ fn removed_access_is_not_told_before_the_ending_is_on_disk() {
     refusing.refused(5);
     // The same again changes nothing, and is not told either.
     let mut again = refusing.begin(&disable);
-    // The writer goes on: changes that take away are made on a full disk.
-    world.must(&["connection", "delete", "oauth2/other", "--yes"]);
-    for disabling in [&mut first, &mut again] {
-        assert!(disabling.try_wait().unwrap().is_none(), "nobody is told");
+    // The writer goes on: another change that takes away is in force.
+    let mut deleting = refusing.begin(&["connection", "delete", "oauth2/other", "--yes"]);
+    let get = ["connection", "get", "oauth2/other"];
+    wait_until("it is in force", || !world.serving().run(&get).status.success());
+    for changing in [&mut first, &mut again, &mut deleting] {
+        assert!(changing.try_wait().unwrap().is_none(), "nobody is told");
     }
     assert_eq!((world.count("ending"), world.revocations.calls()), (0, 0));
     refusing.accept();
-    for mut disabling in [first, again] {
-        assert!(disabling.wait().unwrap().success());
+    for mut changing in [first, again, deleting] {
+        assert!(changing.wait().unwrap().success());
         assert_eq!(world.count("ending"), 1);
     }
     world.wait_for_the_end();
