@@ -8,7 +8,8 @@ use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
 use super::refusal::failure;
-use super::scram::Keys;
+use super::remembered;
+use super::scram::{Keys, Rounds};
 use super::wire::{Fault, Message, Wire};
 use crate::egress::HostAndPort;
 use crate::mint::failure::{Failure, FailureReason};
@@ -165,7 +166,7 @@ impl Chosen {
             Challenge::parse(&challenge, &nonce).ok_or_else(|| broken(Fault::NoProtocol))?;
         let iterations = NonZeroU32::new(iterations).filter(|n| ITERATIONS.contains(&n.get()));
         let iterations = iterations.ok_or_else(|| refused(at, ROUNDS))?;
-        let keys = hash(password, salt, iterations).await.map_err(broken)?;
+        let keys = keys(password, Rounds { salt, iterations }).await.map_err(broken)?;
         let bound = STANDARD.encode([self.header.as_bytes(), &self.hash].concat());
         let last = format!("c={bound},r={nonce}");
         let messages = format!("{first},{challenge},{last}");
@@ -210,14 +211,14 @@ impl<'a> Challenge<'a> {
 }
 
 /// Hashes the password away from the threads that serve others.
-async fn hash(password: &[u8], salt: Vec<u8>, iterations: NonZeroU32) -> Result<Keys, Fault> {
+async fn keys(password: &[u8], rounds: Rounds) -> Result<Keys, Fault> {
     // Servers prepare their passwords like that, or take those that have no such form as they are (RFC 4013).
     let prepared =
         std::str::from_utf8(password).ok().and_then(|text| stringprep::saslprep(text).ok());
     let prepared =
         prepared.map_or_else(|| password.to_vec(), |text| text.into_owned().into_bytes());
     let prepared = Zeroizing::new(prepared);
-    let hashing = move || Keys::of(&prepared, &salt, iterations);
+    let hashing = move || Keys::of(&remembered::hash(&prepared, &rounds));
     // It fails only if the daemon stops.
     tokio::task::spawn_blocking(hashing).await.map_err(|_| Fault::Broken)
 }

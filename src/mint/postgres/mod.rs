@@ -10,6 +10,7 @@
 //! | `login` | the login of the admin role, by SCRAM alone |
 //! | `wire` | the messages of the protocol |
 //! | `sql` | the statements, as texts |
+//! | `remembered` | hashes of admin passwords, masked |
 //! | `scram` | proofs of a password, and the verifier that is stored in its place |
 //! | `refusal` | what a server's refusal means |
 //! | `ending`, `role`, `left` | the two stages; what a role leaves behind |
@@ -20,6 +21,7 @@ mod left;
 mod listing;
 mod login;
 mod refusal;
+mod remembered;
 mod role;
 mod scram;
 mod server;
