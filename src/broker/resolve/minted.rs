@@ -44,7 +44,7 @@ pub struct Waiting {
     ticket: Ticket,
     /// The last moment at which the answer is of use.
     deadline: Instant,
-    claim: Claim,
+    claim: Box<Claim>,
 }
 
 /// A lease that awaits a credential. When this is dropped, a lease that still awaits it ends.
@@ -112,7 +112,7 @@ impl Waiting {
             landing = timeout_at(deadline, ticket.landing()) => landing.ok(),
             () = ended => Some(Landing::GivenUp),
         };
-        (claim, Landed { landing, deadline })
+        (*claim, Landed { landing, deadline })
     }
 
     /// Waits no longer than this.
@@ -213,7 +213,7 @@ impl Broker {
                 let found = if ticket.is_first { MintLookup::Missed } else { MintLookup::Joined };
                 self.mints.count(source, found);
                 let deadline = self.last_answer();
-                Ok(Answer::Minting(Waiting { ticket, deadline, claim }))
+                Ok(Answer::Minting(Waiting { ticket, deadline, claim: Box::new(claim) }))
             }
             Err(Some(trouble)) => Err(self.upstream_failed(claim, &trouble)),
             Err(None) => {
