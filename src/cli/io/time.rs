@@ -40,7 +40,8 @@ pub fn ttl_message(ttl: Duration) -> Option<prost_types::Duration> {
 pub fn parse(text: &str) -> Result<Timestamp, String> {
     let invalid = || format!("{text:?} is no time; write 2026-12-31 or 2026-12-31T12:00:00Z");
     if let Ok(moment) = OffsetDateTime::parse(text, &Rfc3339) {
-        return Ok(Timestamp { seconds: moment.unix_timestamp(), nanos: 0 });
+        let nanos = i32::try_from(moment.nanosecond()).unwrap_or(0);
+        return Ok(Timestamp { seconds: moment.unix_timestamp(), nanos });
     }
     // RFC 3339 has no dates without a time.
     let moment = OffsetDateTime::parse(&format!("{text}T00:00:00Z"), &Rfc3339);
