@@ -318,6 +318,11 @@ pub enum Error {
         /// The sensitive fields that were not given.
         missing: String,
     },
+    /// The connection's limits do not admit the request.
+    #[error(
+        "the connection admits other methods or paths only; an operator sees them with: keyhatch connection get"
+    )]
+    SendNotAllowed,
     /// The exchange with an upstream on behalf of a step has failed.
     #[error("{detail}")]
     SendFailed {

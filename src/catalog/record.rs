@@ -26,7 +26,7 @@ use crate::integration::{self, CredentialKind, Integration, Source, find_field};
 use crate::model::{
     CompactMap, ConnectionName, ConnectionRef, ExecutorName, FieldName, GroupName, Id, Identifiers,
     IntegrationName, KindName, Labels, OperatorName, PinnedCertificate, Release, SecretName,
-    SecretRef, Tags, Timestamp, WorkflowName, base64_bytes, compact_map, hex_bytes,
+    SecretRef, SendLimits, Tags, Timestamp, WorkflowName, base64_bytes, compact_map, hex_bytes,
 };
 use crate::seal::{RecordKey, Sealed};
 
@@ -92,6 +92,9 @@ pub struct ConnectionMetadata {
     /// The longest lease, in seconds.
     #[serde(default)]
     pub max_ttl_seconds: Option<u64>,
+    /// The methods and paths that the broker sends with it. Records before had no such key, and admit all.
+    #[serde(default, skip_serializing_if = "SendLimits::is_open")]
+    pub send: SendLimits,
     /// True if it answers to `default:INTEGRATION`.
     #[serde(default)]
     pub is_default: bool,

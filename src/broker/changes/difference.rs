@@ -6,7 +6,7 @@ use std::fmt::Display;
 use crate::access::{Bindings, Relation};
 use crate::catalog::{Catalog, ConnectionMetadata, FieldMetadata, Group};
 use crate::integration::{CredentialKind, FieldRule, Integration};
-use crate::model::{ResourceName, Tags};
+use crate::model::{ResourceName, SendLimits, Tags};
 
 /// The most differences of one resource that are listed beside access and safety.
 const MAX_DIFFERENCES: usize = 100;
@@ -89,7 +89,10 @@ fn of_connections(
     // Of a new connection that is never minted there is nothing to say.
     let after = Some(&new.release).filter(|_| old.is_some() || new.is_mintable());
     let release = of_texts("release", old.map(|old| &old.release), after);
-    let safety = kind.into_iter().chain(release).chain(of_fields(old, new, rules, true)).collect();
+    let send =
+        of_maps("send", &old.map(|old| limits(&old.send)).unwrap_or_default(), &limits(&new.send));
+    let safety = kind.into_iter().chain(release).chain(send);
+    let safety = safety.chain(of_fields(old, new, rules, true)).collect();
     let mut found = Vec::new();
     let (is_disabled, is_default) = match old {
         Some(old) => (old.disabled, old.is_default),
@@ -109,6 +112,13 @@ fn of_connections(
     found.extend(of_fields(old, new, rules, false));
     let access = of_access(old.map(|old| &old.access), &new.access);
     Differences { access, safety, others: found, untold: 0 }
+}
+
+/// The limits of what is sent, by their parts.
+fn limits(send: &SendLimits) -> BTreeMap<String, String> {
+    let parts = [("methods", send.methods()), ("paths", send.paths())];
+    let set = parts.into_iter().filter(|(_, entries)| !entries.is_empty());
+    set.map(|(name, entries)| (name.to_owned(), entries.join(", "))).collect()
 }
 
 /// The differences of destination fields, or of the other fields.

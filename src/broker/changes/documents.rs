@@ -8,7 +8,7 @@ use crate::broker::error::Error;
 use crate::integration::{Finding, Integration};
 use crate::model::{
     ConnectionRef, GroupName, Identifiers, IntegrationName, KindName, Labels, NamedRequest,
-    Release, ResourceName, SecretRef, Tags, Timestamp, Value,
+    Release, ResourceName, SecretRef, SendLimits, Tags, Timestamp, Value,
 };
 
 /// The effect of a document on a part of a resource.
@@ -87,6 +87,8 @@ pub struct ConnectionDocument {
     pub expires: Option<Option<Timestamp>>,
     /// What a step gets.
     pub release: Option<Release>,
+    /// The methods and paths that the broker sends with it.
+    pub send: Option<SendLimits>,
 }
 
 impl ConnectionDocument {
@@ -106,6 +108,7 @@ impl ConnectionDocument {
             is_default: None,
             expires: None,
             release: None,
+            send: None,
         }
     }
 

@@ -92,13 +92,14 @@ impl FieldChanges {
     }
 
     /// Refuses to add, change or remove a destination unless every sensitive field is written, too. So nobody learns a
-    /// secret by sending it somewhere else. To release what was minted from is to send it elsewhere. A value that is given
-    /// again counts, even if it is equal.
+    /// secret by sending it somewhere else. To release what was minted from is to send it elsewhere, and so is to admit more
+    /// requests than before (`is_wider`). A value that is given again counts, even if it is equal.
     pub(super) fn check_destinations(
         &self,
         kind: &CredentialKind,
         old: &Connection,
         resource: &ResourceName,
+        is_wider: bool,
     ) -> Result<(), Error> {
         let fields = &old.metadata.fields;
         let was_destination = |name: &FieldName| {
@@ -117,7 +118,10 @@ impl FieldChanges {
         let is_loosened =
             (old.metadata.release, self.release) == (Release::Minted, Release::Stored);
         let loosened = Some("release").filter(|_| is_loosened);
-        let Some(destination) = loosened.into_iter().chain(moved).next() else { return Ok(()) };
+        let wider = Some("send").filter(|_| is_wider);
+        let Some(destination) = loosened.into_iter().chain(wider).chain(moved).next() else {
+            return Ok(());
+        };
         // A rotated refresh token is known to nobody: only another one shows that the writer has it.
         let is_rotated =
             |name: &FieldName| name.as_str() == REFRESH_TOKEN && old.metadata.is_rotated();

@@ -70,6 +70,7 @@ pub(crate) fn create(
         labels: document.labels.given().clone(),
         disabled: document.disabled.unwrap_or(false),
         max_ttl_seconds: None,
+        send: document.send.clone().unwrap_or_default(),
         is_default: false,
         release,
         expires: document.expires.flatten(),
@@ -129,8 +130,10 @@ pub(crate) fn update(
     let kind = kind_of_existing(&catalog, &old.metadata, document.kind.as_ref())?;
     let mut metadata = old.metadata.clone();
     metadata.release = document.release.unwrap_or(metadata.release);
+    metadata.send = document.send.clone().unwrap_or(metadata.send);
     let changes = FieldChanges::find(draft, kind, old, document, metadata.release)?;
-    changes.check_destinations(kind, old, &resource)?;
+    let is_wider = !metadata.send.is_within(&old.metadata.send);
+    changes.check_destinations(kind, old, &resource, is_wider)?;
 
     metadata.access = document.access.bindings(&metadata.access)?;
     metadata.tags = match &document.tags {
@@ -194,6 +197,14 @@ fn settings_changed(old: &ConnectionMetadata, new: &ConnectionMetadata) -> Vec<S
     }
     if new.release != old.release {
         settings.push(format!("release={}", new.release));
+    }
+    if new.send != old.send {
+        let listed = |entries: &[String]| match entries {
+            [] => "all".to_owned(),
+            entries => entries.join(","),
+        };
+        let (methods, paths) = (listed(new.send.methods()), listed(new.send.paths()));
+        settings.push(format!("send={methods} {paths}"));
     }
     if new.is_default != old.is_default {
         settings.push(format!("default={}", new.is_default));

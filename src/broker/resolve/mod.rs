@@ -222,6 +222,7 @@ impl Broker {
             | Error::IdentifiersIncomplete(_)
             | Error::NoMember
             | Error::NotFound(_)
+            | Error::SendNotAllowed
             | Error::SendUnsupported(_)
             | Error::TooManyLeases(_)
             | Error::Upstream { .. },

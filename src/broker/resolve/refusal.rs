@@ -21,6 +21,8 @@ pub(crate) enum Refusal {
     NotSelected(NotSelected),
     /// The step's executor does not let the step ask for it.
     Outside,
+    /// The connection's limits do not admit the request.
+    NotSent,
     /// The step has a relation that is too low. It is not told.
     TooLow {
         /// The connection.
@@ -60,6 +62,7 @@ impl Refusal {
             Self::NotSelected(NotSelected::Incomplete(_)) => "IDENTIFIERS_INCOMPLETE",
             Self::NotSelected(NotSelected::NoMember) => "GROUP_MEMBER_NOT_FOUND",
             Self::NotSelected(NotSelected::Unknown(_)) => "IDENTIFIER_UNKNOWN",
+            Self::NotSent => "SEND_NOT_ALLOWED",
             Self::Unsendable(_) => "SEND_UNSUPPORTED",
             Self::Upstream { reason, .. } => reason.as_str(),
         }
@@ -97,6 +100,7 @@ impl Refusal {
             Self::Disabled(name) => Error::Disabled(name),
             Self::FieldUnknown { field, known } => Error::FieldUnknown { field, known },
             Self::NotFound(name) => Error::NotFound(name),
+            Self::NotSent => Error::SendNotAllowed,
             Self::Unsendable(why) => Error::SendUnsupported(why),
             Self::NotSelected(NotSelected::Incomplete(key)) => {
                 Error::IdentifiersIncomplete(key.to_string())

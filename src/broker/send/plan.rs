@@ -6,7 +6,7 @@ use crate::broker::resolve::refusal::Refusal;
 use crate::catalog::{Catalog, Connection, ConnectionMetadata};
 use crate::egress::Address;
 use crate::integration::{CredentialKind, SendRule};
-use crate::model::{FieldName, Id, Release, ResourceName};
+use crate::model::{FieldName, Id, Release, ResourceName, SendLimits};
 
 /// Where a request goes.
 pub(super) struct Plan {
@@ -45,6 +45,7 @@ impl Plan {
         }
         let address = rule.address(|field| public(metadata, field)).map_err(unsendable)?;
         let address = Address::parse(&address).map_err(|fault| unsendable(fault.to_string()))?;
+        check_limits(&metadata.send, asked)?;
         check_step(metadata, rule, asked)?;
         Ok(Self {
             address,
@@ -53,6 +54,17 @@ impl Plan {
             kind: kind.clone(),
             of: (metadata.uid, metadata.version),
         })
+    }
+}
+
+/// Checks that the connection's limits admit a request. A header that names another method would get round them.
+fn check_limits(limits: &SendLimits, asked: &SendRequest) -> Result<(), Refusal> {
+    let has_other_method = !limits.methods().is_empty() && asked.headers.other_method().is_some();
+    let is_below = |prefix: &String| asked.path.is_below(prefix);
+    let is_path_admitted = limits.paths().is_empty() || limits.paths().iter().any(is_below);
+    match limits.admits_method(asked.method.as_str()) && is_path_admitted && !has_other_method {
+        true => Ok(()),
+        false => Err(Refusal::NotSent),
     }
 }
 

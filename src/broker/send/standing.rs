@@ -136,6 +136,7 @@ pub(super) fn reason(error: &Error) -> &'static str {
         Error::NotAccepted(_) => "SVID_INVALID",
         Error::SendFailed { reason, .. } => reason.as_str(),
         Error::SendInvalid(_) => "SEND_INVALID",
+        Error::SendNotAllowed => "SEND_NOT_ALLOWED",
         Error::SendTooSlow(_) => "REQUEST_TOO_SLOW",
         Error::SendUnsupported(_) => "SEND_UNSUPPORTED",
         Error::VersionSuperseded => "VERSION_SUPERSEDED",

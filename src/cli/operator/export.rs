@@ -127,6 +127,7 @@ fn connection(one: &pb::Connection, integrations: &[pb::Integration]) -> Json {
         "maxTtl": max_ttl,
         "expires": one.expires.as_ref().map(|time| moment(Some(time))),
         "release": is_ever_minted.then(|| release_name(one.release())),
+        "send": one.send.as_ref().map(|send| without_empty(json!({ "methods": send.methods, "paths": send.paths }))),
     });
     document("Connection", &without_empty(metadata), &without_empty(spec))
 }

@@ -131,6 +131,7 @@ fn connection(given: pb::ConnectionDocument) -> Result<ConnectionDocument, Error
         is_default: given.default,
         expires: given.expires.map(|moment| Some(convert::moment(&moment))),
         release: convert::release(given.release)?,
+        send: given.send.map(convert::send_limits).transpose()?,
         ..ConnectionDocument::new(name)
     })
 }

@@ -189,6 +189,7 @@ fn document(connection: pb::Connection) -> Result<ConnectionDocument, Error> {
         is_default: Some(true).filter(|_| connection.default),
         expires: connection.expires.map(|moment| Some(convert::moment(&moment))),
         release: convert::release(connection.release)?,
+        send: connection.send.map(convert::send_limits).transpose()?,
         ..ConnectionDocument::new(name)
     })
 }
@@ -200,9 +201,9 @@ fn masked(
 ) -> Result<ConnectionDocument, Error> {
     let mut fields = BTreeMap::new();
     let (mut removed, mut is_whole) = (BTreeSet::new(), false);
-    const ALL: [&str; 9] = [
+    const ALL: [&str; 10] = [
         "fields", "tags", "labels", "access", "disabled", "max_ttl", "default", "expires",
-        "release",
+        "release", "send",
     ];
     let paths = paths.iter().flat_map(|path| match path.as_str() {
         "*" => ALL.to_vec(),
@@ -230,6 +231,10 @@ fn masked(
                 masked.expires = Some(connection.expires.as_ref().map(convert::moment));
             }
             "release" => masked.release = convert::release(connection.release)?,
+            "send" => {
+                let limits = connection.send.take().unwrap_or_default();
+                masked.send = Some(convert::send_limits(limits)?);
+            }
             path => match path.strip_prefix("fields.") {
                 // A name that is not a protobuf word is in backticks (AIP-161).
                 Some(name) => {
@@ -291,6 +296,7 @@ fn to_message(listed: &ListedConnection) -> pb::Connection {
         findings: Vec::new(),
         release: convert::release_message(metadata.release),
         mintable: metadata.is_mintable(),
+        send: convert::send_limits_message(&metadata.send),
         refresh_token: metadata.refresh_state().map(|state| pb::RefreshTokenState {
             generation: convert::count(state.generation),
             update_time: convert::timestamp(state.update_time),

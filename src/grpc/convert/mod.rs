@@ -15,7 +15,8 @@ use crate::integration::{Finding, Severity};
 use crate::journal::RestoredAs;
 use crate::lease::{Lease, TtlLimit};
 use crate::model::{
-    Invalid, KindName, Labels, Release, RequestId, ResourceName, RunAs, Tags, Timestamp, Value,
+    Invalid, KindName, Labels, Release, RequestId, ResourceName, RunAs, SendLimits, Tags,
+    Timestamp, Value,
 };
 pub(super) use endings::{ending, listed_ending, pending_endings};
 pub(super) use names::{
@@ -66,6 +67,19 @@ pub(super) fn restored_as(given: i32) -> Result<Option<RestoredAs>, Error> {
             Err(Invalid::new("restored_as", &given, rule).into())
         }
     }
+}
+
+/// The limits of what is sent with a connection.
+pub(super) fn send_limits(given: pb::SendLimits) -> Result<SendLimits, Error> {
+    Ok(SendLimits::parse(given.methods, given.paths)?)
+}
+
+/// The same as a message; `None` if all is admitted.
+pub(super) fn send_limits_message(limits: &SendLimits) -> Option<pb::SendLimits> {
+    let shown = |path: &String| if path.is_empty() { "/".to_owned() } else { path.clone() };
+    let paths = limits.paths().iter().map(shown).collect();
+    let message = pb::SendLimits { methods: limits.methods().to_vec(), paths };
+    Some(message).filter(|_| !limits.is_open())
 }
 
 pub(super) fn release_message(release: Release) -> i32 {

@@ -103,6 +103,7 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
         Error::ResolverRequired(_) => (Code::PermissionDenied, "RESOLVE_DENIED"),
         Error::SendFailed { reason, .. } => (of_upstream(*reason), reason.as_str()),
         Error::SendInvalid(_) => (Code::InvalidArgument, "SEND_INVALID"),
+        Error::SendNotAllowed => (Code::PermissionDenied, "SEND_NOT_ALLOWED"),
         Error::SendTooSlow(_) => (Code::DeadlineExceeded, "REQUEST_TOO_SLOW"),
         Error::SendUnsupported(_) => (Code::FailedPrecondition, "SEND_UNSUPPORTED"),
         Error::TooManySends(_) => (Code::ResourceExhausted, "TOO_MANY_SENDS"),

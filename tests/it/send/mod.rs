@@ -82,8 +82,13 @@ impl World {
         self.broker.block_on(client.create_connection(request)).unwrap();
     }
 
-    /// Changes http/api.
+    /// Changes http/api, which must succeed.
     fn update(&self, connection: pb::Connection, paths: &[&str]) {
+        self.try_update(connection, paths).unwrap();
+    }
+
+    /// Changes http/api.
+    fn try_update(&self, connection: pb::Connection, paths: &[&str]) -> Result<(), Status> {
         let name = "connections/http/api".to_owned();
         let paths = paths.iter().map(|path| (*path).to_owned()).collect();
         let request = pb::UpdateConnectionRequest {
@@ -92,7 +97,7 @@ impl World {
             ..Default::default()
         };
         let mut client = ConnectionServiceClient::new(self.broker.operator());
-        self.broker.block_on(client.update_connection(request)).unwrap();
+        self.broker.block_on(client.update_connection(request)).map(drop)
     }
 
     /// Sends with http/api, without a body.

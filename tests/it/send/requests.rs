@@ -161,3 +161,31 @@ fn connections_to_an_upstream_are_kept_and_shared() {
     let asked = world.upstream.asked();
     assert_eq!((asked.connection, asked.all("authorization")), (1, vec!["Bearer another-token-1"]));
 }
+
+#[test]
+fn a_connection_admits_the_methods_and_paths_it_says() {
+    let world = World::start();
+    let limited = |methods: &[&str], paths: &[&str]| {
+        let owned = |all: &[&str]| all.iter().map(|one| (*one).to_owned()).collect();
+        let send = Some(pb::SendLimits { methods: owned(methods), paths: owned(paths) });
+        world.try_update(pb::Connection { send, ..Default::default() }, &["send"])
+    };
+    limited(&["GET"], &["/orders"]).unwrap();
+    world.get("/orders/1?page=2").unwrap();
+    for (method, path) in
+        [("POST", "/orders"), ("GET", "/ordersx"), ("GET", "/"), ("GET", "/orders%2F1")]
+    {
+        let sent = world.send(head("http/api", method, path), &[]);
+        assert_eq!(reason(sent), "SEND_NOT_ALLOWED", "{method} {path}");
+    }
+    let ask =
+        with_headers(head("http/api", "GET", "/orders"), &[("X-HTTP-Method-Override", "PUT")]);
+    assert_eq!(reason(world.send(ask, &[])), "SEND_NOT_ALLOWED");
+    assert_eq!(world.upstream.asked().line(), "GET /v1/orders/1?page=2 HTTP/1.1");
+    assert!(world.upstream.is_quiet());
+    // To admit less is an edit, and to admit more sends the credential elsewhere.
+    limited(&["GET"], &["/orders/1"]).unwrap();
+    assert_eq!(reason(limited(&["GET"], &["/orders"])), "SECRETS_REQUIRED");
+    assert_eq!(reason(limited(&[], &["/orders/1"])), "SECRETS_REQUIRED");
+    assert_eq!(reason(limited(&["get"], &[])), "NAME_INVALID");
+}

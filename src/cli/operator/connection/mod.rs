@@ -80,6 +80,13 @@ pub struct ConnectionCreateArgs {
     /// fields themselves. By default as the kind says: keyhatch integration get.
     #[arg(long, value_name = "minted|stored", value_parser = parse_release)]
     release: Option<pb::Release>,
+    /// A method that the broker may send with it, such as GET; may be given more than once. By default all.
+    #[arg(long, value_name = "METHOD")]
+    send_method: Vec<String>,
+    /// A path below its address that the broker may send requests to, such as /repos/acme, and all paths below that; may be
+    /// given more than once. By default all.
+    #[arg(long, value_name = "PATH")]
+    send_path: Vec<String>,
     /// A principal that may resolve it, such as workflow:deploy; may be given more than once.
     #[arg(long, value_name = "PRINCIPAL")]
     resolver: Vec<String>,
@@ -184,6 +191,7 @@ impl ConnectionCreateArgs {
             default: self.default,
             expires: self.expires,
             release: self.release.unwrap_or_default().into(),
+            send: send_limits(self.send_method, self.send_path),
             ..Default::default()
         };
         let request =
@@ -196,6 +204,12 @@ impl ConnectionCreateArgs {
         warn_if_no_step(&created.name, &created.access);
         Ok(())
     }
+}
+
+/// The limits of what is sent; `None` if there are none.
+pub(super) fn send_limits(methods: Vec<String>, paths: Vec<String>) -> Option<pb::SendLimits> {
+    let is_limited = !methods.is_empty() || !paths.is_empty();
+    is_limited.then_some(pb::SendLimits { methods, paths })
 }
 
 impl ConnectionGetArgs {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tonic::transport::Channel;
 
+use super::send_limits;
 use super::view::{holders, in_use_to_json, resource_name};
 use crate::cli::Common;
 use crate::cli::io::failure::Failure;
@@ -67,6 +68,16 @@ pub struct ConnectionUpdateArgs {
     /// fields themselves. From minted to stored, give every sensitive field again.
     #[arg(long, value_name = "minted|stored", value_parser = parse_release)]
     release: Option<pb::Release>,
+    /// A method that the broker may send with it, in place of those it had; may be given more than once. To admit more than
+    /// before, give every sensitive field again.
+    #[arg(long, value_name = "METHOD", conflicts_with = "send_all")]
+    send_method: Vec<String>,
+    /// A path below its address that the broker may send requests to, in place of those it had; as --send-method.
+    #[arg(long, value_name = "PATH", conflicts_with = "send_all")]
+    send_path: Vec<String>,
+    /// Let the broker send all methods to all paths; give every sensitive field again.
+    #[arg(long)]
+    send_all: bool,
     /// Fail if this is no longer its etag.
     #[arg(long, value_name = "ETAG")]
     etag: Option<String>,
@@ -141,6 +152,10 @@ impl ConnectionUpdateArgs {
             release: self.release.unwrap_or_default().into(),
             ..Default::default()
         };
+        if self.send_all || !self.send_method.is_empty() || !self.send_path.is_empty() {
+            change.send = send_limits(self.send_method, self.send_path);
+            paths.push("send".to_owned());
+        }
         if !self.tag.is_empty() || !self.remove_tag.is_empty() {
             change.tags = with_tags(&current.tags, self.tag, &self.remove_tag);
             paths.push("tags".to_owned());

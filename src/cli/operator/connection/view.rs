@@ -52,6 +52,7 @@ pub fn to_json(connection: &pb::Connection) -> Json {
             "update_time": moment(state.update_time.as_ref()),
             "reauthorization_required": state.reauthorization_required,
         })),
+        "send": connection.send.as_ref().map(|send| json!({ "methods": send.methods, "paths": send.paths })),
         "max_ttl_seconds": connection.max_ttl.as_ref().map(|ttl| ttl.seconds),
         "live_leases": connection.live_leases,
         "expires": time(&connection.expires),
@@ -123,6 +124,14 @@ fn refresh_token(connection: &pb::Connection) -> String {
     }
 }
 
+/// The requests that it admits, in a line.
+fn sends_only(send: &pb::SendLimits) -> String {
+    let methods =
+        if send.methods.is_empty() { "all methods".to_owned() } else { send.methods.join(", ") };
+    let paths = if send.paths.is_empty() { "all paths".to_owned() } else { send.paths.join(", ") };
+    format!("{methods} below {paths}").replace("below all paths", "to all paths")
+}
+
 /// For people.
 pub fn describe(connection: &pb::Connection) -> String {
     let updated = moment(connection.update_time.as_ref());
@@ -141,6 +150,7 @@ pub fn describe(connection: &pb::Connection) -> String {
         ("refresh token", refresh_token(connection)),
         ("state", states.collect::<Vec<_>>().join(", ")),
         ("max lease", max_ttl.unwrap_or_default()),
+        ("sends only", connection.send.as_ref().map(sends_only).unwrap_or_default()),
         ("tags", connection.tags.join(", ")),
         ("labels", pairs(&connection.labels, ", ")),
         ("member of", connection.groups.join(", ")),

@@ -88,7 +88,7 @@ fn connection(
     context: &SeedContext<'_>,
 ) -> Result<Made, Failure> {
     check_metadata(&metadata, true, true)?;
-    const KEYS: [&str; 9] = [
+    const KEYS: [&str; 10] = [
         "integration",
         "kind",
         "fields",
@@ -98,6 +98,7 @@ fn connection(
         "expires",
         "maxTtl",
         "release",
+        "send",
     ];
     spec.only(&KEYS)?;
     let name = metadata.name;
@@ -125,6 +126,7 @@ fn connection(
         disabled: spec.disabled,
         max_ttl: max_ttl.map(|ttl| prost_types::Duration::try_from(ttl).unwrap_or_default()),
         release: release.unwrap_or_default().into(),
+        send: spec.send.map(|send| pb::SendLimits { methods: send.methods, paths: send.paths }),
     });
     Ok((document, origins))
 }

@@ -127,6 +127,7 @@ pub(super) struct RawSpec {
     pub(super) max_ttl: Option<String>,
     pub(super) members: Option<Vec<String>>,
     pub(super) release: Option<String>,
+    pub(super) send: Option<RawSend>,
     pub(super) title: Option<String>,
     pub(super) value: Option<FieldSource>,
 }
@@ -147,6 +148,7 @@ impl RawSpec {
             ("maxTtl", self.max_ttl.is_some()),
             ("members", self.members.is_some()),
             ("release", self.release.is_some()),
+            ("send", self.send.is_some()),
             ("title", self.title.is_some()),
             ("value", self.value.is_some()),
         ];
@@ -158,6 +160,15 @@ impl RawSpec {
             None => Ok(()),
         }
     }
+}
+
+/// The requests that a connection admits.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[derive(Default)]
+pub(super) struct RawSend {
+    pub(super) methods: Vec<String>,
+    pub(super) paths: Vec<String>,
 }
 
 /// A credential kind of an operator's own integration.
