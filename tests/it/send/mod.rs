@@ -3,6 +3,7 @@
 mod bad_days;
 mod ends;
 mod kinds;
+mod nginx;
 mod requests;
 mod upstream;
 
