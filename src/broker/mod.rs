@@ -70,7 +70,7 @@ pub use steps::runs::{LeaseState, Received, RunStep};
 pub use steps::runtime_dir::{RuntimeDir, RuntimeDirError};
 pub use steps::session::StepSession;
 pub use steps::sessions::StepListener;
-pub use steps::used::UsedConnection;
+pub use steps::used::{UsedConnection, UsedRequest};
 
 use tokio::sync::Semaphore;
 

@@ -214,7 +214,19 @@ impl Fold {
             }
             Event::MintFailed(line) => drop(self.awaited.remove(&line.lease)),
             Event::MintJoined(line) => self.receive_minted(time, &line),
-            Event::Resolve(line) | Event::Send(line) => self.receive(time, *line),
+            Event::Resolve(line) => self.receive(time, *line),
+            Event::Send(line) => {
+                let place = self.openings.get(&line.opening).copied();
+                if let Some(step) = place.and_then(|at| self.steps.get_mut(at)) {
+                    self.bytes += self.uses.take_request(time, *line, &mut step.used);
+                }
+            }
+            Event::Sent(line) => {
+                let place = self.openings.get(&line.opening).copied();
+                if let Some(step) = place.and_then(|at| self.steps.get_mut(at)) {
+                    self.uses.end_request(*line, &mut step.used);
+                }
+            }
             Event::Sign(line) => {
                 let place = self.openings.get(&line.opening).copied();
                 if let Some(step) = place.and_then(|at| self.steps.get_mut(at)) {

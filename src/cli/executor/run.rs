@@ -257,8 +257,18 @@ fn purpose(used: &pb::UsedConnection) -> String {
         Some(login) => {
             format!("ssh as {}, by {}, at {}", login.user, login.key, login.host_key)
         }
-        None => String::new(),
+        None => used.http_request.as_ref().map(request).unwrap_or_default(),
     }
+}
+
+/// A request, and how it ended the last time.
+fn request(one: &pb::HttpRequestUse) -> String {
+    let end = match (one.last_fault.as_str(), one.last_status) {
+        ("", status) => status.to_string(),
+        (fault, 0) => fault.to_owned(),
+        (fault, status) => format!("{status}, {fault}"),
+    };
+    format!("{} {}{}: {end}", one.method, one.host, one.path)
 }
 
 /// A name, with the target that it was asked for by, if that is another.
@@ -307,6 +317,15 @@ fn to_json(step: &pb::RunStep) -> serde_json::Value {
             "last_time": moment(one.last_time.as_ref()),
             "times": one.times,
             "ssh_login": login,
+            "http_request": one.http_request.as_ref().map(|request| json!({
+                "method": request.method,
+                "host": request.host,
+                "path": request.path,
+                "last_status": request.last_status,
+                "last_fault": request.last_fault,
+                "sent_bytes": request.sent_bytes,
+                "received_bytes": request.received_bytes,
+            })),
         })
     });
     json!({

@@ -229,14 +229,25 @@ fn used(used: UsedConnection) -> pb::UsedConnection {
         key: login.key,
         host_key: login.host_key.unwrap_or_default(),
     });
+    let is_request = used.request.is_some();
+    let request = used.request.map(|request| pb::HttpRequestUse {
+        method: request.action.method,
+        host: request.action.host.unwrap_or_default(),
+        path: request.action.path,
+        last_status: request.status.map_or(0, i32::from),
+        last_fault: request.fault.unwrap_or_default(),
+        sent_bytes: convert::count(request.sent_bytes),
+        received_bytes: convert::count(request.received_bytes),
+    });
     pb::UsedConnection {
+        http_request: request,
         name: used.resource,
         target: target.unwrap_or_default(),
         version: convert::count(used.version),
         first_time: convert::timestamp(used.first),
         last_time: convert::timestamp(used.last),
         times: convert::count_i32(used.times),
-        ssh_login: Some(login.unwrap_or_default()),
+        ssh_login: (!is_request).then(|| login.unwrap_or_default()),
     }
 }
 

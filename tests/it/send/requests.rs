@@ -4,6 +4,7 @@ use super::upstream::write;
 use super::{TOKEN, World, head, with_headers};
 use crate::harness::{reason, wait_until};
 use keyhatch::grpc::pb;
+use keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient;
 
 #[test]
 fn a_step_uses_a_token_that_it_never_sees() {
@@ -188,4 +189,21 @@ fn a_connection_admits_the_methods_and_paths_it_says() {
     assert_eq!(reason(limited(&["GET"], &["/orders"])), "SECRETS_REQUIRED");
     assert_eq!(reason(limited(&[], &["/orders/1"])), "SECRETS_REQUIRED");
     assert_eq!(reason(limited(&["get"], &[])), "NAME_INVALID");
+}
+
+#[test]
+fn a_run_tells_what_was_sent_for_it() {
+    let world = World::start();
+    world.get("/orders?page=2").unwrap();
+    world.get("/orders").unwrap();
+    wait_until("the ends are journaled", || world.broker.journaled("sent").len() == 2);
+    let request = pb::GetRunRequest { workflow: "w".to_owned(), run: "1".to_owned() };
+    let mut client = ExecutorServiceClient::new(world.broker.executor());
+    let run = world.broker.block_on(client.get_run(request)).unwrap().into_inner();
+    let used = run.steps.into_iter().find(|step| !step.used.is_empty()).unwrap().used;
+    let [used] = used.as_slice() else { panic!("{used:?}") };
+    let request = used.http_request.as_ref().unwrap();
+    assert_eq!((used.times, &*used.name), (2, "connections/http/api"));
+    assert_eq!((&*request.method, &*request.path, request.last_status), ("GET", "/v1/orders", 200));
+    assert!(request.last_fault.is_empty() && request.received_bytes > 0);
 }
