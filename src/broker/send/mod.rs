@@ -73,12 +73,13 @@ impl Broker {
         let permits = self.begin_send(session)?;
         let admitted = self.admit_send(session, &asked).await?;
         self.synced().await?;
-        let Permitted { grant, permit, lease, .. } = admitted;
+        let Permitted { grant, permit, lease, decision } = admitted;
         let standing = Standing {
             broker: Arc::clone(self),
             opening: Arc::clone(&session.opening),
             certificate_end,
             lease,
+            decision_id: decision.to_opaque(&self.keyring),
             name: grant.name.clone(),
             moved: Arc::default(),
         };
@@ -162,7 +163,7 @@ impl Broker {
                 self.count_hit(&grant);
                 // Nobody waits for the next credential, if this one is late in its life.
                 let _ = self.replace_early(opening, &request, &grant, (decision_id, lease.id));
-                return Ok(Permitted { grant, permit, lease });
+                return Ok(Permitted { grant, permit, lease, decision: decision_id });
             }
             let asked_upstream =
                 self.ask_upstream(opening, &request, &grant, (decision_id, lease.id));

@@ -43,6 +43,8 @@ pub(super) struct Standing {
     pub(super) opening: Arc<LiveOpening>,
     pub(super) certificate_end: Timestamp,
     pub(super) lease: Lease,
+    /// The hidden line of the decision.
+    pub(super) decision_id: String,
     /// The full name of the connection.
     pub(super) name: ResourceName,
     pub(super) moved: Arc<Moved>,
@@ -104,14 +106,17 @@ impl Standing {
         }
         let target = self.lease.ask.target.reference();
         let purpose = Purpose::of(self.lease.ask.action.as_ref());
-        let denied = || Error::Denied { decision_id: String::new() };
         match authorize_step(&snapshot.catalog, record, &target, purpose, None) {
             Err(Refusal::Disabled(name)) => Err(Error::Disabled(name)),
-            Err(_) => Err(denied()),
-            Ok(grant) if grant.values.key.uid != self.lease.resource => Err(denied()),
+            Err(_) => Err(self.denied()),
+            Ok(grant) if grant.values.key.uid != self.lease.resource => Err(self.denied()),
             Ok(grant) if grant.version != self.lease.version => Err(Error::VersionSuperseded),
             Ok(_) => self.check_lease(),
         }
+    }
+
+    fn denied(&self) -> Error {
+        Error::Denied { decision_id: self.decision_id.clone() }
     }
 
     /// Checks that the lease is live. A journal that hangs ends no exchange: nothing is acknowledged while it hangs.
@@ -119,7 +124,7 @@ impl Standing {
         let found =
             self.broker.journal.with_live(|live| live.leases().find(self.lease.id).is_some());
         match found {
-            Ok(false) => Err(Error::Denied { decision_id: String::new() }),
+            Ok(false) => Err(self.denied()),
             _ => Ok(()),
         }
     }

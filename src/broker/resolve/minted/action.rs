@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Grant, Waiting};
 use crate::broker::Broker;
 use crate::broker::error::Error;
-use crate::journal::{Act, CommitError, Permit};
+use crate::journal::{Act, CommitError, DecisionId, Permit};
 use crate::lease::Lease;
 
 /// An action that may begin.
@@ -16,6 +16,8 @@ pub(in crate::broker) struct Permitted {
     pub(in crate::broker) permit: Permit<Act>,
     /// The lease of the action.
     pub(in crate::broker) lease: Lease,
+    /// The line of the decision.
+    pub(in crate::broker) decision: DecisionId,
 }
 
 impl Broker {
@@ -39,7 +41,8 @@ impl Broker {
             match self.journal.act_on(self.now(), waiter, &credential.minted) {
                 Ok((permit, lease)) => {
                     claim.is_settled = true;
-                    return Ok(Some(Permitted { grant, permit, lease }));
+                    let decision = claim.decision;
+                    return Ok(Some(Permitted { grant, permit, lease, decision }));
                 }
                 Err(CommitError::Stale) => {}
                 Err(CommitError::CredentialEnding) => {
