@@ -3,12 +3,13 @@
 
 mod world;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-use super::{CommitError, RestoredAs, Standing};
+use super::{Candidates, CommitError, Owed, RestoredAs, Standing};
 use world::{End, STEPS, World};
 
 /// What happens.
@@ -90,6 +91,20 @@ impl World {
             Act::Rotate => assert!(self.journal().rotate_if_full(self.now).unwrap()),
             Act::Restore(restored_as) => self.restore(restored_as),
         }
+    }
+
+    /// A look at what has changed finds all that is due.
+    fn check_due(&self) {
+        self.journal().expire(self.now);
+        let all = self.journal().with_live(|live| {
+            let due = live.mints().owed().iter();
+            let due = due.filter(|one| one.due(live, Standing::Same).is_some());
+            due.map(Owed::mint).collect::<BTreeSet<_>>()
+        });
+        let changed = Candidates::Changed;
+        let found = self.journal().due_endings(self.now, 0, changed, |_| Standing::Same).unwrap();
+        let found: BTreeSet<_> = found.iter().map(|(one, _)| one.mint()).collect();
+        assert_eq!(found, all.unwrap());
     }
 }
 

@@ -1,6 +1,6 @@
 //! A journal, and a model of what it must know.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -395,20 +395,6 @@ impl World {
             assert_eq!(permit.is_some(), *is_begun);
             assert_eq!(self.journal().unneeded([*mint].into_iter()), Ok(Vec::new()));
         }
-    }
-
-    /// A look at what has changed finds all that is due.
-    fn check_due(&self) {
-        self.journal().expire(self.now);
-        let all = self.journal().with_live(|live| {
-            let due = live.mints().owed().iter();
-            let due = due.filter(|one| one.due(live, Standing::Same).is_some());
-            due.map(Owed::mint).collect::<BTreeSet<_>>()
-        });
-        let changed = Candidates::Changed;
-        let found = self.journal().due_endings(self.now, 0, changed, |_| Standing::Same).unwrap();
-        let found: BTreeSet<_> = found.iter().map(|(one, _)| one.mint()).collect();
-        assert_eq!(found, all.unwrap());
     }
 
     /// The lines of endings that the run's own lines contain.
