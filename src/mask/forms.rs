@@ -8,7 +8,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use serde_json::Value as Json;
 
 use super::literals;
-use super::parts::{LEAST_BYTES, SecretParts};
+use super::parts::{LEAST_BYTES, LEAST_IN_ANSWERS, SecretParts};
 
 /// The characters of a piece of Base64, at every group of four. Pieces are found across the ends of lines.
 const BASE64_PIECE: usize = 8;
@@ -29,6 +29,8 @@ const AND_SLASH: &AsciiSet = &UNRESERVED.remove(b'/');
 /// JavaScript's `encodeURIComponent` leaves these.
 const AND_MARKS: &AsciiSet =
     &UNRESERVED.remove(b'!').remove(b'\'').remove(b'(').remove(b')').remove(b'*');
+/// Forms of HTML leave these, and encode `~`: the URL parameters that the broker renders, too.
+const OF_FORMS: &AsciiSet = &UNRESERVED.add(b'~').remove(b'*');
 
 /// The forms of the secret parts of a value: as they are, by lines, in Base64, in URLs, in JSON, in literals of
 /// programming languages and in hexadecimal digits. Forms that are too short are left out.
@@ -47,16 +49,27 @@ pub fn of(parts: &SecretParts) -> BTreeSet<Vec<u8>> {
     forms
 }
 
+/// The forms of a whole value of at least [`LEAST_IN_ANSWERS`] bytes, whether or not it is hard to guess.
+pub fn of_whole(value: &[u8]) -> BTreeSet<Vec<u8>> {
+    let mut forms = BTreeSet::new();
+    encoded(&mut forms, value);
+    forms.retain(|form| form.len() >= LEAST_IN_ANSWERS);
+    forms
+}
+
 fn add(forms: &mut BTreeSet<Vec<u8>>, value: &[u8]) {
-    if value.len() < LEAST_BYTES {
-        return;
+    if value.len() >= LEAST_BYTES {
+        encoded(forms, value);
     }
+}
+
+fn encoded(forms: &mut BTreeSet<Vec<u8>>, value: &[u8]) {
     forms.insert(value.to_vec());
     forms.insert(hex::encode(value).into_bytes());
     forms.insert(hex::encode_upper(value).into_bytes());
     base64(forms, value);
     forms.extend(literals::of(value));
-    for set in [UNRESERVED, AND_SLASH, AND_MARKS] {
+    for set in [UNRESERVED, AND_SLASH, AND_MARKS, OF_FORMS] {
         let encoded = percent_encode(value, set).to_string();
         for encoded in [lower_hex(&encoded), encoded] {
             forms.insert(encoded.replace("%20", "+").into_bytes());
@@ -244,6 +257,7 @@ mod tests {
         assert!(has(b"hunter22\n", b"aHVudGVyMjI"));
         assert!(has(b"hunter 22\n", b"hunter%2022"));
         assert!(has(b"a/b+C%d", b"a%2fb%2bC%25d"));
+        assert!(has(b"a ~*-._/b", b"a+%7E*-._%2Fb") && has(b"a ~*-._/b", b"a+%7e*-._%2fb"));
         assert!(has(b"it's $HOME", br"it'\''s $HOME"));
         assert!(has(b"it's $HOME", br"it\'s\ \$HOME"));
         assert!(has(b"say \"a\" & b", br#"say \\\"a\\\" & b"#));

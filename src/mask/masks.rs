@@ -11,7 +11,7 @@
 //! ```
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use aho_corasick::automaton::Automaton;
 use aho_corasick::{Anchored, BuildError, dfa, nfa::contiguous};
@@ -19,7 +19,8 @@ use parking_lot::RwLock;
 
 use super::escapes::{PlainText, escapes};
 use super::forms;
-use super::parts::{LEAST_BYTES, SecretParts, Unmasked};
+use super::names::InNames;
+use super::parts::{LEAST_BYTES, LEAST_IN_ANSWERS, SecretParts, Unmasked};
 
 /// The text in place of a value.
 const MASK: &[u8] = b"***";
@@ -47,13 +48,22 @@ impl Masks {
         Self { is_for_answers: true, ..Self::default() }
     }
 
-    /// Masks a value from now on. Returns why the value or parts of it are not masked.
+    /// Masks a value from now on. Returns why the value or parts of it are not masked. In answers the whole value is masked,
+    /// also if it is a word or a short number; only fewer than [`LEAST_IN_ANSWERS`] bytes are `Unmasked::Short`.
     ///
     /// # Errors
     /// If there are more values than can be masked.
     pub fn add(&self, value: &[u8]) -> Result<Option<Unmasked>, TooLarge> {
-        let parts = SecretParts::of(value);
-        let new = forms::of(&parts);
+        let mut parts = SecretParts::of(value);
+        let mut new = forms::of(&parts);
+        let whole = value.trim_ascii();
+        if self.is_for_answers && !parts.secrets.contains(whole) {
+            if whole.len() < LEAST_IN_ANSWERS {
+                return Ok((!whole.is_empty()).then_some(Unmasked::Short));
+            }
+            new.extend(forms::of_whole(whole));
+            parts.unmasked = parts.unmasked.filter(|why| *why == Unmasked::Parts);
+        }
         let of_output = new.iter().filter(|_| !self.is_for_answers);
         let plain: Vec<_> = of_output.filter_map(|form| PlainText::of(form)).collect();
         let mut all = self.forms.write();
@@ -102,6 +112,7 @@ pub struct Patterns {
     texts: Vec<Vec<u8>>,
     longest: usize,
     is_for_answers: bool,
+    in_names: OnceLock<InNames>,
 }
 
 /// An automaton that finds all forms.
@@ -170,7 +181,12 @@ impl Patterns {
         let texts: Vec<Vec<u8>> = forms.iter().cloned().collect();
         let search = form_search(&texts).map_err(|_| TooLarge)?;
         let longest = texts.iter().map(Vec::len).max().unwrap_or(0);
-        Ok(Self { search: Some(search), texts, longest, is_for_answers: false })
+        Ok(Self { search: Some(search), texts, longest, ..Self::default() })
+    }
+
+    /// True if the name of a header has a value in it.
+    pub fn are_in_name(&self, name: &str) -> bool {
+        self.in_names.get_or_init(|| InNames::of(&self.texts)).are_in(name)
     }
 
     /// True if nothing is masked.
@@ -434,6 +450,29 @@ mod tests {
         masks.add(b"hunter22").unwrap();
         assert_eq!(masks.masked_pieces(&[b"a\r\x1b[m hun", b"ter22\r"]), b"a\r\x1b[m ***\r");
         assert_eq!(masks.masked_pieces(&[b"hun\x1b[mter22"]), b"hun\x1b[mter22");
+    }
+
+    #[test]
+    fn an_answer_has_words_and_short_numbers_masked() {
+        for (value, forms) in [
+            ("abc", ["abc", "616263", "YWJj", "***"]),
+            ("production", ["production", "70726F64756374696F6E", "cHJvZHVjdGlvbg", "***"]),
+            ("123456\n", ["123456", "313233343536", "MTIzNDU2", "***"]),
+            ("p:~", ["p:~", "p%3A~", "p%3a%7e", "p%3A%7E"]),
+        ] {
+            let masks = Masks::for_answers();
+            assert_eq!(masks.add(value.as_bytes()).unwrap(), None, "{value}");
+            for form in forms {
+                assert_eq!(masks.masked(&format!("<{form}>")), "<***>", "{value}: {form}");
+            }
+        }
+        let document = "{\"name\": \"main\", \"password\": \"foobar99\"}";
+        let masks = Masks::for_answers();
+        masks.add(document.as_bytes()).unwrap();
+        assert_eq!(masks.masked(&format!("<{document}>main foobar99")), "<***>main ***");
+        for (value, why) in [("", None), ("\n", None), ("12", Some(Unmasked::Short))] {
+            assert_eq!(Masks::for_answers().add(value.as_bytes()), Ok(why), "{value}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `parts`, `keys`, `logins`, `pem` | which parts of a value are secret |
 //! | `forms`, `literals` | how programs print them |
-//! | `masks`, `escapes` | a stream of output, with those forms masked |
+//! | `masks`, `escapes`, `names` | a stream of output, with those forms masked; names of headers that have them |
 
 mod escapes;
 mod forms;
@@ -12,6 +12,7 @@ mod keys;
 mod literals;
 mod logins;
 mod masks;
+mod names;
 mod parts;
 mod pem;
 

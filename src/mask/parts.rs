@@ -16,6 +16,8 @@ use super::pem::{self, SecretBlock};
 
 /// The shortest masked part, in bytes. Shorter ones match by accident.
 pub const LEAST_BYTES: usize = 6;
+/// The shortest value that is masked in an answer, in bytes: there also words and numbers are masked.
+pub const LEAST_IN_ANSWERS: usize = 3;
 /// The longest word, in letters.
 const LONGEST_WORD: usize = 12;
 /// The most digits of a number that counts something.
