@@ -27,7 +27,8 @@ pub use findings::{Finding, Severity, doubts, findings, text_findings};
 pub use own::check_own;
 pub use pem::{needs_newline, with_last_newline};
 pub use released::{
-    can_mint, default_release, find_released_field, handed_out, released, released_names, source_of,
+    FETCHED_TOKEN, can_mint, default_release, find_released_field, handed_out, kept, released,
+    released_names, source_of,
 };
 pub use schema::{CredentialKind, FieldRule, Integration, ValueForm, find_field};
 pub use send::render::{Rendered, render};

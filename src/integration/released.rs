@@ -7,11 +7,14 @@ use super::schema::{CredentialKind, FieldRule, best, find_field};
 use super::source::Source;
 use crate::model::{FieldName, Fields, Release};
 
+/// The field of a minted credential with the token that the broker has fetched for its own requests. No step gets it.
+pub const FETCHED_TOKEN: &str = "access_token";
+
 /// The rules of the fields that a step may ask for. While a connection is minted, these are the fields of the minted
 /// credential, and the stored fields that are no roots.
 pub fn released(kind: &CredentialKind, release: Release) -> impl Iterator<Item = &FieldRule> {
     let is_minted = release == Release::Minted;
-    let made = kind.minted.iter().filter(move |_| is_minted);
+    let made = kind.minted.iter().filter(move |rule| is_minted && !rule.root);
     made.chain(kind.fields.iter().filter(move |rule| !(is_minted && rule.root)))
 }
 
@@ -40,9 +43,16 @@ pub fn released_names<'a>(
     set.into_iter().filter(stays).cloned().chain(made).collect()
 }
 
-/// What a step of a minted connection may get: the fields of `made` that the kind names, and the fields of `stored` that
-/// are no roots and were not made.
-pub fn handed_out(kind: &CredentialKind, stored: Fields, made: Fields) -> Fields {
+/// The names of the fields of a minted credential that a step may get, of those that are kept.
+pub fn handed_out(kind: &CredentialKind, kept: Fields) -> BTreeSet<FieldName> {
+    let is_released =
+        |name: &FieldName| find_released_field(kind, Release::Minted, name.as_str()).is_some();
+    kept.into_keys().filter(is_released).collect()
+}
+
+/// What is kept of a minted credential: the fields of `made` that the kind names, and the fields of `stored` that are no
+/// roots and were not made.
+pub fn kept(kind: &CredentialKind, stored: Fields, made: Fields) -> Fields {
     let is_made = |name: &FieldName| kind.minted.iter().any(|rule| rule.covers(name.as_str()));
     let is_public = |name: &FieldName| {
         let rule = find_released_field(kind, Release::Minted, name.as_str());
@@ -143,17 +153,23 @@ mod tests {
     }
 
     #[test]
-    fn nothing_but_minted_and_public_fields_is_handed_out() {
+    fn nothing_but_minted_and_public_fields_is_kept() {
         let value = |text: &str| Value::new(text.into());
         let two_step = kind("http", "two_step");
         let stored = ["base_url", "headers.Authorization", "tokens.key", "request_url", "password"];
         let stored = names(&stored).into_iter().map(|name| (name, value("stored"))).collect();
-        let made = names(&["headers.Authorization", "tokens.key"]);
+        let made = names(&["headers.Authorization", "tokens.key", FETCHED_TOKEN]);
         let made = made.into_iter().map(|name| (name, value("made"))).collect();
-        let handed = handed_out(two_step, stored, made);
-        let handed = handed.iter().map(|(name, value)| (name.as_str(), value.expose()));
-        let expected = [("base_url", b"stored".as_slice()), ("headers.Authorization", b"made")];
-        assert!(handed.eq(expected));
+        let kept = kept(two_step, stored, made);
+        let expected = [
+            (FETCHED_TOKEN, b"made".as_slice()),
+            ("base_url", b"stored"),
+            ("headers.Authorization", b"made"),
+        ];
+        assert!(kept.iter().map(|(name, value)| (name.as_str(), value.expose())).eq(expected));
+        // The fetched token is for the broker's own requests.
+        let handed = handed_out(two_step, kept);
+        assert!(handed.iter().map(FieldName::as_str).eq(["base_url", "headers.Authorization"]));
     }
 
     #[test]

@@ -104,7 +104,8 @@ pub struct FieldRule {
     pub example: String,
     /// True if the value is write-only.
     pub sensitive: bool,
-    /// True if only the broker needs it, to make credentials. It is never released while the connection is minted.
+    /// True if only the broker needs it, to make credentials or to act with them. It is never released while the connection
+    /// is minted.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub root: bool,
     /// True if the field, or at least one of the family, is required.

@@ -8,7 +8,7 @@ use crate::broker::Broker;
 use crate::broker::endings::story::MintEnding;
 use crate::broker::minting::{RefreshTest, RefreshToken, Turn};
 use crate::catalog::{Catalog, ConnectionMetadata, Unusable};
-use crate::integration::{CredentialKind, Source, handed_out, source_of};
+use crate::integration::{CredentialKind, Source, handed_out, kept, source_of};
 use crate::journal::{DecisionId, MintingLine};
 use crate::mint::{self, Ask, Failure, FailureReason, Minted, TokenSubject};
 use crate::model::{
@@ -141,7 +141,7 @@ impl Broker {
         };
         let expire_time = made.end.map(|end| end.time);
         Ok(TestMint {
-            fields: handed_out(&kind, roots, made.fields).into_keys().collect(),
+            fields: handed_out(&kind, kept(&kind, roots, made.fields)).into_iter().collect(),
             handle: made.handle,
             expire_time,
             lifetime: expire_time.map(|end| end.since(now)),

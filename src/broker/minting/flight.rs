@@ -19,7 +19,7 @@ use crate::access::Purpose;
 use crate::broker::changes::writer::WriterParts;
 use crate::broker::resolve::authorize::{Grant, Material, authorize_step, is_executors};
 use crate::catalog::{Catalog, ConnectionMetadata, Snapshot, Snapshots, Values};
-use crate::integration::{CredentialKind, Source, handed_out};
+use crate::integration::{CredentialKind, Source, handed_out, kept};
 use crate::journal::{
     CommitError, DecisionId, Journal, LiveOpening, Made, MintFault, MintRequest, TooManyEndings,
 };
@@ -282,14 +282,14 @@ impl FlightParts {
         if end.time <= self.clock.now() {
             return Err(invalid("the upstream's credential has ended already"));
         }
-        let fields = handed_out(kind, roots, made.fields);
+        let fields = kept(kind, roots, made.fields);
         let key = RecordKey { kind: RecordKind::MintedValues, uid: mint };
         let sealed = self.keyring.seal_values(key, grant.version, &fields);
         let sealed =
             sealed.map_err(|error| Failure::new(FailureReason::Unavailable, error.to_string()))?;
         Ok(Sealed {
             values: Values { key, sealed },
-            names: fields.into_keys().collect(),
+            names: handed_out(kind, fields),
             refresh: refresh_time(ask.now, end.time, mint),
             made: Made {
                 handle: made.handle,

@@ -169,7 +169,7 @@ fn to_message(listed: &ListedIntegration) -> pb::Integration {
         title: kind.title.clone(),
         fields: kind.fields.iter().map(field).collect(),
         release: kind.source.map(|_| convert::release_message(kind.release)).unwrap_or_default(),
-        minted_fields: kind.minted.iter().map(field).collect(),
+        minted_fields: kind.minted.iter().filter(|rule| !rule.root).map(field).collect(),
     };
     let integration = &listed.integration;
     pb::Integration {

@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
+use super::super::released::FETCHED_TOKEN;
 use super::super::schema::CredentialKind;
 use super::super::template::{TextPart, parts};
 use super::SendRule;
@@ -36,10 +37,13 @@ pub fn render(rule: &SendRule, kind: &CredentialKind, fields: &Fields) -> Result
     let mut rendered = Rendered::default();
     let find = |name: &str| value(fields, name).map(Value::expose);
     for (name, text) in &rule.headers {
-        let header = filled(text, name, find)?;
-        rendered.add_header(name, header, true);
+        rendered.add_header(name, filled(text, name, find)?);
     }
     let is_complete = kind.source.is_some();
+    if rule.own_parts && is_complete {
+        // Masks find the complete parts by the token in them.
+        find(FETCHED_TOKEN).ok_or_else(|| missing(FETCHED_TOKEN))?;
+    }
     if rule.own_parts {
         own_parts(&mut rendered, fields, is_complete)?;
     }
@@ -47,30 +51,30 @@ pub fn render(rule: &SendRule, kind: &CredentialKind, fields: &Fields) -> Result
         let user = filled(&login.username, "username", find)?;
         let password = filled(&login.password, "password", find)?;
         let pair = Zeroizing::new([&user, b":".as_slice(), &password].concat());
-        let basic = Zeroizing::new(format!("Basic {}", STANDARD.encode(&*pair)).into_bytes());
+        let encoded = STANDARD.encode(&*pair);
+        let basic = Zeroizing::new(format!("Basic {encoded}").into_bytes());
         rendered.headers.retain(|(name, _)| !name.eq_ignore_ascii_case("authorization"));
-        rendered.add_header("Authorization", basic, true);
+        rendered.secrets.push(Value::new(encoded.into_bytes()));
+        rendered.add_header("Authorization", basic);
     }
     if rule.client_certificate {
         let of = |name: &str| value(fields, name).map(copy).ok_or_else(|| missing(name));
         rendered.identity = Some((of("certificate")?, of("private_key")?));
     }
-    // A private key signs, and is not sent.
+    // A private key signs, and is not sent. Complete parts need not be secret beside their token.
     let is_sent = |name: &str| !(rule.client_certificate && name == "private_key");
+    let is_whole = |name: &str| !(rule.own_parts && is_complete && is_own_part(name));
     let secrets = fields.iter().filter(|(name, _)| {
-        kind.sent_field(name.as_str()).is_none_or(|rule| rule.sensitive) && is_sent(name.as_str())
+        let name = name.as_str();
+        let is_sensitive = kind.sent_field(name).is_none_or(|rule| rule.sensitive);
+        is_sensitive && is_sent(name) && is_whole(name)
     });
     rendered.secrets.extend(secrets.map(|(_, value)| copy(value)));
     Ok(rendered)
 }
 
 impl Rendered {
-    /// Adds a header. A secret one often has a word before its secret, such as Bearer.
-    fn add_header(&mut self, name: &str, value: Zeroizing<Vec<u8>>, is_secret: bool) {
-        if is_secret {
-            let last = value.trim_ascii().rsplit(|byte| *byte == b' ').next().unwrap_or_default();
-            self.secrets.push(Value::new(last.to_vec()));
-        }
+    fn add_header(&mut self, name: &str, value: Zeroizing<Vec<u8>>) {
         self.headers.push((name.to_owned(), Value::new(value.to_vec())));
     }
 }
@@ -89,8 +93,7 @@ fn own_parts(rendered: &mut Rendered, fields: &Fields, is_complete: bool) -> Res
     for (name, value) in fields {
         let name = name.as_str();
         if let Some(header) = name.strip_prefix("headers.") {
-            let is_secret = is_complete || refers(value);
-            rendered.add_header(header, text(name, value)?, is_secret);
+            rendered.add_header(header, text(name, value)?);
         } else if let Some(parameter) = name.strip_prefix("url_parameters.") {
             let value = Value::new(text(name, value)?.to_vec());
             rendered.parameters.push((parameter.to_owned(), value));
@@ -102,10 +105,9 @@ fn own_parts(rendered: &mut Rendered, fields: &Fields, is_complete: bool) -> Res
     Ok(())
 }
 
-/// True if a text refers to a token.
-fn refers(value: &Value) -> bool {
-    let text = std::str::from_utf8(value.expose()).unwrap_or_default();
-    parts(text).iter().any(|part| matches!(part, TextPart::Reference(_)))
+/// True for a field that [`own_parts`] sends.
+fn is_own_part(name: &str) -> bool {
+    name == "body" || name.starts_with("headers.") || name.starts_with("url_parameters.")
 }
 
 /// A text with the values of its references in their places. `place` names the text.
@@ -219,10 +221,18 @@ mod tests {
 
     #[test]
     fn a_minted_part_is_complete_and_is_rendered_once() {
-        let fields =
-            [("base_url", "https://a.example"), ("headers.Authorization", "Bearer a{{ key }}")];
+        let fields = [
+            ("base_url", "https://a.example"),
+            ("access_token", "a{{ key }}"),
+            ("headers.Authorization", "Bearer a{{ key }}"),
+            ("headers.Accept", "text/plain"),
+        ];
         let found = rendered("http/two_step", &fields).unwrap();
-        assert_eq!(texts(&found.headers), [("Authorization", "Bearer a{{ key }}")]);
+        let headers = [("Accept", "text/plain"), ("Authorization", "Bearer a{{ key }}")];
+        assert_eq!(texts(&found.headers), headers);
+        assert!(is_masked(&found, "a{{ key }}") && !is_masked(&found, "text/plain"));
+        let [base_url, _, header, _] = fields;
+        assert!(rendered("http/two_step", &[base_url, header]).is_err());
     }
 
     #[test]

@@ -7,9 +7,10 @@ use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
 use crate::egress::{Egress, MAX_REPLY_BYTES, Reply, Request};
+use crate::integration::FETCHED_TOKEN;
 use crate::integration::template::{TextPart, parts};
 use crate::model::limits::MAX_CONNECTION_BYTES;
-use crate::model::{Fields, Value};
+use crate::model::{FieldName, Fields, Value};
 
 use super::clock::CredentialEnd;
 use super::failure::{Failure, FailureReason};
@@ -48,8 +49,12 @@ pub async fn mint(egress: &Egress, roots: Roots<'_>, ask: &Ask) -> Result<Minted
         Failure::invalid(text)
     })?;
     let asked = [interval, asked_life(roots.0)].into_iter().flatten().min();
+    let mut fields = second_request(roots, &token)?;
+    // The broker masks it in what it sends for a step.
+    let kept = FieldName::parse(FETCHED_TOKEN).ok();
+    fields.extend(kept.map(|name| (name, Value::new(token.as_bytes().to_vec()))));
     Ok(Minted {
-        fields: second_request(roots, &token)?,
+        fields,
         end: asked.map(|asked| CredentialEnd::assumed(ask.now, asked)),
         handle: handle_of(&token),
         upstream_request: None,
