@@ -112,7 +112,8 @@ impl Exchanging {
     async fn exchange(&self, mut call: Call, status: &mut Option<u16>) -> Result<(), Broken> {
         call.body = self.counted(begun(call.body).await?);
         let patterns = self.masks.patterns();
-        let mut answer = self.standing.broker.mints.egress().call(call).await?;
+        let opening = self.standing.opening.record().id;
+        let mut answer = self.standing.broker.mints.egress().call(opening, call).await?;
         *status = Some(answer.status);
         let headers = self.masked(std::mem::take(&mut answer.headers));
         let (name, version) = (self.standing.name.clone(), self.standing.lease.version);
@@ -157,8 +158,10 @@ impl Exchanging {
     }
 
     fn masked(&self, headers: Headers) -> Headers {
+        let patterns = self.masks.patterns();
         let masked = headers
             .into_iter()
+            .filter(|(name, _)| !patterns.are_in_name(name))
             .map(|(name, value)| (name, Value::new(self.masks.masked_pieces(&[value.expose()]))));
         masked.collect()
     }

@@ -33,7 +33,7 @@ use super::steps::session::StepSession;
 use crate::egress::{Call, ClientIdentity, Outgoing, Pieces};
 use crate::integration::{Rendered, render};
 use crate::journal::{Act, CommittedAction, Permit};
-use crate::mask::Masks;
+use crate::mask::{Masks, TooLarge, Unmasked};
 use crate::metrics::SendMetrics;
 use crate::model::limits::MAX_SENDS;
 use crate::model::{Timestamp, Value};
@@ -203,9 +203,14 @@ impl Broker {
 fn masks(rendered: &Rendered) -> Result<Masks, Error> {
     let masks = Masks::for_answers();
     for secret in &rendered.secrets {
-        masks.add(secret.expose()).map_err(|_| {
-            Error::SendUnsupported("its values are too large to be masked in an answer".to_owned())
-        })?;
+        let fault = match masks.add(secret.expose()) {
+            Ok(Some(Unmasked::Short)) => {
+                "a value of fewer than 3 bytes cannot be masked in an answer"
+            }
+            Ok(_) => continue,
+            Err(TooLarge) => "its values are too large to be masked in an answer",
+        };
+        return Err(Error::SendUnsupported(fault.to_owned()));
     }
     Ok(masks)
 }
@@ -248,6 +253,6 @@ fn call(
         body,
         identity,
         ca_certificate: plan.ca_certificate,
-        hides_length: !masks.patterns().is_empty(),
+        is_masked: !masks.patterns().is_empty(),
     })
 }

@@ -57,9 +57,11 @@ impl Plan {
     }
 }
 
-/// Checks that the connection's limits admit a request. A header that names another method would get round them.
+/// Checks that the connection's limits admit a request. A header or parameter that names another method would get round them.
 fn check_limits(limits: &SendLimits, asked: &SendRequest) -> Result<(), Refusal> {
-    let has_other_method = !limits.methods().is_empty() && asked.headers.other_method().is_some();
+    let names_method =
+        asked.headers.other_method().is_some() || asked.path.has_parameter("_method");
+    let has_other_method = !limits.methods().is_empty() && names_method;
     let is_below = |prefix: &String| asked.path.is_below(prefix);
     let is_path_admitted = limits.paths().is_empty() || limits.paths().iter().any(is_below);
     match limits.admits_method(asked.method.as_str()) && is_path_admitted && !has_other_method {

@@ -1,8 +1,7 @@
 //! The headers of a request that a step has made, and those of its answer.
 
 use hyper::header::{
-    ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue,
-    USER_AGENT,
+    ACCEPT_ENCODING, CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, USER_AGENT,
 };
 
 use super::super::{Destination, EgressError, Headers};
@@ -12,26 +11,35 @@ use crate::model::Value;
 const MAX_HEADERS: usize = 100;
 const MAX_BYTES: usize = 32 * 1024;
 
-/// The headers that belong to a connection and not to a message, or that change where or how a message is read. Names are
-/// compared with `_` as `-`: some servers take both for the same.
-const REFUSED: [&str; 13] = [
+/// The headers that belong to a connection and not to a message, or that change where or how a message is read: some servers
+/// take another address, or another client, from them. Names are compared as [`plain`] has them.
+const REFUSED: [&str; 20] = [
     "connection",
     "content-length",
+    "destination",
     "expect",
     "forwarded",
     "host",
     "http2-settings",
     "keep-alive",
+    "request-uri",
     "te",
     "trailer",
     "transfer-encoding",
     "upgrade",
-    "x-original-url",
-    "x-rewrite-url",
+    "x-forward-for",
+    "x-host",
+    "x-host-override",
+    "x-http-destinationurl",
+    "x-http-host-override",
+    "x-override-url",
+    "x-real-ip",
 ];
-const REFUSED_PREFIXES: [&str; 2] = ["proxy-", "x-forwarded-"];
+const REFUSED_PREFIXES: [&str; 5] =
+    ["proxy-", "x-envoy-", "x-forwarded-", "x-original-", "x-rewrite-"];
 /// The headers that name another method.
-const METHODS: [&str; 3] = ["x-http-method", "x-http-method-override", "x-method-override"];
+const METHODS: [&str; 4] =
+    ["x-http-method", "x-http-method-override", "x-method", "x-method-override"];
 /// The headers of which a message has one at most.
 const SINGLE: [&str; 19] = [
     "accept-encoding",
@@ -65,6 +73,12 @@ const OF_CONNECTION: [&str; 8] = [
     "transfer-encoding",
     "upgrade",
 ];
+/// The headers of an answer that tell of its body before it is masked: its length, and sums over it. ETag is none of them,
+/// because many upstreams take an update only with the ETag of what is updated.
+const OF_PLAIN_BODY: [&str; 5] =
+    ["content-digest", "content-length", "content-md5", "digest", "repr-digest"];
+/// The headers of an answer that give whoever has them the session of the credential.
+const COOKIES: [&str; 2] = ["set-cookie", "set-cookie2"];
 
 /// The headers of a step's request: well formed, none of the connection's, and none twice that there is once.
 pub struct StepHeaders(HeaderMap);
@@ -158,17 +172,26 @@ impl StepHeaders {
     }
 }
 
-/// A name as servers may read it.
+/// A name as servers may read it: some take any sign in it for the same one.
 fn plain(name: &HeaderName) -> String {
-    name.as_str().replace('_', "-")
+    name.as_str().replace(|c: char| !c.is_ascii_alphanumeric(), "-")
 }
 
 fn is_refused(name: &str) -> bool {
     REFUSED.contains(&name) || REFUSED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// The headers of an answer, without those of the connection. The length of a body is left out if `has_length` is false.
-pub(super) fn of_answer(headers: &HeaderMap, has_length: bool) -> Headers {
+/// What is left out of an answer's headers and trailers.
+#[derive(Clone, Copy)]
+pub(super) struct LeftOut {
+    /// What tells of the plain body: the step gets a masked one.
+    pub(super) of_plain_body: bool,
+    /// Cookies: the session is the credential's.
+    pub(super) cookies: bool,
+}
+
+/// The headers of an answer, without those of the connection, and without what is left out.
+pub(super) fn of_answer(headers: &HeaderMap, left_out: LeftOut) -> Headers {
     let named = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
     let named: Vec<String> = named
         .flat_map(|list| list.split(','))
@@ -178,7 +201,8 @@ pub(super) fn of_answer(headers: &HeaderMap, has_length: bool) -> Headers {
         let name = name.as_str();
         !OF_CONNECTION.contains(&name)
             && !named.iter().any(|one| one == name)
-            && (has_length || name != CONTENT_LENGTH.as_str())
+            && !(left_out.of_plain_body && OF_PLAIN_BODY.contains(&name))
+            && !(left_out.cookies && COOKIES.contains(&name))
     };
     let own = headers.iter().filter(|(name, _)| is_message(name));
     own.map(|(name, value)| (name.as_str().to_owned(), Value::new(value.as_bytes().to_vec())))
@@ -223,7 +247,17 @@ mod tests {
             ("X-Forwarded-For", "1"),
             ("X_Forwarded_Host", "x"),
             ("X-Original-URL", "/x"),
+            ("X-Original-URI", "/x"),
+            ("X-Original-Host", "x"),
             ("X-Rewrite-URL", "/x"),
+            ("X.Rewrite~URL", "/x"),
+            ("X-Envoy-Original-Path", "/x"),
+            ("X-Host", "x"),
+            ("x*host", "x"),
+            ("X-HTTP-Host-Override", "x"),
+            ("X-Real-IP", "1"),
+            ("Destination", "https://a.example/other"),
+            ("Transfer.Encoding", "chunked"),
             ("", "x"),
             (":authority", "x"),
             ("A B", "x"),
@@ -240,14 +274,18 @@ mod tests {
             assert!(parse(&[(name, value)]).is_err(), "{name:?}: {value:?}");
         }
         for name in ["Authorization", "Content-Type", "User-Agent", "Cookie"] {
-            let other = name.replace('-', "_").to_ascii_lowercase();
-            assert!(parse(&[(name, "a"), (&other, "b")]).is_err(), "{name}");
+            for sign in ["_", ".", "~"] {
+                let other = name.replace('-', sign).to_ascii_lowercase();
+                assert!(parse(&[(name, "a"), (&other, "b")]).is_err(), "{name}");
+            }
         }
         let many: Vec<_> = (0..101).map(|_| ("Accept", "x")).collect();
         assert!(parse(&many).is_err());
         assert!(parse(&[("A", &"x".repeat(33_000))]).is_err());
         assert!(parse(&[("Accept", "a"), ("Accept", "b"), ("X-Empty", "")]).is_ok());
-        assert!(parse(&[("X_HTTP_Method_Override", "PUT")]).unwrap().other_method().is_some());
+        for name in ["X_HTTP_Method_Override", "X.Method", "x-http-method"] {
+            assert!(parse(&[(name, "PUT")]).unwrap().other_method().is_some(), "{name}");
+        }
     }
 
     #[test]
@@ -255,6 +293,7 @@ mod tests {
         let step = [
             ("AUTHORIZATION", "Bearer own"),
             ("x_api_key", "own"),
+            ("x.api~key", "own"),
             ("Accept", "a"),
             ("Accept-Encoding", "gzip"),
             ("User-Agent", "curl/8"),
@@ -283,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_has_no_header_of_its_connection() {
+    fn an_answer_has_no_header_that_is_not_the_steps() {
         let mut headers = HeaderMap::new();
         for (name, value) in [
             ("connection", "X-Hop, close"),
@@ -293,14 +332,28 @@ mod tests {
             ("location", "https://a.example/"),
             ("set-cookie", "a=1"),
             ("set-cookie", "b=2"),
+            ("set-cookie2", "c=3"),
+            ("etag", "\"sum\""),
+            ("digest", "sum"),
+            ("content-digest", "sum"),
+            ("repr-digest", "sum"),
+            ("content-md5", "sum"),
         ] {
             headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
-        let names = |has_length| {
-            let found = of_answer(&headers, has_length);
+        let names = |of_plain_body, cookies| {
+            let found = of_answer(&headers, LeftOut { of_plain_body, cookies });
             found.into_iter().map(|(name, _)| name).collect::<Vec<_>>()
         };
-        assert_eq!(names(false), ["location", "set-cookie", "set-cookie"]);
-        assert_eq!(names(true).len(), 4);
+        assert_eq!(names(true, true), ["location", "etag"]);
+        assert_eq!(
+            names(true, false),
+            ["location", "set-cookie", "set-cookie", "set-cookie2", "etag"]
+        );
+        let sums = ["digest", "content-digest", "repr-digest", "content-md5"];
+        assert_eq!(
+            names(false, true),
+            [["content-length", "location", "etag"].as_slice(), &sums].concat()
+        );
     }
 }

@@ -36,9 +36,15 @@ impl Method {
         matches!(self.as_str(), "GET" | "HEAD" | "OPTIONS")
     }
 
-    /// True if its answer has no body.
-    pub(super) fn is_head(&self) -> bool {
-        self.0 == hyper::Method::HEAD
+    /// True if servers expect a body in its requests. Some leave the body of another request unread, and take its bytes for
+    /// the next request on the connection.
+    pub(super) fn expects_body(&self) -> bool {
+        matches!(self.as_str(), "PATCH" | "POST" | "PUT")
+    }
+
+    /// True if the HTTP library sends a body with it only if its length is known.
+    pub(super) fn needs_length(&self) -> bool {
+        matches!(self.as_str(), "GET" | "HEAD")
     }
 
     pub(super) fn of_http(&self) -> hyper::Method {

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use http_body_util::BodyExt as _;
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
-use hyper::header::CONTENT_ENCODING;
+use hyper::header::{CONNECTION, CONTENT_ENCODING, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::http::uri::PathAndQuery;
 use hyper::{Request, Response, StatusCode};
@@ -32,6 +32,7 @@ pub use path::SubPath;
 pub(super) use pool::Pool;
 
 use self::body::{BodyFault, SentBody};
+use self::headers::LeftOut;
 use self::pool::{Line, PoolKey};
 use super::exchange::{is_identity, of_http};
 use super::tls::{ClientIdentity, Handshake};
@@ -80,7 +81,7 @@ impl Address {
 
 /// An HTTP request for a step.
 pub struct Call {
-    /// The uid of the connection, and its version: they alone may share a connection to the upstream.
+    /// The uid of the connection, and its version: only requests of both share a connection to the upstream.
     pub of: (Id, u64),
     /// The address.
     pub address: Address,
@@ -100,27 +101,53 @@ pub struct Call {
     pub identity: Option<ClientIdentity>,
     /// Certificates, PEM, that replace the system's roots.
     pub ca_certificate: Option<Vec<u8>>,
-    /// True if the length of the answer's body is not told, because the body may get another length.
-    pub hides_length: bool,
+    /// True if the step gets the answer masked: what tells of its plain body is left out.
+    pub is_masked: bool,
+}
+
+impl Call {
+    /// True if a body goes out, which may be empty if its length is not known.
+    fn has_body(&self) -> bool {
+        match &self.body {
+            Outgoing::Nothing => false,
+            Outgoing::Whole(body) => !body.is_empty(),
+            Outgoing::Pieces { length, .. } => *length != Some(0),
+        }
+    }
+
+    /// True if the upstream gets more than what the step has made.
+    fn has_credential(&self) -> bool {
+        let has_own_body = matches!(self.body, Outgoing::Whole(_));
+        let is_rendered = !self.rendered.is_empty() || !self.parameters.is_empty();
+        is_rendered || has_own_body || self.identity.is_some()
+    }
+
+    /// True if the upstream's connection may serve another request. An upstream that leaves a body unread takes its bytes
+    /// for the next request, with the certificate of the connection.
+    fn leaves_connection(&self) -> bool {
+        !self.has_body() || (self.method.expects_body() && self.identity.is_none())
+    }
 }
 
 /// The answer to a [`Call`]. If it is dropped before its end, the connection ends.
 pub struct Answered {
     /// The status, from 200.
     pub status: u16,
-    /// The headers, with names in lower case, without those of the connection.
+    /// The headers, with names in lower case, without those of the connection. Left out are cookies if the upstream got a
+    /// credential, and what tells of a body that is masked.
     pub headers: Headers,
     body: Incoming,
     at: HostAndPort,
     kept: Option<(Arc<Pool>, PoolKey, Line)>,
-    /// True once the request's body was taken to its end.
-    is_sent: Arc<AtomicBool>,
+    form: AnswerForm,
 }
 
 /// What is known of an answer before it comes.
 struct AnswerForm {
-    is_head: bool,
-    hides_length: bool,
+    left_out: LeftOut,
+    /// True if the connection may be kept.
+    leaves_connection: bool,
+    /// True once the request's body was taken to its end.
     is_sent: Arc<AtomicBool>,
 }
 
@@ -140,7 +167,7 @@ impl Answered {
     pub async fn next(&mut self) -> Result<Option<AnswerPiece>, EgressError> {
         let Some(frame) = self.body.frame().await else {
             // An upstream may answer before it has the whole request. Such a connection is of no more use.
-            let is_free = self.is_sent.load(Ordering::Acquire);
+            let is_free = self.form.leaves_connection && self.form.is_sent.load(Ordering::Acquire);
             if let Some((pool, key, line)) = self.kept.take().filter(|_| is_free) {
                 pool.keep(key, line);
             }
@@ -151,35 +178,41 @@ impl Answered {
             Ok(data) => AnswerPiece::Body(data),
             Err(frame) => {
                 let trailers = frame.into_trailers().unwrap_or_default();
-                AnswerPiece::Trailers(headers::of_answer(&trailers, false))
+                AnswerPiece::Trailers(headers::of_answer(&trailers, self.form.left_out))
             }
         }))
     }
 }
 
 impl Egress {
-    /// Sends a request of a step, and returns the answer when its head is there. Private addresses are denied unless the
-    /// configuration allows them. Only a request without a body that changes nothing is sent again, if a kept connection
-    /// turns out to be dead.
+    /// Sends a request of the step that has this opening, and returns the answer when its head is there. Private addresses
+    /// are denied unless the configuration allows them. Only a request without a body that changes nothing is sent again, if
+    /// a kept connection turns out to be dead.
     ///
     /// # Errors
     /// If the rules deny the destination, the parts make no request, or the upstream fails before its answer.
-    pub async fn call(&self, call: Call) -> Result<Answered, EgressError> {
+    pub async fn call(&self, opening: Id, call: Call) -> Result<Answered, EgressError> {
+        if call.method.needs_length() && matches!(call.body, Outgoing::Pieces { length: None, .. })
+        {
+            let fault = "a body of GET or HEAD needs its length: say content_length";
+            return Err(EgressError::Body(fault.to_owned()));
+        }
         let may_repeat = call.method.may_be_repeated() && matches!(call.body, Outgoing::Nothing);
-        let (is_head, hides_length) = (call.method.is_head(), call.hides_length);
+        let leaves_connection = call.leaves_connection();
+        let left_out = LeftOut { of_plain_body: call.is_masked, cookies: call.has_credential() };
         let destination = call.address.destination.clone();
-        let (connection, version) = call.of;
-        let scheme = if destination.is_plain { "http" } else { "https" };
-        let key =
-            PoolKey { connection, version, address: format!("{scheme}://{}", destination.at) };
+        let key = pool_key(opening, &call);
         let (identity, ca_certificate) = (call.identity, call.ca_certificate);
         let head = head(&call.address, &call.path, &call.parameters, &call.method)?;
         let (mut parts, ()) = head.into_parts();
         parts.headers = call.headers.with(call.rendered, &destination)?;
+        if !leaves_connection {
+            parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         let copy = may_repeat.then(|| parts.clone());
         let (body, is_sent) = SentBody::new(call.body);
         let mut message = Request::from_parts(parts, body);
-        let how = AnswerForm { is_head, hides_length, is_sent };
+        let how = AnswerForm { left_out, leaves_connection, is_sent };
         while let Some(mut line) = self.pool.take(&key, may_repeat) {
             match line.sender.try_send_request(message).await {
                 Ok(response) => {
@@ -243,7 +276,7 @@ impl Egress {
         response: Response<Incoming>,
         at: HostAndPort,
         (key, line): (PoolKey, Line),
-        AnswerForm { is_head, hides_length, is_sent }: AnswerForm,
+        form: AnswerForm,
     ) -> Result<Answered, EgressError> {
         let invalid = |fault: &str| EgressError::Invalid(format!("{at}: {fault}"));
         let (parts, body) = response.into_parts();
@@ -256,12 +289,17 @@ impl Egress {
                 "the answer is compressed, although the request asked for none; values in it could not be masked",
             ));
         }
-        let has_no_body =
-            is_head || [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&status);
-        let headers = headers::of_answer(&parts.headers, has_no_body || !hides_length);
+        let headers = headers::of_answer(&parts.headers, form.left_out);
         let kept = Some((Arc::clone(&self.pool), key, line));
-        Ok(Answered { status: status.as_u16(), headers, body, at, kept, is_sent })
+        Ok(Answered { status: status.as_u16(), headers, body, at, kept, form })
     }
+}
+
+fn pool_key(opening: Id, call: &Call) -> PoolKey {
+    let (connection, version) = call.of;
+    let destination = &call.address.destination;
+    let scheme = if destination.is_plain { "http" } else { "https" };
+    PoolKey { opening, connection, version, address: format!("{scheme}://{}", destination.at) }
 }
 
 /// The request's line: method, path, and the query with the parameters.

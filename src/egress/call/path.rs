@@ -1,5 +1,5 @@
 //! Paths below an address. A path of this type cannot leave the address: not as it is, and not for a server that decodes it
-//! once or twice, cuts parameters off its segments, or takes a backslash for a slash.
+//! once or twice, cuts parameters off its segments, reads a query after it has decoded, or takes a backslash for a slash.
 
 use std::borrow::Cow;
 
@@ -101,7 +101,7 @@ fn check_segments(path: &[u8]) -> Result<(), &'static str> {
         }
         let segments: Vec<&[u8]> = text.split(|byte| *byte == b'/').skip(1).collect();
         let is_dots = |segment: &&[u8]| {
-            let plain = segment.split(|byte| *byte == b';').next().unwrap_or_default();
+            let plain = segment.split(|byte| b";?#".contains(byte)).next().unwrap_or_default();
             matches!(plain.trim_ascii(), b"." | b"..")
         };
         if segments.iter().any(is_dots) {
@@ -136,6 +136,7 @@ mod tests {
             "/a/...",
             "/a/..b/.c/d..",
             "/a;v=1/b",
+            "/a%3f/b%23",
             "/a/b/",
             "/a:b@c/d",
             "/q?next=https://x.example/../y",
@@ -176,6 +177,15 @@ mod tests {
             "/..;x=1/b",
             "/.;/b",
             "/%2e%2e%3bx/b",
+            "/..%3f",
+            "/a/..%3fx=1",
+            "/..%3Fx/b",
+            "/..%23",
+            "/.%23x",
+            "/%2e%2e%23/b",
+            "/..%253fx",
+            "/..%2523",
+            "/..%25253fx",
             "/..%20/b",
             "/a\\..\\b",
             "/a%5c..%5cb",

@@ -1,4 +1,6 @@
-//! Connections to upstreams that are kept for the next request of the same version of the same connection.
+//! Connections to upstreams that are kept for the next request of the same step with the same version of the same connection.
+//! Steps share none: a request of one step can never be answered with the answer to another's, whatever an upstream takes
+//! for the end of a request.
 //!
 //! A connection is kept for 30 s. A request that must not be sent twice takes only one that was used a moment ago, because an
 //! upstream may close the others at any time.
@@ -25,9 +27,10 @@ const MOST: usize = 512;
 /// How often old connections are dropped.
 const SWEEP: Duration = Duration::from_secs(5);
 
-/// Which requests may share a connection: those with the same certificates to the same place.
+/// Which requests may share a connection: those of one step, with the same certificates to the same place.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct PoolKey {
+    pub(super) opening: Id,
     pub(super) connection: Id,
     pub(super) version: u64,
     pub(super) address: String,

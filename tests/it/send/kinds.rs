@@ -4,7 +4,7 @@ use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::connection_service_client::ConnectionServiceClient;
 
 use super::{TOKEN, World, head};
-use crate::harness::{bytes, reason};
+use crate::harness::{bytes, reason, resolver};
 
 #[test]
 fn parameters_and_bodies_of_the_connection_are_sent() {
@@ -48,12 +48,30 @@ fn basic_authentication_is_masked_in_both_forms() {
 }
 
 #[test]
+fn a_short_password_is_masked_and_a_shorter_not_sent() {
+    let world = World::start();
+    let base_url = world.upstream.origin();
+    let create = |name: &str, password: &str| {
+        let fields =
+            [("base_url", base_url.as_str()), ("username", "deploy"), ("password", password)];
+        world.create(name, "basic", &fields);
+        world.send(head(name, "GET", "/?secret=hunter"), &[])
+    };
+    let sent = create("http/word", "hunter").unwrap();
+    assert!(sent.text().starts_with("GET /?secret=*** HTTP/1.1"), "{}", sent.text());
+    world.upstream.asked();
+    assert_eq!(reason(create("http/short", "ab")), "SEND_UNSUPPORTED");
+    assert!(world.upstream.is_quiet());
+}
+
+#[test]
 fn what_is_minted_is_sent_and_never_shown() {
     let world = World::start();
     world.upstream.answers(|request, stream| {
         let body = match request.line().contains("/login") {
             true => r#"{"token": "minted-by-the-upstream"}"#.to_owned(),
-            false => request.head.clone(),
+            // An upstream may show the token without what stands before it.
+            false => format!("{} minted-by-the-upstream", request.head),
         };
         let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
         super::upstream::write(stream, (head + &body).as_bytes());
@@ -66,6 +84,7 @@ fn what_is_minted_is_sent_and_never_shown() {
         ("tokens.apiKey", TOKEN),
         ("access_token_path", "body.token"),
         ("headers.Authorization", "Bearer {{ accessToken }}"),
+        ("headers.Accept", "text/plain"),
     ];
     let connection = pb::Connection {
         name: "connections/http/two".to_owned(),
@@ -80,7 +99,9 @@ fn what_is_minted_is_sent_and_never_shown() {
     world.broker.block_on(client.create_connection(request)).unwrap();
     for n in 0..2 {
         let sent = world.send(head("http/two", "GET", "/me"), &[]).unwrap();
-        assert!(sent.text().contains("authorization: ***"), "{}", sent.text());
+        // The token is masked, and not what stands beside it.
+        assert!(sent.text().contains("authorization: Bearer ***\r\n"), "{}", sent.text());
+        assert!(sent.text().contains("accept: text/plain\r\n"), "{}", sent.text());
         if n == 0 {
             assert!(world.upstream.asked().line().contains("/login"));
         }
@@ -88,6 +109,18 @@ fn what_is_minted_is_sent_and_never_shown() {
         assert_eq!(asked.all("authorization"), ["Bearer minted-by-the-upstream"]);
     }
     assert_eq!(reason(world.broker.resolve(&world.step, "http/two")), "RESOLVE_DENIED");
+    // A resolver gets what is sent, and not the token alone.
+    let access = resolver(&["workflow:w"]);
+    let name = "connections/http/two".to_owned();
+    let request = pb::UpdateConnectionRequest {
+        connection: Some(pb::Connection { name, access, ..Default::default() }),
+        update_mask: Some(prost_types::FieldMask { paths: vec!["access".to_owned()] }),
+        ..Default::default()
+    };
+    world.broker.block_on(client.update_connection(request)).unwrap();
+    let got = world.broker.resolve(&world.step, "http/two").unwrap();
+    assert!(got.fields.iter().any(|(name, _)| name == "headers.Authorization"));
+    assert!(got.fields.iter().all(|(name, _)| name != "access_token"));
     let all = format!("{:?}", world.broker.journal());
     assert!(!all.contains("minted-by-the-upstream") && !all.contains(TOKEN));
 }

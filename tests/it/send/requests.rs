@@ -161,6 +161,58 @@ fn connections_to_an_upstream_are_kept_and_shared() {
     world.get("/").unwrap();
     let asked = world.upstream.asked();
     assert_eq!((asked.connection, asked.all("authorization")), (1, vec!["Bearer another-token-1"]));
+    // Another step shares nothing with either.
+    let other = world.broker.open("w", "other");
+    let sent = world.broker.block_on(async {
+        super::whole(super::begin(&other.channel, head("http/api", "GET", "/"), &[]).await?).await
+    });
+    assert_eq!((sent.unwrap().status, world.upstream.asked().connection), (200, 2));
+}
+
+#[test]
+fn a_body_that_may_stay_unread_ends_its_connection() {
+    let world = World::start();
+    // Whether the connection is closed after a request with a body.
+    let closes = |method: &str| {
+        let ask = pb::SendHead { content_length: Some(3), ..head("http/api", method, "/") };
+        world.send(ask, &[b"GET"]).unwrap();
+        let asked = world.upstream.asked();
+        world.get("/").unwrap();
+        let is_other = world.upstream.asked().connection != asked.connection;
+        assert_eq!(asked.all("connection").contains(&"close"), is_other, "{method}");
+        is_other
+    };
+    assert!(!["POST", "PUT", "PATCH"].into_iter().any(closes));
+    // An upstream that leaves such a body unread would answer it as the next request.
+    assert!(["GET", "DELETE", "OPTIONS", "REPORT"].into_iter().all(closes));
+}
+
+#[test]
+fn a_body_of_a_get_needs_its_length() {
+    let world = World::start();
+    for method in ["GET", "HEAD"] {
+        let sent = world.send(head("http/api", method, "/"), &[b"body"]);
+        assert!(sent.as_ref().unwrap_err().message().contains("content_length"), "{sent:?}");
+        assert_eq!(reason(sent), "SEND_INVALID", "{method}");
+    }
+    assert!(world.upstream.is_quiet());
+}
+
+#[test]
+fn an_answer_gives_no_session_and_no_sum_over_a_value() {
+    let world = World::start();
+    world.upstream.says(
+        "HTTP/1.1 200 OK\r\nset-cookie: session=1\r\netag: \"2\"\r\ncontent-digest: sha-256=:3:\r\n\
+         x-S3CRET-token-of-the-API: 4\r\ntransfer-encoding: chunked\r\n\r\n\
+         0\r\nset-cookie: session=5\r\nrepr-digest: sha-256=:6:\r\nx-last: 7\r\n\r\n",
+    );
+    let sent = world.get("/").unwrap();
+    assert_eq!(sent.headers, [("etag".to_owned(), "\"2\"".to_owned())]);
+    assert_eq!(sent.trailers, [("x-last".to_owned(), "7".to_owned())]);
+    // The length of a body that does not come tells as much.
+    world.upstream.says("HTTP/1.1 200 OK\r\ncontent-length: 123\r\n\r\n");
+    let ask = pb::SendHead { content_length: Some(0), ..head("http/api", "HEAD", "/") };
+    assert!(world.send(ask, &[]).unwrap().headers.is_empty());
 }
 
 #[test]
@@ -182,6 +234,7 @@ fn a_connection_admits_the_methods_and_paths_it_says() {
     let ask =
         with_headers(head("http/api", "GET", "/orders"), &[("X-HTTP-Method-Override", "PUT")]);
     assert_eq!(reason(world.send(ask, &[])), "SEND_NOT_ALLOWED");
+    assert_eq!(reason(world.get("/orders?a=1&%5Fmethod=PUT")), "SEND_NOT_ALLOWED");
     assert_eq!(world.upstream.asked().line(), "GET /v1/orders/1?page=2 HTTP/1.1");
     assert!(world.upstream.is_quiet());
     // To admit less is an edit, and to admit more sends the credential elsewhere.
