@@ -138,7 +138,7 @@ impl Broker {
             }
             let line = sign_line(opening, target, login, &decided);
             let key = decided.as_ref().ok().map(|(grant, _)| grant.values.key);
-            let committed = self.journal.commit_sign(now, snapshot.head, opening, key, line);
+            let committed = self.journal.commit_sign(now, snapshot.epoch, opening, key, line);
             let (decision, permit) = match committed {
                 Err(CommitError::Stale) => continue,
                 committed => committed.map_err(|error| self.not_committed(error))?,
