@@ -90,6 +90,8 @@ enum Command {
     Man(help::manual::Manual),
     /// Resolve a credential, as a step
     Get(step::get::Get),
+    /// Send an HTTP request with a credential that this step does not see, as a step
+    Send(step::send::Send),
     /// Run a command with credentials in its environment, as a step
     Exec(step::exec::Exec),
     /// Replace the references in a template with their values, as a step
@@ -227,6 +229,7 @@ fn dispatch(common: &Common, command: Command) -> Result<u8, Failure> {
         Command::Man(manual) => manual.run().map(|()| 0),
         Command::Status => block_on(daemon::status::run(common)).map(|()| 0),
         Command::Get(get) => block_on(get.run(common)).map(|()| 0),
+        Command::Send(send) => block_on(send.run(common)).map(|()| 0),
         Command::Token(token) => block_on(token.run(common)).map(|()| 0),
         Command::Whoami => block_on(step::get::whoami(common)).map(|()| 0),
         Command::Connection(connection) => block_on(connection.run(common)).map(|()| 0),

@@ -22,6 +22,7 @@ const UNUSED: &[(&str, &[&str])] = &[
     ("inject", &[STATE]),
     ("man", &[STATE, OUTPUT]),
     ("secret delete", &[OUTPUT]),
+    ("send", &[STATE, OUTPUT]),
     ("serve", &[OUTPUT]),
     ("step run", &[OUTPUT]),
     ("token", &[STATE]),

@@ -28,10 +28,18 @@ pub enum Output {
 /// # Errors
 /// If stdout cannot be written.
 pub fn write(bytes: &[u8]) -> Result<(), Failure> {
+    write_if_open(bytes).map(|_| ())
+}
+
+/// Writes bytes to stdout. Returns false if it is a closed pipe.
+///
+/// # Errors
+/// If stdout cannot be written.
+pub fn write_if_open(bytes: &[u8]) -> Result<bool, Failure> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        outcome => Ok(outcome?),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        outcome => Ok(outcome.map(|()| true)?),
     }
 }
 

@@ -5,7 +5,7 @@ use std::fs::{File, Metadata};
 use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{
     AtFlags, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, open, openat, renameat, statat,
@@ -13,6 +13,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 use rustix::process::geteuid;
+use tempfile::NamedTempFile;
 
 use super::failure::{Failure, exit};
 use super::output::say;
@@ -23,34 +24,69 @@ const PREFIX: &str = ".keyhatch-";
 /// The random part, in bytes.
 const NAME_BYTES: usize = 8;
 
-/// Writes a file, and replaces an existing file as a whole. The new file keeps the owner, group, mode and access control
-/// list of the old one. It has mode 0600 if there was no file or others could use it, and belongs to this user with mode
-/// 0600 if others may write to its directory.
+/// Writes a file, and replaces an existing file as a whole. See [`NewFile`].
 ///
 /// # Errors
-/// If the path is no regular file, others may have put it there, its owner cannot be kept, or it cannot be written.
+/// As [`NewFile`].
 pub fn write_private(path: &Path, content: &[u8]) -> Result<(), Failure> {
-    let found = std::fs::symlink_metadata(path).ok();
-    // A rename would replace a device, or a link of somebody else.
-    if found.as_ref().is_some_and(|found| !found.is_file()) {
-        let text = format!(
-            "{} is a link or no regular file, and is not replaced; choose another name",
-            path.display()
-        );
-        return Err(Failure::new("FILE", text, exit::FAILED));
+    let mut file = NewFile::create(path)?;
+    file.write(content)?;
+    file.finish()
+}
+
+/// A file that is written piece by piece, and takes its place as a whole. It keeps the owner, group, mode and access
+/// control list of a file that it replaces. It has mode 0600 if there was no file or others could use it, and belongs to
+/// this user with mode 0600 if others may write to its directory.
+pub struct NewFile {
+    path: PathBuf,
+    /// The file that it replaces.
+    found: Option<Metadata>,
+    file: NamedTempFile,
+}
+
+impl NewFile {
+    /// Begins a file beside this path.
+    ///
+    /// # Errors
+    /// If the path is no regular file, or its directory cannot be written.
+    pub fn create(path: &Path) -> Result<Self, Failure> {
+        let found = std::fs::symlink_metadata(path).ok();
+        // A rename would replace a device, or a link of somebody else.
+        if found.as_ref().is_some_and(|found| !found.is_file()) {
+            let text = format!(
+                "{} is a link or no regular file, and is not replaced; choose another name",
+                path.display()
+            );
+            return Err(Failure::new("FILE", text, exit::FAILED));
+        }
+        // tempfile makes it 0600.
+        let file = tempfile::Builder::new()
+            .prefix(PREFIX)
+            .tempfile_in(directory_of(path))
+            .map_err(|error| unwritable(path, &error))?;
+        Ok(Self { path: path.to_owned(), found, file })
     }
-    let directory = directory_of(path);
-    // tempfile makes it 0600.
-    let mut file = tempfile::Builder::new()
-        .prefix(PREFIX)
-        .tempfile_in(directory)
-        .map_err(|error| unwritable(path, &error))?;
-    file.write_all(content).map_err(|error| unwritable(path, &error))?;
-    if let Some(found) = &found {
-        keep(path, found, file.as_file())?;
+
+    /// Adds to the file.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn write(&mut self, content: &[u8]) -> Result<(), Failure> {
+        self.file.write_all(content).map_err(|error| unwritable(&self.path, &error))
     }
-    file.persist(path).map_err(|error| unwritable(path, &error.error))?;
-    Ok(())
+
+    /// Puts the file in its place. A file that is not finished is removed.
+    ///
+    /// # Errors
+    /// If others may have put the old file there, its owner cannot be kept, or it cannot be replaced.
+    pub fn finish(self) -> Result<(), Failure> {
+        let Self { path, found, file } = self;
+        if let Some(found) = &found {
+            keep(&path, found, file.as_file())?;
+        }
+        file.persist(&path).map_err(|error| unwritable(&path, &error.error))?;
+        Ok(())
+    }
 }
 
 /// Gives a new file the owner, mode and access control list of the file that it replaces. If others may write to the

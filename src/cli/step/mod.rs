@@ -9,6 +9,7 @@ pub(super) mod helper;
 pub(super) mod inject;
 pub(super) mod listener;
 pub(super) mod mask;
+pub(super) mod send;
 pub(super) mod served;
 pub(super) mod token;
 pub(super) mod watch;
