@@ -16,6 +16,13 @@ pub fn variable_name(text: &str) -> String {
     name
 }
 
+/// True if a text can be the name of a variable.
+pub fn is_variable_name(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    bytes.next().is_some_and(|first| first.is_ascii_alphabetic() || first == b'_')
+        && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
 /// The name of the variable of a field under a prefix.
 pub fn prefixed(prefix: &str, field: &str) -> String {
     variable_name(&format!("{prefix}_{field}"))

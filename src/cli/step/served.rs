@@ -1,10 +1,9 @@
 //! `exec --serve`: what a command is served.
 
-use std::net::SocketAddrV4;
 use std::sync::Arc;
 
 use super::agent::SshAgent;
-use super::listener::{HttpServed, Listener, RelayInput};
+use super::listener::{GitAddress, HttpAddress, HttpServed, Listener, Place, RelayInput};
 use crate::cli::identity::session::Session;
 use crate::cli::io::failure::Failure;
 use crate::mask::Masks;
@@ -20,19 +19,22 @@ pub enum ServeArgument {
 }
 
 impl ServeArgument {
-    /// Parses `NAME=REF`, or `NAME` alone for the default connection; and `relay`.
+    /// Parses `NAME=REF`, or `NAME` alone for the default connection; `git=HOST=REF`, `http=VARIABLE=REF`, and `relay`.
     pub fn parse(text: &str) -> Result<Self, Failure> {
         let (name, reference) = match text.split_once('=') {
             Some((name, reference)) => (name, Some(reference)),
             None => (text, None),
         };
         let reference_or = |default: &str| reference.unwrap_or(default).parse::<Reference>();
-        match name {
-            "aws" => Ok(Self::Http(HttpServed::Aws(reference_or("default:aws")?))),
-            "ssh" => Ok(Self::Ssh(reference_or("default:ssh")?)),
-            "relay" if reference.is_none() => Ok(Self::Http(HttpServed::Relay)),
+        match (name, reference) {
+            ("git", Some(rest)) => Ok(Self::Http(HttpServed::Git(GitAddress::parse(rest)?))),
+            ("http", Some(rest)) => Ok(Self::Http(HttpServed::Api(HttpAddress::parse(rest)?))),
+            ("aws", _) => Ok(Self::Http(HttpServed::Aws(reference_or("default:aws")?))),
+            ("ssh", _) => Ok(Self::Ssh(reference_or("default:ssh")?)),
+            ("relay", None) => Ok(Self::Http(HttpServed::Relay)),
             _ => Err(Failure::usage(format!(
-                "--serve {text}: there are aws=REF and ssh=REF (or aws and ssh, for the default connection), and relay"
+                "--serve {text}: there are aws=REF and ssh=REF (or aws and ssh, for the default connection), git=REF, http=REF, \
+                 and relay"
             ))),
         }
     }
@@ -51,7 +53,7 @@ impl Served {
         relay: Option<RelayInput>,
         session: &Arc<Session>,
         masks: Option<Arc<Masks>>,
-        (address, uid): (SocketAddrV4, Option<u32>),
+        place: Place,
     ) -> Result<Self, Failure> {
         let (mut http, mut keys) = (Vec::new(), Vec::new());
         for argument in arguments {
@@ -63,11 +65,12 @@ impl Served {
         if keys.len() > 1 {
             return Err(Failure::usage("--serve ssh is given twice; a command has one key"));
         }
+        let uid = place.uid;
         let listener = match http.is_empty() {
             true => None,
             false => {
                 let session = Arc::clone(session);
-                Some(Listener::start(http, relay, session, masks, (address, uid)).await?)
+                Some(Listener::start(http, relay, session, masks, place).await?)
             }
         };
         let agent = match keys.pop() {
@@ -110,6 +113,13 @@ mod tests {
         assert_eq!(parse("ssh"), Some(ServeArgument::Ssh(reference("default:ssh"))));
         assert_eq!(parse("relay"), Some(ServeArgument::Http(HttpServed::Relay)));
         assert_eq!(parse("relay=x"), None);
+        let api = |text: &str| {
+            Some(ServeArgument::Http(HttpServed::Api(HttpAddress::parse(text).unwrap())))
+        };
+        assert_eq!(parse("http=API_URL=http/api"), api("API_URL=http/api"));
+        assert_eq!((parse("http"), parse("git"), parse("git=http/api")), (None, None, None));
+        let git = HttpServed::Git(GitAddress::parse("github/main").unwrap());
+        assert_eq!(parse("git=github/main"), Some(ServeArgument::Http(git)));
         assert!(ServeArgument::parse("vault").unwrap_err().message.contains("there are aws"));
     }
 }

@@ -33,7 +33,7 @@ const MAX_READERS: usize = 2;
 const BACKLOG: i32 = 4096;
 const LIMITS: HttpLimits = HttpLimits {
     head_timeout: Duration::from_secs(1),
-    timeout: Duration::from_secs(10),
+    timeout: Some(Duration::from_secs(10)),
     max_head_bytes: 8 * 1024,
     max_headers: 32,
 };

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::identity::session::FieldSelection;
 use crate::cli::io::failure::Failure;
-use crate::cli::io::variable::prefixed;
+use crate::cli::io::variable::{is_variable_name, prefixed};
 use crate::cli::step::credential::Credential;
 use crate::model::{Reference, Value};
 use crate::sys::input;
@@ -172,12 +172,6 @@ impl EnvArgument {
             }
         }
     }
-}
-
-fn is_variable_name(name: &str) -> bool {
-    let mut bytes = name.bytes();
-    bytes.next().is_some_and(|first| first.is_ascii_alphabetic() || first == b'_')
-        && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 #[cfg(test)]

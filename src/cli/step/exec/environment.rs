@@ -118,7 +118,12 @@ impl Environment {
             if let Some(before) = before {
                 return Err(set_twice(&name, &before.reference, "--serve"));
             }
-            self.set.insert(name, OsString::from(value));
+            if self.set.insert(name.clone(), OsString::from(value)).is_some() {
+                let text = format!(
+                    "{name} would be set by two --serve; name another variable for one, as in --serve http=API_URL=REF"
+                );
+                return Err(Failure::new("VARIABLE_TWICE", text, exit::FAILED));
+            }
         }
         served.host().iter().for_each(|host| self.bypass_proxies(host));
         Ok(())

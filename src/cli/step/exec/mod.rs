@@ -26,7 +26,7 @@ pub use arguments::{EnvArgument, MAX_FILE_BYTES, ValueReference};
 
 use super::credential::Credential;
 use super::get::within;
-use super::listener::{HttpServed, RelayInput, parse_address};
+use super::listener::{HttpServed, Place, RelayInput, inherited_entries, parse_address};
 use super::mask::mask_values;
 use super::served::{ServeArgument, Served};
 use crate::cli::identity::session::{FieldSelection, Session};
@@ -62,9 +62,12 @@ pub struct Exec {
     #[arg(long, value_name = "PATH=WHAT")]
     file: Vec<String>,
     /// An address on this machine that the command's tools find by their own variables, with a token for this
-    /// command alone: aws=REF (or aws, for the default connection) for AWS SDKs, relay for Puppet Relay's steps. Or an
-    /// agent that signs the logins of ssh without giving the command the key: ssh=REF; git uses it, and ssh with
-    /// -F "$KEYHATCH_SSH_CONFIG" accepts the connection's known_hosts alone.
+    /// command alone; may be given more than once. http=REF: requests to an API, whose credential the command does not
+    /// get, in KEYHATCH_HTTP_URL and the integration's variable, such as GITHUB_API_URL; http=VARIABLE=REF names another.
+    /// git=REF or git=HOST=REF: git clone, fetch and push by https, without the credential. aws=REF (or aws, for the
+    /// default connection) for AWS SDKs. relay for Puppet Relay's steps. Or an agent that signs the logins of ssh without
+    /// giving the command the key: ssh=REF; git uses it, and ssh with -F "$KEYHATCH_SSH_CONFIG" accepts the connection's
+    /// known_hosts alone.
     #[arg(long, value_name = "WHAT")]
     serve: Vec<String>,
     /// The user that the command becomes, if it is another user: what is served is for this user only.
@@ -188,7 +191,9 @@ impl Exec {
             true => None,
             false => Some({
                 let masks = masked.map(|_| Arc::clone(&masks));
-                let place = (self.serve_address, self.serve_uid);
+                let git_entries = if self.pristine { 0 } else { inherited_entries()? };
+                let (address, uid) = (self.serve_address, self.serve_uid);
+                let place = Place { address, uid, git_entries };
                 Served::start(serve, relay, &session, masks, place).await?
             }),
         };

@@ -1,10 +1,12 @@
 //! Checks and routes one request.
 
 use std::net::SocketAddrV4;
+use std::time::Duration;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use http_body_util::Either;
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, HOST, HeaderMap};
 use hyper::{Method, Request, StatusCode};
@@ -13,9 +15,13 @@ use zeroize::Zeroizing;
 
 use super::answer;
 use super::aws::{self, AwsEndpoint};
+use super::forward::{Forward, ForwardResponse};
 use super::relay::Relay;
 use super::relay_api;
 use crate::sys::local_http::HttpResponse;
+
+/// How long an answer of this address itself may take.
+const OWN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The state that requests are answered from.
 pub struct ListenerState {
@@ -26,10 +32,23 @@ pub struct ListenerState {
     pub aws: Option<AwsEndpoint>,
     /// `--serve relay`
     pub relay: Option<Relay>,
+    /// `--serve git` and `--serve http`
+    pub forwards: Vec<Forward>,
 }
 
-/// Answers a request that names this address and has the token.
-pub async fn answer(shared: &ListenerState, request: Request<Incoming>) -> HttpResponse {
+/// Answers a request that names this address and has a token.
+pub async fn answer(shared: &ListenerState, request: Request<Incoming>) -> ForwardResponse {
+    let is_local = is_for_this_address(request.headers(), shared.address);
+    let mut forwards = shared.forwards.iter().filter(|_| is_local);
+    if let Some(forward) = forwards.find(|forward| forward.has(request.uri().path())) {
+        return forward.answer(request).await;
+    }
+    let answering = tokio::time::timeout(OWN_TIMEOUT, own_answer(shared, request));
+    let late = |_| answer::empty(StatusCode::GATEWAY_TIMEOUT);
+    answering.await.unwrap_or_else(late).map(Either::Left)
+}
+
+async fn own_answer(shared: &ListenerState, request: Request<Incoming>) -> HttpResponse {
     let headers = request.headers();
     if !is_for_this_address(headers, shared.address) {
         let text = format!("this address is {} and nothing else", shared.address.ip());
