@@ -6,6 +6,7 @@ mod filesystem;
 mod group_members;
 mod http;
 mod metrics;
+mod nginx;
 mod postgres;
 mod process;
 pub mod raw;
@@ -51,6 +52,7 @@ pub use http::{
     HttpRequest, HttpResponse, HttpServer, read as read_http, respond as respond_http, tls_for,
 };
 pub use metrics::{Scrape, say};
+pub use nginx::{Nginx, UPSTREAM_TOKEN};
 pub use postgres::{ADMIN_PASSWORD, Postgres};
 pub use process::{
     ServeProcess, assert_says, by_shell, copy_binary, init_dir, init_in, keyhatch, keyhatch_in,

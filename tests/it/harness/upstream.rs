@@ -186,6 +186,12 @@ impl Internet {
         table(&allow, Some(format!("http://127.0.0.1:{}", self.port))).rules().unwrap()
     }
 
+    /// The same rules, as the configuration of a daemon.
+    pub fn table(&self) -> String {
+        let hosts = &self.hosts;
+        format!("[egress]\nallow = {hosts:?}\nproxy = \"http://127.0.0.1:{}\"\n", self.port)
+    }
+
     /// The hosts and ports that were asked for since the last call.
     pub fn asked(&self) -> Vec<String> {
         self.asked.try_iter().collect()

@@ -9,6 +9,7 @@
 //! | `sh step` | runs it as a step of workflow deploy |
 //! | `sh grpcurl` | runs it as the operator, if grpcurl is installed |
 //! | `sh upstream`, `sh upstream-step` | runs it as `sh` or `sh step`, with [`UPSTREAM`] replaced by a server of the test |
+//! | `sh nginx`, `sh nginx-step` | runs it as `sh` or `sh step`, with [`API`] and [`REPOSITORIES`] replaced by nginx's addresses |
 //! | `sh postgres`, `sh postgres-step` | runs it as `sh` or `sh step`, with [`DATABASE`] replaced by a PostgreSQL server |
 //! | `sql postgres` | runs it as the superuser of that server |
 //! | `sh setup` | leaves it to CI, which runs cargo and tests/run itself |
@@ -20,7 +21,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::harness::{
-    Postgres, ServeProcess, TestBroker, installed, keyhatch, keyhatch_in, path_with_binary, source,
+    Nginx, Postgres, ServeProcess, TestBroker, installed, keyhatch, keyhatch_in, path_with_binary,
+    source,
 };
 use crate::mint::upstream::Scripted;
 
@@ -35,6 +37,11 @@ const UPSTREAM: &str = "https://auth.example.com";
 const POSTGRES: &str = "docs/postgres.md";
 /// What the commands call that server.
 const DATABASE: &str = "host=db.example.com";
+/// The document with commands that need nginx.
+const SENDING: &str = "docs/steps.md";
+/// What the commands call its API, and its repositories.
+const API: &str = "https://api.example.com";
+const REPOSITORIES: &str = "base_url=https://git.example.com";
 /// The documents that have no commands to run with a broker.
 const WITHOUT_BROKER: [&str; 3] =
     ["docs/architecture.md", "docs/testing.md", "docs/threat-model.md"];
@@ -99,15 +106,26 @@ pub fn documents() -> Vec<String> {
 fn run_blocks(documents: &[&str]) {
     let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
     let serving = ServeProcess::start(directory.path());
-    run_blocks_in(directory.path(), documents, str::to_owned);
+    let is_alone = |what: &str| !what.starts_with("nginx");
+    run_some_blocks_in(directory.path(), documents, is_alone, str::to_owned);
     assert!(serving.terminate());
 }
 
 /// Runs these blocks with the broker of a directory. `rewrite` gives the text that is run.
 fn run_blocks_in(directory: &Path, documents: &[&str], rewrite: impl Fn(&str) -> String) {
+    run_some_blocks_in(directory, documents, |_| true, rewrite);
+}
+
+/// Runs the blocks of these documents whose second word is chosen.
+fn run_some_blocks_in(
+    directory: &Path,
+    documents: &[&str],
+    is_chosen: impl Fn(&str) -> bool,
+    rewrite: impl Fn(&str) -> String,
+) {
     let texts = documents.iter().map(|document| blocks(&read(document)));
-    let blocks: Vec<_> =
-        texts.flatten().filter(|one| one.language == "sh" && one.what != "setup").collect();
+    let is_run = |one: &Block| one.language == "sh" && one.what != "setup" && is_chosen(&one.what);
+    let blocks: Vec<_> = texts.flatten().filter(is_run).collect();
     assert!(blocks.len() >= 3, "{documents:?} have their commands in sh blocks");
     for Block { what, body, .. } in blocks {
         let body = rewrite(&body);
@@ -118,7 +136,7 @@ fn run_blocks_in(directory: &Path, documents: &[&str], rewrite: impl Fn(&str) ->
             path = std::env::join_paths(all.collect::<Vec<_>>()).unwrap();
         }
         let mut command = match what.as_str() {
-            "step" | "upstream-step" | "postgres-step" => {
+            "step" | "upstream-step" | "nginx-step" | "postgres-step" => {
                 let names =
                     ["step", "run", "--workflow", "deploy", "--run", "1", "--step", "build"];
                 let mut command = keyhatch_in(directory, &names);
@@ -188,6 +206,22 @@ fn the_commands_of_postgres_run_with_a_server() {
 }
 
 #[test]
+fn the_commands_of_sending_run_with_nginx() {
+    let Some(nginx) = Nginx::start() else { return };
+    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    std::fs::write(directory.path().join("ca.pem"), &nginx.ca_pem).unwrap();
+    nginx.make_repository("site");
+    let serving = serve_with(directory.path(), "127.0.0.1");
+    let [api, repositories] = ["api", "git"].map(|path| format!("{}/{path}", nginx.origin()));
+    let rewrite = |body: &str| {
+        body.replace(API, &api).replace(REPOSITORIES, &format!("base_url={repositories}"))
+    };
+    let needs_it = |what: &str| what.starts_with("nginx");
+    run_some_blocks_in(directory.path(), &[SENDING], needs_it, rewrite);
+    assert!(serving.terminate());
+}
+
+#[test]
 fn the_readmes_commands_run() {
     run_blocks_with_upstream("README.md");
 }
@@ -217,6 +251,7 @@ fn every_document_with_commands_has_its_place() {
                 ("sh", "upstream" | "upstream-step") => {
                     assert!(["README.md", MINTING].contains(&document.as_str()), "{where_}");
                 }
+                ("sh", "nginx" | "nginx-step") => assert_eq!(document, SENDING),
                 ("sh", "postgres" | "postgres-step") | ("sql", "postgres") => {
                     assert_eq!(document, POSTGRES);
                 }

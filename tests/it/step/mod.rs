@@ -7,6 +7,7 @@ mod directories;
 mod exec;
 mod following;
 mod formats;
+pub mod forwarding;
 pub mod helpers;
 mod injecting;
 mod leases;

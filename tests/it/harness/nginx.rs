@@ -1,0 +1,183 @@
+//! nginx with TLS, and git's own server behind it: Debian's packages nginx, fcgiwrap and git.
+
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::{not_set_up, succeeded, temp_dir, wait_until};
+
+/// The token that the server wants as a bearer, and as the password of git's user `bot`.
+pub const UPSTREAM_TOKEN: &str = "not-a-real-upstream-token-7f3a";
+
+/// An API and repositories behind a token. It ends when this is dropped.
+///
+/// | path | |
+/// |---|---|
+/// | `/api/echo` | repeats method, path with query, and the `Authorization` header |
+/// | `/api/moved` | a redirect to another host |
+/// | `/api/files/` | files below [`Nginx::files`]; `PUT` writes them |
+/// | `/api/slow/` | the same files, with 1 MiB a second |
+/// | `/git/` | repositories below [`Nginx::repositories`] |
+pub struct Nginx {
+    directory: tempfile::TempDir,
+    servers: Vec<Child>,
+    pub port: u16,
+    /// The issuer of its certificate, which is for 127.0.0.1.
+    pub ca_pem: String,
+}
+
+impl Nginx {
+    /// Starts a server. `None` if a package is not installed; the test is reported as skipped.
+    pub fn start() -> Option<Self> {
+        let nginx = ["/usr/sbin/nginx", "/usr/sbin/fcgiwrap", "/usr/lib/git-core/git-http-backend"];
+        if let Some(missing) = nginx.iter().find(|program| !Path::new(program).exists()) {
+            not_set_up("nginx", &format!("{missing} is not installed; run tests/run"));
+            return None;
+        }
+        let directory = temp_dir();
+        let path = directory.path();
+        let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+        std::fs::write(path.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+        std::fs::write(path.join("certificate.pem"), made.cert.pem()).unwrap();
+        for name in ["files", "repositories", "temporary"] {
+            std::fs::create_dir(path.join(name)).unwrap();
+        }
+        let mut cgi = Command::new("/usr/sbin/fcgiwrap");
+        cgi.args(["-c", "2", "-s"]).arg(format!("unix:{}", path.join("git.sock").display()));
+        let servers = vec![child_of_this(&cgi, path)];
+        let ca_pem = made.cert.pem();
+        let mut server = Self { directory, servers, port: 0, ca_pem };
+        server.serve();
+        Some(server)
+    }
+
+    /// Serves at a free port. Another process may take it meanwhile, and then at another.
+    fn serve(&mut self) {
+        let path = self.directory.path().to_owned();
+        for _ in 0..10 {
+            let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            self.port = free.local_addr().unwrap().port();
+            drop(free);
+            std::fs::write(path.join("nginx.conf"), settings(&path, self.port)).unwrap();
+            let mut nginx = Command::new("/usr/sbin/nginx");
+            nginx.arg("-c").arg(path.join("nginx.conf")).arg("-p").arg(&path);
+            let mut child = child_of_this(&nginx, &path);
+            let (mut has_ended, address) = (false, (Ipv4Addr::LOCALHOST, self.port));
+            wait_until("nginx serves", || {
+                has_ended = child.try_wait().unwrap().is_some();
+                has_ended || TcpStream::connect(address).is_ok()
+            });
+            if !has_ended {
+                self.servers.push(child);
+                return;
+            }
+        }
+        panic!("{}", std::fs::read_to_string(path.join("error.log")).unwrap());
+    }
+
+    /// `https://127.0.0.1:PORT`
+    pub fn origin(&self) -> String {
+        format!("https://127.0.0.1:{}", self.port)
+    }
+
+    /// The directory of the files.
+    pub fn files(&self) -> PathBuf {
+        self.directory.path().join("files")
+    }
+
+    /// The directory of the repositories.
+    pub fn repositories(&self) -> PathBuf {
+        self.directory.path().join("repositories")
+    }
+
+    /// Makes the repository `NAME.git` with one commit.
+    pub fn make_repository(&self, name: &str) {
+        let make = format!(
+            "git init -q --bare {name}.git && git clone -q {name}.git work 2>/dev/null && cd work && \
+             git -c user.name=n -c user.email=e commit -q --allow-empty -m first && git push -q && cd .. && rm -r work"
+        );
+        let mut shell = Command::new("sh");
+        shell.args(["-ec", &make]).current_dir(self.repositories());
+        for file in ["GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"] {
+            shell.env(file, "/dev/null");
+        }
+        succeeded(&shell.output().unwrap());
+    }
+
+    /// The requests so far, a line each: method, path with query, status.
+    pub fn asked(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("access.log")).unwrap()
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        for server in &mut self.servers {
+            drop(server.stdin.take());
+            let _ = server.wait();
+        }
+    }
+}
+
+/// Starts a server that ends when the stdin of the returned process ends, even if the test is killed.
+fn child_of_this(server: &Command, directory: &Path) -> Child {
+    let script = "exec 3<&0; \"$0\" \"$@\" 2>>stderr & server=$!; \
+                  { read -r _ <&3; kill -TERM $server; } 2>&- & wait $server";
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", script]).arg(server.get_program()).args(server.get_args());
+    shell.current_dir(directory).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    shell.spawn().unwrap()
+}
+
+fn settings(directory: &Path, port: u16) -> String {
+    let path = directory.display();
+    let basic = STANDARD.encode(format!("bot:{UPSTREAM_TOKEN}"));
+    format!(
+        r#"
+daemon off; master_process off; pid {path}/nginx.pid; error_log {path}/error.log;
+events {{ worker_connections 512; }}
+http {{
+    log_format short '$request_method $request_uri $status';
+    access_log {path}/access.log short;
+    client_body_temp_path {path}/temporary; fastcgi_temp_path {path}/temporary;
+    proxy_temp_path {path}/temporary; scgi_temp_path {path}/temporary;
+    uwsgi_temp_path {path}/temporary;
+    client_max_body_size 0; keepalive_requests 100000; default_type text/plain;
+    server {{
+        listen 127.0.0.1:{port} ssl;
+        ssl_certificate {path}/certificate.pem; ssl_certificate_key {path}/key.pem;
+        if ($is_refused) {{ return 401 "no login\n"; }}
+        location /api/echo {{ return 200 "$request_method $request_uri $http_authorization\n"; }}
+        location /api/moved {{ return 302 "https://elsewhere.example/"; }}
+        location /api/files/ {{ alias {path}/files/; dav_methods PUT; }}
+        location /api/slow/ {{ alias {path}/files/; limit_rate 1m; }}
+        location /git/ {{
+            fastcgi_pass unix:{path}/git.sock;
+            fastcgi_param SCRIPT_FILENAME /usr/lib/git-core/git-http-backend;
+            fastcgi_param GIT_PROJECT_ROOT {path}/repositories;
+            fastcgi_param GIT_HTTP_EXPORT_ALL 1;
+            fastcgi_param GIT_CONFIG_NOSYSTEM 1;
+            fastcgi_param HOME {path};
+            fastcgi_param PATH_INFO /$git_path;
+            fastcgi_param REMOTE_USER bot;
+            fastcgi_param REQUEST_METHOD $request_method;
+            fastcgi_param QUERY_STRING $query_string;
+            fastcgi_param CONTENT_TYPE $content_type;
+            fastcgi_param CONTENT_LENGTH $content_length;
+            fastcgi_param HTTP_CONTENT_ENCODING $http_content_encoding;
+            fastcgi_param GIT_PROTOCOL $http_git_protocol;
+        }}
+    }}
+    map $uri $git_path {{ ~^/git/(?<rest>.*)$ $rest; }}
+    map "$uri $http_authorization" $is_refused {{
+        default 1;
+        "~^/api/.* Bearer {UPSTREAM_TOKEN}$" 0;
+        "~^/git/.* Basic {basic}$" 0;
+    }}
+}}
+"#
+    )
+}
