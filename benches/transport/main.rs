@@ -26,6 +26,7 @@ mod postgres;
 mod rows;
 mod scale;
 mod seed;
+mod sends;
 mod system_calls;
 
 use std::path::Path;
@@ -107,6 +108,9 @@ async fn run(parts: &[String]) -> Run {
     if is_wanted("minted") {
         run.rows.extend(minted::cached().await);
         run.figures.extend(minted::cold().await);
+    }
+    if is_wanted("sends") {
+        run.figures.extend(sends::sends().await);
     }
     sizes(is_wanted, &mut run).await;
     run
