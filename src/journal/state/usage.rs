@@ -48,6 +48,7 @@ impl Usage {
             Event::Minted(line) => (line.opening, Some(line.credential.mint)),
             Event::MintJoined(line) => (line.opening, None),
             Event::Minting(line) => (line.opening, None),
+            Event::Sent(line) => (line.opening, None),
             Event::LeaseRenewal(line) if matches!(line.outcome, RenewalOutcome::Allow { .. }) => {
                 (line.opening, None)
             }

@@ -27,7 +27,7 @@ use crate::grpc::pb::connection_service_client::ConnectionServiceClient;
 use crate::model::{ConnectionRef, Tag};
 use test::ConnectionTestArgs;
 use update::ConnectionUpdateArgs;
-use view::{describe, resource_name, to_json};
+use view::{describe, resource_name, send_limits, to_json};
 
 #[derive(Subcommand)]
 pub enum ConnectionCommand {
@@ -204,12 +204,6 @@ impl ConnectionCreateArgs {
         warn_if_no_step(&created.name, &created.access);
         Ok(())
     }
-}
-
-/// The limits of what is sent; `None` if there are none.
-pub(super) fn send_limits(methods: Vec<String>, paths: Vec<String>) -> Option<pb::SendLimits> {
-    let is_limited = !methods.is_empty() || !paths.is_empty();
-    is_limited.then_some(pb::SendLimits { methods, paths })
 }
 
 impl ConnectionGetArgs {

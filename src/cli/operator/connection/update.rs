@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use tonic::transport::Channel;
 
-use super::send_limits;
-use super::view::{holders, in_use_to_json, resource_name};
+use super::view::{holders, in_use_to_json, resource_name, send_limits};
 use crate::cli::Common;
 use crate::cli::io::failure::Failure;
 use crate::cli::io::output::{print, say};

@@ -124,6 +124,12 @@ fn refresh_token(connection: &pb::Connection) -> String {
     }
 }
 
+/// The limits of what is sent; `None` if there are none.
+pub fn send_limits(methods: Vec<String>, paths: Vec<String>) -> Option<pb::SendLimits> {
+    let is_limited = !methods.is_empty() || !paths.is_empty();
+    is_limited.then_some(pb::SendLimits { methods, paths })
+}
+
 /// The requests that it admits, in a line.
 fn sends_only(send: &pb::SendLimits) -> String {
     let methods =
