@@ -163,9 +163,9 @@ impl StepHeaders {
             headers.insert(parsed, value);
         }
         let taken: Vec<String> = headers.keys().map(plain).collect();
-        let own = self.0.iter().filter(|(name, _)| !taken.contains(&plain(name)));
-        let own: Vec<_> = own.map(|(name, value)| (name.clone(), value.clone())).collect();
-        headers.extend(own.into_iter().map(|(name, value)| (Some(name), value)));
+        for (name, value) in self.0.iter().filter(|(name, _)| !taken.contains(&plain(name))) {
+            headers.append(name.clone(), value.clone());
+        }
         let agent = HeaderValue::from_static(concat!("keyhatch/", env!("CARGO_PKG_VERSION")));
         headers.entry(USER_AGENT).or_insert(agent);
         Ok(headers)

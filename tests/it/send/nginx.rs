@@ -131,6 +131,5 @@ fn nginx_lets_the_broker_in_and_the_step_sees_no_secret() {
     assert_eq!((sent.body.len(), sent.header("content-length")), (LARGE, None));
     let head = pb::SendHead { content_length: Some(0), ..head("http/basic", "HEAD", "/large") };
     let sent = world.send(head, &[]).unwrap();
-    assert_eq!(sent.header("content-length"), Some(LARGE.to_string().as_str()));
-    assert!(sent.body.is_empty());
+    assert_eq!((sent.body.len(), sent.header("content-length")), (0, None));
 }
