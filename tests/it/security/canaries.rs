@@ -38,23 +38,34 @@ carriers!(
     Connection,
     ConnectionDocument,
     CreateConnectionRequest,
+    HttpHeader,
     ListConnectionsResponse,
     PlanRequest,
     PutSecretRequest,
     ResolveResponse,
     SecretDocument,
+    SendAnswer,
+    SendEnd,
+    SendHead,
+    SendRequest,
+    SendResponse,
     UpdateConnectionRequest,
     WatchResponse,
 );
 
 /// Fields of bytes that are no secret: public keys, other data, and values that are shown anyway.
-const HARMLESS: [(&str, &str); 6] = [
+const HARMLESS: [(&str, &str); 10] = [
     // Sealed.
     ("BackupResponse", "data"),
     ("CreateExecutorRequest", "csr"),
     ("CreateOperatorRequest", "csr"),
     ("FieldState", "value"),
     ("RenewCertificateRequest", "csr"),
+    // What a step has signed, and what it may show.
+    ("SignRequest", "data"),
+    ("SignResponse", "signature"),
+    ("SigningKey", "known_hosts"),
+    ("SigningKey", "public_key"),
     ("*", "padding"),
 ];
 
