@@ -131,9 +131,10 @@ pub struct MintedCredential {
     pub handle: Option<String>,
     /// When it counts as ended.
     pub credential_expire_time: Timestamp,
-    /// True if the upstream has told no end, or a later one: it may accept the credential for longer.
+    /// True if the upstream has told this end: it accepts the credential no longer. A line that does not
+    /// say so costs one more call.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub end_assumed: bool,
+    pub end_told: bool,
     /// True if one opening has it for itself, and nothing can end it: it outlives the opening, until it expires.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub outlives: bool,
@@ -146,7 +147,7 @@ pub struct MintedCredential {
 impl MintedCredential {
     /// When the upstream no longer accepts it, if the upstream has told that.
     pub fn told_end(&self) -> Option<Timestamp> {
-        (!self.end_assumed).then_some(self.credential_expire_time)
+        self.end_told.then_some(self.credential_expire_time)
     }
 }
 
@@ -665,7 +666,7 @@ mod tests {
             mint: mint(7),
             handle: None,
             credential_expire_time,
-            end_assumed: false,
+            end_told: true,
             outlives: false,
             owed: false,
         };
@@ -674,6 +675,17 @@ mod tests {
         let bound = reusable(&table, Some(mint(7))).unwrap();
         assert_eq!((bound.expire_time, bound.limited_by), (at(900), TtlLimit::Upstream));
         assert_eq!((table.expire(at(899)), table.expire(at(900))), (0, 1));
+    }
+
+    #[test]
+    fn a_line_that_tells_no_end_is_not_trusted_for_one() {
+        let old = r#"{"mint":"00000000000000000000000000000009","credential_expire_time":"2026-11-21T11:00:00Z"}"#;
+        let read: MintedCredential = serde_json::from_str(old).unwrap();
+        assert_eq!(read.told_end(), None);
+        let told = MintedCredential { end_told: true, ..read };
+        let written = serde_json::to_string(&told).unwrap();
+        let again: MintedCredential = serde_json::from_str(&written).unwrap();
+        assert_eq!(again.told_end(), Some(told.credential_expire_time));
     }
 
     #[test]

@@ -163,7 +163,7 @@ impl Journal {
             mint,
             handle: made.handle,
             credential_expire_time: made.credential_expire_time,
-            end_assumed: !made.is_end_told,
+            end_told: made.is_end_told,
             outlives: made.is_own && !made.is_owed,
             owed: made.is_owed,
         });

@@ -39,7 +39,7 @@ fn minted(end: i64) -> Outcome {
         mint,
         handle: None,
         credential_expire_time,
-        end_assumed: false,
+        end_told: true,
         outlives: false,
         owed: false,
     }
