@@ -58,7 +58,8 @@ enum Asked {
 /// Logs in.
 ///
 /// # Errors
-/// If the server refuses, or asks for anything but SCRAM-SHA-256, or does not prove that it knows the password.
+/// If the server refuses, or asks for anything but SCRAM-SHA-256, or does not prove that it knows the password. A server whose
+/// name is verified may ask for nothing.
 pub(super) async fn log_in(
     wire: &mut Wire,
     login: &Login<'_>,
@@ -77,6 +78,7 @@ pub(super) async fn log_in(
     wire.start(&parameters).await.map_err(broken)?;
     match asked(wire).await.map_err(broken)? {
         Asked::Nothing if matches!(binding, Binding::Always(_)) => return Err(not_bound(at)),
+        Asked::Nothing if matches!(binding, Binding::Plain) => return Err(refused(at, NO_PROOF)),
         Asked::Nothing => {}
         Asked::Mechanisms(offered) => {
             let chosen = Chosen::of(&offered, binding, at)?;
@@ -241,6 +243,8 @@ const OTHER: &str = "the server asks for a login other than a password; let its 
                      scram-sha-256";
 const NOT_BOUND: &str = "the server does not bind the login to the TLS connection (SCRAM-SHA-256-PLUS), which sslmode verify-ca \
                          needs because any server of that authority could have answered; write sslmode verify-full";
+const NO_PROOF: &str = "the server asks for no password, so that it proves nothing, and without TLS any machine may answer in its \
+                        place; let its pg_hba.conf ask the admin role for scram-sha-256, or use sslmode verify-full";
 const ROUNDS: &str = "the server wants the admin password hashed in fewer than 4096 or more than 100000 rounds; set \
                       scram_iterations, and set the admin role's password again";
 const IMPOSTOR: &str = "the server does not prove that it knows the admin password, so that another machine may answer in its \

@@ -124,6 +124,19 @@ fn a_server_that_asks_for_no_password_is_used() {
 }
 
 #[test]
+fn a_server_without_tls_must_ask_for_the_password() {
+    let Some(postgres) = Postgres::start() else { return };
+    postgres.asks_for("host all keyhatch all trust");
+    let relay = Relay::start(&[], &postgres);
+    let said = make_over(&relay, &postgres, &[]).unwrap_err();
+    assert!(said.contains("scram-sha-256") && said.contains("proves nothing"), "{said}");
+    assert_eq!(answers(&relay.sent()), b"");
+    assert_eq!(postgres.roles(), [""; 0]);
+    let relay = Relay::start(&["127.0.0.1"], &postgres);
+    make_over(&relay, &postgres, &[]).unwrap();
+}
+
+#[test]
 fn a_login_that_a_machine_passes_on_is_refused_by_the_server() {
     let Some(postgres) = Postgres::start() else { return };
     // It has the server's own certificate, and so all that verify-ca checks: only the binding fails.
