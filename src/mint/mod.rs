@@ -216,11 +216,11 @@ pub fn lists(source: Source) -> bool {
     }
 }
 
-/// Lists the credentials that brokers have made at an upstream, at most 500; none if it does not list them. `roots` are all
-/// fields of a connection. It takes at most [`EXCHANGE_TIMEOUT`].
+/// Lists the credentials that brokers have made at an upstream; none if it does not list them. `roots` are all fields of a
+/// connection. It takes at most [`EXCHANGE_TIMEOUT`].
 ///
 /// # Errors
-/// If the upstream cannot be reached, or refuses; or if the fields make no request.
+/// If the upstream cannot be reached, or refuses, or has over 50,000 of them; or if the fields make no request.
 pub async fn list(egress: &Egress, source: Source, roots: &Fields) -> Result<Vec<Listed>, Failure> {
     if !lists(source) {
         return Ok(Vec::new());

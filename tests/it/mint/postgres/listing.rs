@@ -3,9 +3,12 @@
 use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::connection_service_client::ConnectionServiceClient;
 use keyhatch::grpc::pb::system_service_client::SystemServiceClient;
+use keyhatch::integration::Source;
+use keyhatch::mint;
 
 use super::steps::World;
-use crate::harness::{keyhatch, succeeded, wait_until};
+use super::{Made, ask, egress, to_fields, with};
+use crate::harness::{Postgres, block_on, keyhatch, succeeded, wait_until};
 
 impl World {
     fn endings(&self) -> Vec<pb::Ending> {
@@ -50,6 +53,23 @@ fn a_role_that_stays_is_listed_until_it_is_cleaned_up() {
     let count = |event| world.broker.journaled(event).len();
     assert_eq!((count("ending"), count("left_disabled"), count("ended_upstream")), (1, 1, 1));
     assert!(world.shown(&["ending", "list"]).contains("no endings are pending"));
+}
+
+#[test]
+fn a_role_is_found_behind_many_others() {
+    let Some(postgres) = Postgres::start() else { return };
+    // Their names come first, and their comments are no mint's.
+    let others = "CREATE ROLE kh_00_%1$s; COMMENT ON ROLE kh_00_%1$s IS ''keyhatch: another''";
+    postgres.ask(&format!(
+        "DO $$ BEGIN FOR n IN 1..1001 LOOP EXECUTE format('{others}', n); END LOOP; END $$"
+    ));
+    let (fields, ask) = (with(&postgres, &[]), ask("build", 1));
+    let made = Made::of(&fields, &ask);
+    let (egress, fields) = (egress("127.0.0.1"), to_fields(&fields));
+    let listed = block_on(mint::list(&egress, Source::Postgres, &fields));
+    let listed = listed.unwrap_or_else(|failure| panic!("{failure:?}"));
+    let listed: Vec<_> = listed.into_iter().map(|one| (one.mint, one.handle)).collect();
+    assert_eq!(listed, [(ask.mint, made.user.clone())]);
 }
 
 #[test]
