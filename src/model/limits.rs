@@ -63,6 +63,8 @@ pub const MAX_WATCHES: usize = 64;
 pub const MAX_STEP_ENDINGS: usize = 16;
 /// The most endings of one connection: more than the steps that end while its upstream is away for an hour.
 pub const MAX_CONNECTION_ENDINGS: usize = 10_000;
+/// The most endings of one workflow and one connection, so that no workflow uses up the room of others.
+pub const MAX_WORKFLOW_ENDINGS: usize = MAX_CONNECTION_ENDINGS / 4;
 /// The most Sends of one opening at a time.
 pub const MAX_SENDS: usize = 64;
 /// A resource that runs have used so recently is deleted only by force.

@@ -77,7 +77,7 @@ impl Journal {
     ///
     /// # Errors
     /// As [`Journal::commit`]; [`CommitError::LeaseEnded`] if the lease of the decision has ended;
-    /// [`CommitError::TooManyEndings`] if the step or the connection has too many endings.
+    /// [`CommitError::TooManyEndings`] if the step, its workflow or the connection has too many endings.
     pub fn begin_mint(
         &self,
         now: Timestamp,
@@ -89,7 +89,11 @@ impl Journal {
         chain.live_mut().expire(now);
         chain.live().check_decision(epoch, opening)?;
         chain.live().leases().find(lease).ok_or(CommitError::LeaseEnded)?;
-        chain.live().mints().owed().check_room(opening.record().id, record.uid)?;
+        chain.live().mints().owed().check_room(
+            opening.record().id,
+            &opening.record().key.workflow,
+            record.uid,
+        )?;
         let mint = chain.next_decision_id().to_mint(&self.keyring);
         let line = MintingLine {
             mint,
@@ -113,7 +117,8 @@ impl Journal {
     /// If the connection has too many endings, or the line cannot be written.
     pub fn begin_trial(&self, now: Timestamp, line: MintingLine) -> Result<(), CommitError> {
         let mut chain = self.lock()?;
-        chain.live().mints().owed().check_room(line.opening, line.uid)?;
+        let (opening, workflow) = (line.opening, &line.principal.workflow);
+        chain.live().mints().owed().check_room(opening, workflow, line.uid)?;
         chain.append(now, &Event::Minting(Box::new(line)))?;
         Ok(())
     }
@@ -143,7 +148,8 @@ impl Journal {
         let mut chain = self.lock()?;
         let mint = chain.next_decision_id().to_mint(&self.keyring);
         let line = MintingLine { mint, opening: mint, lease: mint, ..line };
-        chain.live().mints().owed().check_room(line.opening, line.uid)?;
+        let (opening, workflow) = (line.opening, &line.principal.workflow);
+        chain.live().mints().owed().check_room(opening, workflow, line.uid)?;
         chain.append(now, &Event::Minting(Box::new(line)))?;
         Ok(mint)
     }

@@ -15,7 +15,7 @@ use super::begun_counts::{BegunCounts, TooManyEndings};
 use crate::integration::Source;
 use crate::journal::event::{EndingReason, Event, MintingLine};
 use crate::lease::MintedCredential;
-use crate::model::{Id, IdMap, IdSet, Timestamp};
+use crate::model::{Id, IdMap, IdSet, Timestamp, WorkflowName};
 
 /// A credential that is owed an ending.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -221,9 +221,14 @@ impl OwedEndings {
         self.by_opening.get(&opening).map_or(&[], Vec::as_slice)
     }
 
-    /// Checks that one more credential of a connection may be made for an opening.
-    pub(crate) fn check_room(&self, opening: Id, connection: Id) -> Result<(), TooManyEndings> {
-        self.counts.check(opening, connection)
+    /// Checks that one more credential of a connection may be made for an opening of a workflow.
+    pub(crate) fn check_room(
+        &self,
+        opening: Id,
+        workflow: &WorkflowName,
+        connection: Id,
+    ) -> Result<(), TooManyEndings> {
+        self.counts.check(opening, workflow, connection)
     }
 
     /// True if a credential may be handed out: it is owed no ending, or its ending has not begun.

@@ -7,7 +7,7 @@ use super::diagnosis::Diagnosis;
 use crate::cli::io::text::short_name;
 use crate::grpc::pb;
 use crate::model::Timestamp;
-use crate::model::limits::{MAX_CONNECTION_ENDINGS, MAX_STEP_ENDINGS};
+use crate::model::limits::{MAX_CONNECTION_ENDINGS, MAX_STEP_ENDINGS, MAX_WORKFLOW_ENDINGS};
 
 const ENDINGS: &str = "endings";
 /// An ending that is older than this is reported.
@@ -51,20 +51,27 @@ pub(super) fn check(endings: &[pb::Ending], now: Timestamp) -> Vec<Diagnosis> {
     pending.into_iter().chain(disabled).chain(full).collect()
 }
 
-/// The endings of steps and connections that have as many as they may.
+/// The endings of steps, workflows and connections that have as many as they may.
 fn full(endings: &[pb::Ending]) -> Vec<&pb::Ending> {
-    let (mut of_step, mut of_connection) = (BTreeMap::new(), BTreeMap::new());
-    for one in endings {
-        *of_step.entry((&one.connection, &one.step)).or_insert(0) += 1;
-        *of_connection.entry(&one.connection).or_insert(0) += 1;
+    let mut counts = BTreeMap::new();
+    for key in endings.iter().flat_map(counted) {
+        *counts.entry(key).or_insert(0) += 1;
     }
     let is_full = |one: &&pb::Ending| {
-        of_step.get(&(&one.connection, &one.step)).is_some_and(|count| *count >= MAX_STEP_ENDINGS)
-            || of_connection
-                .get(&one.connection)
-                .is_some_and(|count| *count >= MAX_CONNECTION_ENDINGS)
+        counted(one).iter().any(|key| counts.get(key).is_some_and(|count| *count >= key.0))
     };
     endings.iter().filter(is_full).collect()
+}
+
+/// The step, the workflow and the connection that an ending counts for, with the most that each may have.
+fn counted(one: &pb::Ending) -> [(usize, &str, &str); 3] {
+    let workflow = one.step.split('/').next().unwrap_or_default();
+    let most = [
+        (MAX_STEP_ENDINGS, one.step.as_str()),
+        (MAX_WORKFLOW_ENDINGS, workflow),
+        (MAX_CONNECTION_ENDINGS, ""),
+    ];
+    most.map(|(most, of)| (most, one.connection.as_str(), of))
 }
 
 /// How many there are, and of which connections; `None` if there are none.
@@ -116,5 +123,20 @@ mod tests {
         let found = check(&endings, now);
         assert!(found[0].detail.starts_with("16 credential(s) of github/bot are"), "{found:?}");
         assert_eq!(found.len(), 1);
+    }
+
+    #[test]
+    fn workflows_that_get_no_more_credentials_are_reported() {
+        let now = Timestamp::from_seconds(1000);
+        let of = |workflow, step| pb::Ending {
+            step: format!("workflow:{workflow}/run:1/step:{step}"),
+            ..ending("github/bot", pb::EndingState::Pending, 999)
+        };
+        let mut endings: Vec<_> = (1..MAX_WORKFLOW_ENDINGS).map(|step| of("w", step)).collect();
+        endings.push(of("another", 1));
+        assert!(check(&endings, now).is_empty());
+        endings.push(of("w", MAX_WORKFLOW_ENDINGS));
+        let found = check(&endings, now);
+        assert!(found[0].detail.starts_with("2500 credential(s) of github/bot are"), "{found:?}");
     }
 }
