@@ -27,11 +27,6 @@ impl Relation {
     /// Every relation, the lowest first.
     pub const ALL: [Self; 4] = [Self::Viewer, Self::User, Self::Resolver, Self::Editor];
 
-    /// The next relation, which includes this one.
-    pub(super) fn next(self) -> Option<Self> {
-        Self::ALL.into_iter().find(|relation| *relation > self)
-    }
-
     /// The word for the relation.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -18,8 +18,8 @@ pub enum Decision {
 /// Decides whether `bindings` give `principal` at least the relation `needed`.
 ///
 /// A step that runs on somebody's behalf needs two bindings: one of its workflow, and one of a `run_as` principal. If
-/// the bindings name any `run_as` principal, a step without `run_as` is refused, unless a higher relation admits it. A
-/// binding of a team is not meant for all runs of the workflow.
+/// the bindings name any `run_as` principal, a step without `run_as` is refused: a binding of a team is not meant for all
+/// runs of the workflow. Users of a team do not count against a step that is a resolver.
 pub fn decide(principal: &Principal, needed: Relation, bindings: &Bindings) -> Decision {
     let first = |run_as: bool| {
         let held = bindings.at_least(needed).filter(|(_, one)| one.is_run_as() == run_as);
@@ -30,10 +30,10 @@ pub fn decide(principal: &Principal, needed: Relation, bindings: &Bindings) -> D
     let Principal::Step { run_as, .. } = principal else { return Decision::Allow(by) };
     if run_as.is_empty() {
         let is_somebodys = bindings.at_least(needed).any(|(_, one)| one.is_run_as());
-        return match (is_somebodys, needed.next()) {
+        return match (is_somebodys, needed) {
             (false, _) => Decision::Allow(by),
-            (true, Some(higher)) => decide(principal, higher, bindings),
-            (true, None) => Decision::Deny,
+            (true, Relation::User) => decide(principal, Relation::Resolver, bindings),
+            (true, _) => Decision::Deny,
         };
     }
     match first(true) {
@@ -198,10 +198,11 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn a_higher_relation_gives_all_that_a_lower_one_gives((bound, run_as) in access()) {
+        fn a_resolver_may_do_all_that_a_user_may((bound, run_as) in access()) {
             let (caller, bindings) = (step_as("deploy", "build", &run_as), bindings_of(&bound));
             let allowed = Relation::ALL.map(|needed| is_allowed(&caller, needed, &bindings));
-            prop_assert!(allowed.is_sorted_by(|lower, higher| lower >= higher), "{:?}", allowed);
+            let [_, is_user, is_resolver, _] = allowed;
+            prop_assert!(is_user || !is_resolver, "{:?}", allowed);
             let mut pairs = Relation::ALL.into_iter().zip(allowed).rev();
             let highest = pairs.find(|(_, is_allowed)| *is_allowed);
             let held = held(&caller, &bindings).map(|(relation, _)| relation);
@@ -240,6 +241,12 @@ mod tests {
             let bindings = bound(Relation::Resolver, patterns);
             let allowed = is_allowed(&caller, Relation::Resolver, &bindings);
             assert_eq!(allowed, expected, "{patterns:?} {run_as:?}");
+        }
+        // An editor without run_as does not get past a team that resolves.
+        let mut edited = bound(Relation::Editor, &[workflow]);
+        edited.add(Relation::Resolver, team.parse().unwrap());
+        for needed in [Relation::Viewer, Relation::User, Relation::Resolver] {
+            assert!(!is_allowed(&step("deploy", "build"), needed, &edited), "{needed}");
         }
         // Bindings by a weaker relation do not count, neither for nor against.
         let mut bindings = bound(Relation::Resolver, &[workflow]);
