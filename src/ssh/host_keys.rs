@@ -23,10 +23,13 @@ impl HostKeys {
         for line in String::from_utf8_lossy(&file).lines() {
             let mut words = line.split_whitespace().peekable();
             let marker = words.next_if(|word| word.starts_with('@'));
-            // The hosts, and the type, which the key has in it.
-            let key = words.nth(2).and_then(|key| STANDARD.decode(key).ok());
+            let hosts = words.next().filter(|hosts| !hosts.starts_with('#')).unwrap_or_default();
+            let names_a_host =
+                hosts.split(',').any(|host| !host.is_empty() && !host.starts_with('!'));
+            // The type, which the key has in it, and the key.
+            let key = words.nth(1).and_then(|key| STANDARD.decode(key).ok());
             match (marker, key) {
-                (None, Some(key)) if !line.starts_with('#') => keys.known.push(key),
+                (None, Some(key)) if names_a_host => keys.known.push(key),
                 (Some("@revoked"), Some(key)) => keys.revoked.push(key),
                 _ => {}
             }
@@ -56,11 +59,14 @@ mod tests {
     #[test]
     fn a_host_key_is_accepted_unless_it_is_revoked() {
         let file = "# c x AAAA\n\nhost,[other]:22 ssh-ed25519 AQID a comment\n|1|aa=|bb= ssh-rsa BAUG\n\
-                    @cert-authority * ssh-ed25519 BwgJ\n@revoked * ssh-ed25519 Cgss\nhost ssh-ed25519 Cgss\nhost x !\n";
+                    @cert-authority * ssh-ed25519 BwgJ\n@revoked * ssh-ed25519 Cgss\nhost ssh-ed25519 Cgss\nhost x !\n\
+                    \t# c ssh-ed25519 DQ4P\n!a,!b ssh-ed25519 EBES\n!a,b ssh-ed25519 ExQV\n";
         for file in [file.to_owned(), STANDARD.encode(file)] {
             let keys = HostKeys::parse(file.as_bytes());
             let accepted = |key: [u8; 3]| keys.accept(&key);
             assert!(accepted([1, 2, 3]) && accepted([4, 5, 6]));
+            assert!(accepted([19, 20, 21]));
+            assert!(!accepted([13, 14, 15]) && !accepted([16, 17, 18]));
             assert!(!accepted([7, 8, 9]) && !accepted([10, 11, 44]) && !accepted([0, 0, 0]));
         }
         assert!(!HostKeys::parse(b"").accept(b""));

@@ -7,6 +7,8 @@ use super::wire::{Malformed, Reader};
 
 /// The longest request, in bytes.
 pub const MAX_LOGIN_BYTES: usize = 16 * 1024;
+/// The longest name of a user, in bytes. The journal has it in a line.
+pub const MAX_USER_BYTES: usize = 256;
 /// `SSH_MSG_USERAUTH_REQUEST`
 const USERAUTH_REQUEST: u8 = 50;
 /// The lengths of the hashes of key exchanges: SHA-1, SHA-256, SHA-384, SHA-512.
@@ -91,6 +93,9 @@ pub enum NotALogin {
     /// The key is a certificate.
     #[error("the login is with a certificate; the connection has a key alone")]
     Certificate,
+    /// The user's name is longer than any account's.
+    #[error("the login names a user of more than 256 bytes; log in as a user with a shorter name")]
+    LongUser,
     /// They are something else.
     #[error(
         "the data is no SSH login by public key (RFC 4252, section 7); the broker signs nothing else"
@@ -158,6 +163,9 @@ impl LoginRequest {
         let is_short = data.len() <= MAX_LOGIN_BYTES;
         if !is_whole || !is_short || user.is_empty() || user.chars().any(char::is_control) {
             return Err(NotALogin::Other);
+        }
+        if user.len() > MAX_USER_BYTES {
+            return Err(NotALogin::LongUser);
         }
         let key_type = Reader::new(public_key).text()?;
         if algorithm == "ssh-rsa" {
@@ -249,7 +257,7 @@ mod tests {
 
     #[test]
     fn nothing_but_a_login_is_signed() {
-        use NotALogin::{Certificate, Other, Sha1, Sshsig};
+        use NotALogin::{Certificate, LongUser, Other, Sha1, Sshsig};
         let mut sshsig = SSHSIG.to_vec();
         put_string(&mut sshsig, b"git");
         assert_eq!(LoginRequest::parse(sshsig), Err(Sshsig));
@@ -274,11 +282,18 @@ mod tests {
             (Parts { algorithm: "rsa-sha2-256", ..GOOD }, Other),
             (Parts { algorithm: "ssh-rsa", kind: "ssh-rsa", ..GOOD }, Sha1),
             (Parts { algorithm: "ssh-ed25519-cert-v01@openssh.com", ..GOOD }, Certificate),
+            (Parts { kind: "ssh-ed25519-cert-v01@openssh.com", ..GOOD }, Other),
+            (Parts { algorithm: "ssh-ed25519-cert", ..GOOD }, Other),
         ] {
             assert_eq!(parts.fault(), Some(fault), "{}", parts.method);
         }
-        let long = "u".repeat(MAX_LOGIN_BYTES);
-        assert_eq!(Parts { user: &long, ..GOOD }.fault(), Some(Other));
+        for (length, fault) in [
+            (MAX_USER_BYTES, None),
+            (MAX_USER_BYTES + 1, Some(LongUser)),
+            (MAX_LOGIN_BYTES, Some(Other)),
+        ] {
+            assert_eq!(Parts { user: &"u".repeat(length), ..GOOD }.fault(), fault, "{length}");
+        }
     }
 
     proptest! {

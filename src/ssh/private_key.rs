@@ -194,12 +194,17 @@ fn openssh(file: &[u8]) -> Result<Pair, KeyFault> {
         }
     };
     let _comment = reader.string()?;
-    let is_padding = reader.rest().iter().zip(1..).all(|(byte, nth): (&u8, u8)| *byte == nth);
+    let is_padding = is_padding(reader.rest());
     let key = SigningKey(pair);
     if !is_padding || key.public_key()? != public_key {
         return Err(KeyFault::Malformed);
     }
     Ok(key.0)
+}
+
+/// True of the bytes 1, 2, 3 and so on, at most 255 of them.
+fn is_padding(rest: &[u8]) -> bool {
+    rest.iter().copied().eq((1..=u8::MAX).take(rest.len()))
 }
 
 fn ed25519(reader: &mut Reader<'_>) -> Result<Pair, KeyFault> {
@@ -320,6 +325,16 @@ mod tests {
                 assert!(key.public_key() == Ok(public), "Base64 of {arguments:?}");
             }
         }
+    }
+
+    #[test]
+    fn padding_counts_up_to_a_byte_and_no_further() {
+        let all: Vec<u8> = (1..=255).collect();
+        assert!((0..=255).all(|length| is_padding(&all[..length])));
+        for next in [0, 1, 255] {
+            assert!(!is_padding(&[&all[..], &[next]].concat()), "{next}");
+        }
+        assert!(!is_padding(&[2]) && !is_padding(&[1, 3]));
     }
 
     #[test]
