@@ -114,6 +114,8 @@ pub struct Broker {
     start_time: Timestamp,
     watchers: Watchers,
     sends: Sends,
+    /// The turns to work with a key.
+    signatures: Arc<Semaphore>,
     mints: Arc<Mints>,
     endings: Arc<Endings>,
     is_draining: AtomicBool,

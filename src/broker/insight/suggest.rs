@@ -173,11 +173,13 @@ fn suggestion(
 fn needed_on_connection(bound: &[(Relation, Pattern)], evidence: &Evidence) -> Relation {
     let is_recent = |time: Option<Timestamp>| time.is_some_and(|time| time >= evidence.since);
     let has_values = bound.iter().any(|(relation, _)| *relation >= Relation::Resolver);
+    // A refusal tells nothing about a workflow that gets the values: a step may ask for what another step has.
+    let refused = evidence.refused.filter(|_| !has_values);
     // An operator may have lowered the relation since.
     let revealed = evidence.used.and_then(|used| used.revealed).filter(|_| has_values);
     let is_used = is_recent(evidence.used.map(|used| used.last));
     match () {
-        () if is_recent(revealed) || is_recent(evidence.refused) => Relation::Resolver,
+        () if is_recent(revealed) || is_recent(refused) => Relation::Resolver,
         () if is_used || !has_values => Relation::User,
         () => Relation::Resolver,
     }
@@ -258,6 +260,7 @@ mod tests {
             (vec![(Resolver, own)], used(Some(after)), None, Resolver, Advice::Keep),
             (vec![(Resolver, own)], used(None), None, User, Advice::Lower),
             (vec![(Resolver, own)], used(Some(before)), None, User, Advice::Lower),
+            (vec![(Resolver, own)], used(None), Some(after), User, Advice::Lower),
             (vec![(Editor, own)], used(None), None, User, Advice::Keep),
             (vec![(User, own)], used(None), None, User, Advice::Keep),
             (vec![(User, own)], used(Some(after)), None, User, Advice::Keep),

@@ -1,7 +1,7 @@
 //! Sign: the broker signs a login by ssh for a step that does not get the key.
 //!
 //! ```text
-//! authorize(user) → the connection's user and known_hosts → journal.commit_sign → permit → open → sign
+//! a turn → authorize(user) → the connection's user and known_hosts → journal.commit_sign → permit → open → sign
 //! ```
 
 pub(super) mod refusal;
@@ -9,6 +9,8 @@ pub(super) mod refusal;
 use std::sync::Arc;
 
 pub use refusal::SignRefusal;
+
+use tokio::sync::{AcquireError, OwnedSemaphorePermit};
 
 use super::Broker;
 use super::error::Error;
@@ -66,6 +68,12 @@ enum Refused {
     Login(ResourceName, SignRefusal),
 }
 
+/// The right to work with a key: parsing and signing take the processor.
+struct SigningTurn {
+    _of_step: OwnedSemaphorePermit,
+    _of_broker: OwnedSemaphorePermit,
+}
+
 /// A key that a decision allows to use.
 struct OpenedKey {
     name: ResourceName,
@@ -85,15 +93,17 @@ impl Broker {
         request: SignRequest,
     ) -> Result<Vec<u8>, Error> {
         let SignRequest { target, login } = request;
+        let turn = self.signing_turn(session).await?;
         let opened = self.open_key(session, &target, Some(&login))?;
         let (signature, _) = opened
-            .work(move |key| {
+            .work(turn, move |key| {
                 if key.public_key()? != login.public_key() {
                     return Err(SignRefusal::OtherKey);
                 }
                 Ok(key.sign(login.algorithm(), login.data())?)
             })
             .await?;
+        check_open(session)?;
         Ok(signature)
     }
 
@@ -106,12 +116,22 @@ impl Broker {
         session: &StepSession,
         target: &Reference,
     ) -> Result<PublicSigningKey, Error> {
+        let turn = self.signing_turn(session).await?;
         let opened = self.open_key(session, target, None)?;
         let (name, version) = (opened.name.clone(), opened.version);
         let (public_key, Profile { user, known_hosts }) =
-            opened.work(|key| Ok(key.public_key()?)).await?;
+            opened.work(turn, |key| Ok(key.public_key()?)).await?;
+        check_open(session)?;
         let user = String::from_utf8_lossy(&user).into_owned();
         Ok(PublicSigningKey { name, version, public_key, user, known_hosts })
+    }
+
+    /// Waits until the step may work with a key. The turns of a step come first, so that no step takes all of the broker's.
+    async fn signing_turn(&self, session: &StepSession) -> Result<SigningTurn, Error> {
+        let gone = |error: AcquireError| Error::Internal(error.to_string());
+        let of_step = session.signing_turn().await.map_err(gone)?;
+        let of_broker = Arc::clone(&self.signatures).acquire_owned().await.map_err(gone)?;
+        Ok(SigningTurn { _of_step: of_step, _of_broker: of_broker })
     }
 
     /// Decides, writes the line, and opens the key.
@@ -124,7 +144,8 @@ impl Broker {
         let now = self.now();
         session.check_refusals(now, &self.limits).map_err(Error::TooManyRequests)?;
         let (opening, record) = (&session.opening, session.opening.record());
-        let lines = lines_of(record, &[]);
+        let users: Vec<_> = login.iter().map(|login| login.user().to_owned()).collect();
+        let lines = lines_of(record, &users);
         let mut is_paid = false;
         // The loop ends: each turn needs another published change.
         loop {
@@ -185,16 +206,32 @@ impl OpenedKey {
     /// Works with the key on a thread of its own: a long RSA key takes milliseconds, and other steps would wait for them.
     async fn work<T: Send + 'static>(
         self,
+        turn: SigningTurn,
         work: impl FnOnce(&SigningKey) -> Result<T, SignRefusal> + Send + 'static,
     ) -> Result<(T, Profile), Error> {
         let Self { name, profile, private_key, .. } = self;
         let done = tokio::task::spawn_blocking(move || {
+            // A request that is given up does not end the work, so the work has the turn.
+            let _turn = turn;
             let key = SigningKey::parse(private_key.expose())?;
             work(&key)
         });
         let done = done.await.map_err(|error| Error::Internal(error.to_string()))?;
         Ok((done.map_err(|refusal| Error::NotSigned(name, refusal))?, profile))
     }
+}
+
+/// Checks that nothing is handed out to a step that was closed during the work.
+fn check_open(session: &StepSession) -> Result<(), Error> {
+    match session.opening.is_closed() {
+        true => Err(Error::NotAccepted(NotAccepted::NotOpen)),
+        false => Ok(()),
+    }
+}
+
+/// The number of keys that are worked with at once: half of the processors, at least one.
+pub(super) fn signatures_at_once() -> usize {
+    std::thread::available_parallelism().map_or(1, |processors| processors.get().div_ceil(2))
 }
 
 /// Decides by one snapshot whether a step may use a key, for this login if there is one.

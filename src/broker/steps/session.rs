@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 
 use super::executor_budget::ExecutorBudget;
 use super::line_budget::LineBudget;
@@ -31,6 +31,7 @@ pub struct StepSession {
     heartbeat: AtomicI64,
     watches: Arc<Semaphore>,
     sends: Arc<Semaphore>,
+    signatures: Arc<Semaphore>,
 }
 
 impl StepSession {
@@ -44,11 +45,20 @@ impl StepSession {
             heartbeat: AtomicI64::new(now.millis()),
             watches: Arc::new(Semaphore::new(MAX_WATCHES)),
             sends: Arc::new(Semaphore::new(MAX_SENDS)),
+            signatures: Arc::new(Semaphore::new(1)),
             opening,
             rate: Mutex::default(),
             lines: LineBudget::default(),
             executor,
         }
+    }
+
+    /// Waits until no other request of the step works with a key.
+    ///
+    /// # Errors
+    /// Never: the turns are not closed.
+    pub async fn signing_turn(&self) -> Result<OwnedSemaphorePermit, AcquireError> {
+        Arc::clone(&self.signatures).acquire_owned().await
     }
 
     /// Takes one request of the step's rate.
