@@ -74,7 +74,7 @@ impl AccessSuggestArgs {
         }
     }
 
-    /// The commands that follow the advice.
+    /// The commands that follow the advice. A raise has none: a refused step can provoke that advice, so an operator decides.
     fn commands(&self, one: &pb::AccessSuggestion) -> Vec<String> {
         let change = |verb: &str, relation: pb::Relation, principal: &str| {
             access_command(verb, &one.resource, relation, principal)
@@ -99,12 +99,6 @@ impl AccessSuggestArgs {
                         [lower, change("remove", relation, principal)]
                     })
                     .collect()
-            }
-            pb::AccessAdvice::Raise => {
-                let owned = bound.map(|(_, principal)| principal.as_str());
-                let owned: Vec<_> = owned.filter(|principal| is_own(principal)).collect();
-                let owned = if owned.is_empty() { vec![own.as_str()] } else { owned };
-                owned.into_iter().map(|principal| change("add", one.needed(), principal)).collect()
             }
             pb::AccessAdvice::Narrow => {
                 let (owned, wide): (Vec<_>, Vec<_>) =
