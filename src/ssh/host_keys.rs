@@ -60,7 +60,7 @@ mod tests {
     fn a_host_key_is_accepted_unless_it_is_revoked() {
         let file = "# c x AAAA\n\nhost,[other]:22 ssh-ed25519 AQID a comment\n|1|aa=|bb= ssh-rsa BAUG\n\
                     @cert-authority * ssh-ed25519 BwgJ\n@revoked * ssh-ed25519 Cgss\nhost ssh-ed25519 Cgss\nhost x !\n\
-                    \t# c ssh-ed25519 DQ4P\n!a,!b ssh-ed25519 EBES\n!a,b ssh-ed25519 ExQV\n";
+                    \t# ssh-ed25519 DQ4P\n!a,!b ssh-ed25519 EBES\n!a,b ssh-ed25519 ExQV\n";
         for file in [file.to_owned(), STANDARD.encode(file)] {
             let keys = HostKeys::parse(file.as_bytes());
             let accepted = |key: [u8; 3]| keys.accept(&key);
