@@ -218,9 +218,8 @@ impl Loaded {
         let keyring = state.unlock(unlock)?.keyring().map_err(StateError::from)?;
         let authority = Arc::new(state.authority(&keyring)?);
         let issuer = state.issuer(config.issuer.clone(), &authority, &keyring, clock.now())?.into();
-        let runtime = RuntimeDir::open(&config.runtime, &trust)?;
+        let (runtime, listener) = bind_admin(config, &trust)?;
         let socket = runtime.admin_socket();
-        let listener = runtime.bind_admin(config.admin_group)?;
         let scrape = config.metrics.map(ScrapeListener::bind).transpose()?;
         init::update_addresses(&state, &config.runtime)?;
         let (tls, keeper) = ServerTlsPair::open(&state, &file.name, &authority, &clock)?;
@@ -305,6 +304,16 @@ impl Loaded {
         tracing::info!(socket = %socket.display(), "serving");
         Ok(Daemon { broker, stop, reload, servers, threads, socket, metrics_address, lock })
     }
+}
+
+/// The runtime directory, and the admin socket in it.
+fn bind_admin(
+    config: &Config,
+    trust: &Trust,
+) -> Result<(RuntimeDir, std::os::unix::net::UnixListener), DaemonError> {
+    let runtime = RuntimeDir::open(&config.runtime, trust)?;
+    let listener = runtime.bind_admin(config.admin_group)?;
+    Ok((runtime, listener))
 }
 
 /// Starts the broker, and its writer on the threads of the admin door.

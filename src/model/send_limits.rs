@@ -25,7 +25,7 @@ impl SendLimits {
     ///
     /// # Errors
     /// The first entry that is malformed.
-    pub fn parse(methods: Vec<String>, paths: Vec<String>) -> Result<Self, Invalid> {
+    pub fn parse(methods: Vec<String>, paths: &[String]) -> Result<Self, Invalid> {
         let is_method = |text: &String| {
             let is_letter = |byte: u8| byte.is_ascii_uppercase() || byte == b'-';
             (1..=MAX_METHOD_BYTES).contains(&text.len()) && text.bytes().all(is_letter)
@@ -100,7 +100,7 @@ mod tests {
 
     fn limits(methods: &[&str], paths: &[&str]) -> SendLimits {
         let owned = |all: &[&str]| all.iter().map(|one| (*one).to_owned()).collect();
-        SendLimits::parse(owned(methods), owned(paths)).unwrap()
+        SendLimits::parse(owned(methods), &owned(paths)).unwrap()
     }
 
     #[test]
@@ -111,10 +111,10 @@ mod tests {
         assert!(some.admits_method("GET") && !some.admits_method("PUT"));
         assert_eq!(some.paths(), ["", "/repos/acme"]);
         for bad in ["", "a", "/..", "/a/../b", "//", "/a//b", "/a?b", "/a b", "/\\a", "/a;b"] {
-            assert!(SendLimits::parse(vec![], vec![bad.to_owned()]).is_err(), "{bad}");
+            assert!(SendLimits::parse(vec![], &[bad.to_owned()]).is_err(), "{bad}");
         }
         for bad in ["", "get", "GET ", "G\r\n"] {
-            assert!(SendLimits::parse(vec![bad.to_owned()], vec![]).is_err(), "{bad:?}");
+            assert!(SendLimits::parse(vec![bad.to_owned()], &[]).is_err(), "{bad:?}");
         }
     }
 

@@ -289,6 +289,31 @@ fn mint_json(mint: &pb::MintedCredential) -> serde_json::Value {
     })
 }
 
+fn used_json(used: &pb::UsedConnection) -> serde_json::Value {
+    let login = used
+        .ssh_login
+        .as_ref()
+        .map(|login| json!({ "user": login.user, "key": login.key, "host_key": login.host_key }));
+    json!({
+        "resource": used.name,
+        "target": if used.target.is_empty() { &used.name } else { &used.target },
+        "version": used.version,
+        "first_time": moment(used.first_time.as_ref()),
+        "last_time": moment(used.last_time.as_ref()),
+        "times": used.times,
+        "ssh_login": login,
+        "http_request": used.http_request.as_ref().map(|request| json!({
+            "method": request.method,
+            "host": request.host,
+            "path": request.path,
+            "last_status": request.last_status,
+            "last_fault": request.last_fault,
+            "sent_bytes": request.sent_bytes,
+            "received_bytes": request.received_bytes,
+        })),
+    })
+}
+
 fn to_json(step: &pb::RunStep) -> serde_json::Value {
     let received = step.received.iter().map(|one| {
         json!({
@@ -305,29 +330,7 @@ fn to_json(step: &pb::RunStep) -> serde_json::Value {
             "state": one.state().as_str_name().trim_start_matches("LEASE_STATE_").to_lowercase(),
         })
     });
-    let used = step.used.iter().map(|one| {
-        let login = one.ssh_login.as_ref().map(
-            |login| json!({ "user": login.user, "key": login.key, "host_key": login.host_key }),
-        );
-        json!({
-            "resource": one.name,
-            "target": if one.target.is_empty() { &one.name } else { &one.target },
-            "version": one.version,
-            "first_time": moment(one.first_time.as_ref()),
-            "last_time": moment(one.last_time.as_ref()),
-            "times": one.times,
-            "ssh_login": login,
-            "http_request": one.http_request.as_ref().map(|request| json!({
-                "method": request.method,
-                "host": request.host,
-                "path": request.path,
-                "last_status": request.last_status,
-                "last_fault": request.last_fault,
-                "sent_bytes": request.sent_bytes,
-                "received_bytes": request.received_bytes,
-            })),
-        })
-    });
+    let used = step.used.iter().map(used_json);
     json!({
         "opening": step.name,
         "executor": step.executor,

@@ -194,6 +194,12 @@ fn document(connection: pb::Connection) -> Result<ConnectionDocument, Error> {
     })
 }
 
+/// The parts that a mask can name; `*` stands for all of them.
+const PARTS: [&str; 10] = [
+    "fields", "tags", "labels", "access", "disabled", "max_ttl", "default", "expires", "release",
+    "send",
+];
+
 /// The change that a message with a mask asks for: each named part is replaced as a whole.
 fn masked(
     mut connection: pb::Connection,
@@ -201,12 +207,8 @@ fn masked(
 ) -> Result<ConnectionDocument, Error> {
     let mut fields = BTreeMap::new();
     let (mut removed, mut is_whole) = (BTreeSet::new(), false);
-    const ALL: [&str; 10] = [
-        "fields", "tags", "labels", "access", "disabled", "max_ttl", "default", "expires",
-        "release", "send",
-    ];
     let paths = paths.iter().flat_map(|path| match path.as_str() {
-        "*" => ALL.to_vec(),
+        "*" => PARTS.to_vec(),
         path => vec![path],
     });
     let mut masked = ConnectionDocument {
@@ -238,10 +240,10 @@ fn masked(
             path => match path.strip_prefix("fields.") {
                 // A name that is not a protobuf word is in backticks (AIP-161).
                 Some(name) => {
-                    let name = name.trim_matches('`');
-                    match connection.fields.remove(name) {
-                        Some(value) => drop(fields.insert(name.to_owned(), value)),
-                        None => drop(removed.insert(name.to_owned())),
+                    let name = name.trim_matches('`').to_owned();
+                    match connection.fields.remove(&name) {
+                        Some(value) => drop(fields.insert(name, value)),
+                        None => drop(removed.insert(name)),
                     }
                 }
                 None => return Err(Error::UpdateMaskInvalid(path.chars().take(64).collect())),

@@ -71,7 +71,7 @@ pub(super) fn restored_as(given: i32) -> Result<Option<RestoredAs>, Error> {
 
 /// The limits of what is sent with a connection.
 pub(super) fn send_limits(given: pb::SendLimits) -> Result<SendLimits, Error> {
-    Ok(SendLimits::parse(given.methods, given.paths)?)
+    Ok(SendLimits::parse(given.methods, &given.paths)?)
 }
 
 /// The same as a message; `None` if all is admitted.

@@ -269,9 +269,7 @@ pub(crate) fn to_status(error: &Error) -> Status {
         | Error::IntegrationInvalid(problems) => {
             add_problems(&mut details, problems);
         }
-        Error::KindInvalid(problem) => {
-            add_problems(&mut details, std::slice::from_ref(problem));
-        }
+        Error::KindInvalid(problem) => add_problems(&mut details, std::slice::from_ref(problem)),
         Error::IdentifierTagInvalid(invalid)
         | Error::LabelInvalid(invalid)
         | Error::NameInvalid(invalid)

@@ -20,7 +20,7 @@ const MAX_SERVICE_BYTES: usize = 32;
 /// A message of the step.
 pub enum SendMessage {
     /// The head of a request.
-    Head(SendRequest),
+    Head(Box<SendRequest>),
     /// A piece of its body.
     Body(Vec<u8>),
 }
@@ -28,7 +28,9 @@ pub enum SendMessage {
 parse_requests! {
     SendRequest -> SendMessage = |one| match one.part {
         None => Err(Error::SendInvalid("a message has neither head nor body".to_owned())),
-        Some(pb::send_request::Part::Head(head)) => parse_head(head).map(SendMessage::Head),
+        Some(pb::send_request::Part::Head(head)) => {
+            Ok(SendMessage::Head(Box::new(parse_head(head)?)))
+        }
         Some(pb::send_request::Part::Body(body)) => Ok(SendMessage::Body(body)),
     };
 }
@@ -50,7 +52,7 @@ pub(super) async fn send(
         Ok(Ok(SendMessage::Body(body))) => Ok(Bytes::from(body)),
         _ => Err(StepGone),
     });
-    let exchange = broker.send(&peer.tag, peer.svid.not_after, head, Box::pin(pieces)).await?;
+    let exchange = broker.send(&peer.tag, peer.svid.not_after, *head, Box::pin(pieces)).await?;
     let parts = stream::unfold(exchange, |mut exchange: Exchange| async {
         let part = exchange.next().await?;
         Some((part.map(to_message).map_err(Status::from), exchange))

@@ -37,7 +37,7 @@ pub fn render(rule: &SendRule, kind: &CredentialKind, fields: &Fields) -> Result
     let mut rendered = Rendered::default();
     let find = |name: &str| value(fields, name).map(Value::expose);
     for (name, text) in &rule.headers {
-        rendered.add_header(name, filled(text, name, find)?);
+        rendered.add_header(name, &filled(text, name, find)?);
     }
     let is_complete = kind.source.is_some();
     if rule.own_parts && is_complete {
@@ -55,7 +55,7 @@ pub fn render(rule: &SendRule, kind: &CredentialKind, fields: &Fields) -> Result
         let basic = Zeroizing::new(format!("Basic {encoded}").into_bytes());
         rendered.headers.retain(|(name, _)| !name.eq_ignore_ascii_case("authorization"));
         rendered.secrets.push(Value::new(encoded.into_bytes()));
-        rendered.add_header("Authorization", basic);
+        rendered.add_header("Authorization", &basic);
     }
     if rule.client_certificate {
         let of = |name: &str| value(fields, name).map(copy).ok_or_else(|| missing(name));
@@ -74,7 +74,7 @@ pub fn render(rule: &SendRule, kind: &CredentialKind, fields: &Fields) -> Result
 }
 
 impl Rendered {
-    fn add_header(&mut self, name: &str, value: Zeroizing<Vec<u8>>) {
+    fn add_header(&mut self, name: &str, value: &[u8]) {
         self.headers.push((name.to_owned(), Value::new(value.to_vec())));
     }
 }
@@ -93,7 +93,7 @@ fn own_parts(rendered: &mut Rendered, fields: &Fields, is_complete: bool) -> Res
     for (name, value) in fields {
         let name = name.as_str();
         if let Some(header) = name.strip_prefix("headers.") {
-            rendered.add_header(header, text(name, value)?);
+            rendered.add_header(header, &text(name, value)?);
         } else if let Some(parameter) = name.strip_prefix("url_parameters.") {
             let value = Value::new(text(name, value)?.to_vec());
             rendered.parameters.push((parameter.to_owned(), value));
