@@ -120,32 +120,24 @@ fn failed(status: u16) -> Failure {
     Failure::new("HTTP_STATUS", text, exit::FAILED)
 }
 
-/// The destination of an answer.
-enum Sink {
-    Stdout,
-    File(NewFile),
-}
+/// The destination of an answer: a file, or the output of the command.
+struct Sink(Option<NewFile>);
 
 impl Sink {
     fn open(out: Option<&Path>) -> Result<Self, Failure> {
-        match out.filter(|path| *path != Path::new("-")) {
-            Some(path) => Ok(Self::File(NewFile::create(path)?)),
-            None => Ok(Self::Stdout),
-        }
+        let file = out.filter(|path| *path != Path::new("-"));
+        Ok(Self(file.map(NewFile::create).transpose()?))
     }
 
     /// Returns false if nobody reads any more.
     fn write(&mut self, bytes: &[u8]) -> Result<bool, Failure> {
-        match self {
-            Self::Stdout => write_if_open(bytes),
-            Self::File(file) => file.write(bytes).map(|()| true),
+        match &mut self.0 {
+            None => write_if_open(bytes),
+            Some(file) => file.write(bytes).map(|()| true),
         }
     }
 
     fn finish(self) -> Result<(), Failure> {
-        match self {
-            Self::Stdout => Ok(()),
-            Self::File(file) => file.finish(),
-        }
+        self.0.map_or(Ok(()), NewFile::finish)
     }
 }
