@@ -261,31 +261,39 @@ async fn step(channel: Channel, method: &str, cell: usize) -> Result<(), Status>
                 _ => client.revoke_lease(pb::RevokeLeaseRequest { name }).await.map(drop),
             }
         }
-        "Sign" | "GetSigningKey" => {
-            use pb::signing_target::Target;
-            let connection =
-                pb::ConnectionTarget { integration: "slack".to_owned(), name: format!("c{cell}") };
-            let target = Some(pb::SigningTarget { target: Some(Target::Connection(connection)) });
-            match method {
-                "Sign" => {
-                    let data = crate::ssh::a_login();
-                    client.sign(pb::SignRequest { target, data }).await.map(drop)
-                }
-                _ => client.get_signing_key(pb::GetSigningKeyRequest { target }).await.map(drop),
-            }
+        "WhoAmI" => client.who_am_i(pb::WhoAmIRequest {}).await.map(drop),
+        _ => act(client, method, cell).await,
+    }
+}
+
+/// Has the broker act with a connection.
+async fn act(
+    mut client: pb::step_service_client::StepServiceClient<Channel>,
+    method: &str,
+    cell: usize,
+) -> Result<(), Status> {
+    use pb::signing_target::Target;
+    let (integration, name) = ("slack".to_owned(), format!("c{cell}"));
+    let connection = pb::ConnectionTarget { integration, name };
+    let signing = |connection| pb::SigningTarget { target: Some(Target::Connection(connection)) };
+    match method {
+        "Sign" => {
+            let (target, data) = (Some(signing(connection)), crate::ssh::a_login());
+            client.sign(pb::SignRequest { target, data }).await.map(drop)
+        }
+        "GetSigningKey" => {
+            let target = Some(signing(connection));
+            client.get_signing_key(pb::GetSigningKeyRequest { target }).await.map(drop)
         }
         "Send" => {
-            let (integration, name) = ("slack".to_owned(), format!("c{cell}"));
-            let target = pb::ConnectionTarget { integration, name };
             let head = pb::SendHead {
-                target: Some(pb::send_head::Target::Connection(target)),
+                target: Some(pb::send_head::Target::Connection(connection)),
                 method: "GET".to_owned(),
                 ..Default::default()
             };
             let part = Some(pb::send_request::Part::Head(head));
             client.send(tokio_stream::iter([pb::SendRequest { part }])).await.map(drop)
         }
-        "WhoAmI" => client.who_am_i(pb::WhoAmIRequest {}).await.map(drop),
         _ => panic!("teach this test to call {method}"),
     }
 }

@@ -57,7 +57,7 @@ fn asked(broker: &TestBroker, step: &TestStep, reference: &str) -> [Result<(), S
     let mut client = StepServiceClient::new(step.channel.clone());
     let told = |outcome: Result<pb::ResolveResponse, Status>| match outcome {
         Ok(response) => {
-            assert!(response.fields.into_values().all(|value| value == &b"s3cret"[..]));
+            assert!(response.fields.into_values().all(|value| *value == b"s3cret"[..]));
             Ok(())
         }
         Err(status) => Err(reason(Err::<(), _>(status))),

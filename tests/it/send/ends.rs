@@ -45,12 +45,10 @@ fn what_takes_access_away_ends_the_exchange() {
         ("RESOLVE_DENIED", &|| world.broker.delete_connection("http/api").unwrap()),
         ("STEP_NOT_OPEN", &|| drop(world.broker.close(&world.step))),
     ];
-    let mut ended = 0;
-    for (expected, change) in changes {
+    for (ended, (expected, change)) in (1..).zip(changes) {
         let answer = endless(&world);
         change();
         assert_eq!(reason(end(&world, answer)), expected);
-        ended += 1;
         // A closed step has no exchange: its close says so.
         if expected == "STEP_NOT_OPEN" {
             break;

@@ -86,17 +86,17 @@ fn what_is_minted_is_sent_and_never_shown() {
         ("headers.Authorization", "Bearer {{ accessToken }}"),
         ("headers.Accept", "text/plain"),
     ];
-    let connection = pb::Connection {
+    let mut connection = pb::Connection {
         name: "connections/http/two".to_owned(),
         fields: bytes(&fields),
         access: super::user("workflow:w"),
         release: pb::Release::Minted.into(),
         ..Default::default()
     };
-    let request =
-        pb::CreateConnectionRequest { connection: Some(connection), ..Default::default() };
+    let create =
+        pb::CreateConnectionRequest { connection: Some(connection.clone()), ..Default::default() };
     let mut client = ConnectionServiceClient::new(world.broker.operator());
-    world.broker.block_on(client.create_connection(request)).unwrap();
+    world.broker.block_on(client.create_connection(create)).unwrap();
     for n in 0..2 {
         let sent = world.send(head("http/two", "GET", "/me"), &[]).unwrap();
         // The token is masked, and not what stands beside it.
@@ -110,14 +110,14 @@ fn what_is_minted_is_sent_and_never_shown() {
     }
     assert_eq!(reason(world.broker.resolve(&world.step, "http/two")), "RESOLVE_DENIED");
     // A resolver gets what is sent, and not the token alone.
-    let access = resolver(&["workflow:w"]);
-    let name = "connections/http/two".to_owned();
-    let request = pb::UpdateConnectionRequest {
-        connection: Some(pb::Connection { name, access, ..Default::default() }),
-        update_mask: Some(prost_types::FieldMask { paths: vec!["access".to_owned()] }),
+    connection.access = resolver(&["workflow:w"]);
+    let update_mask = Some(prost_types::FieldMask { paths: vec!["access".to_owned()] });
+    let update = pb::UpdateConnectionRequest {
+        connection: Some(connection),
+        update_mask,
         ..Default::default()
     };
-    world.broker.block_on(client.update_connection(request)).unwrap();
+    world.broker.block_on(client.update_connection(update)).unwrap();
     let got = world.broker.resolve(&world.step, "http/two").unwrap();
     assert!(got.fields.iter().any(|(name, _)| name == "headers.Authorization"));
     assert!(got.fields.iter().all(|(name, _)| name != "access_token"));

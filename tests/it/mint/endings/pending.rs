@@ -54,7 +54,7 @@ fn a_step_closed_while_it_mints_tells_of_the_credential() {
 fn a_closing_waits_for_a_mint_that_is_under_way() {
     let world = World::of_revocable();
     let (step, _pending) = world.minting();
-    let name = step.opened.name.clone();
+    let name = step.opened.name;
     let mut client = executor_client(&world.broker);
     let request = pb::CloseStepRequest { name, ..Default::default() };
     let closed = world.waits("closed", async move { client.close_step(request).await });
@@ -102,7 +102,7 @@ fn a_mint_that_makes_nothing_is_not_pending() {
     let world = World::of_revocable();
     let (step, _pending) = world.minting();
     world.upstream.answers(|_| crate::mint::upstream::status(401, "{}"));
-    let name = step.opened.name.clone();
+    let name = step.opened.name;
     let mut client = executor_client(&world.broker);
     let mut request = Request::new(pb::CloseStepRequest { name, ..Default::default() });
     request.set_timeout(Duration::from_secs(30));
