@@ -366,7 +366,7 @@ pub enum Error {
     /// The caller sends too many requests, or too many that change nothing.
     #[error("too many requests; try again later")]
     TooManyRequests(Duration),
-    /// The step, or all steps together, have reached the limit of exchanges.
+    /// The step, its workflow, or all steps together have reached the limit of exchanges.
     #[error("{0} requests are being sent, which is the limit; let some end")]
     TooManySends(usize),
     /// The step has reached its limit of Watches.

@@ -11,10 +11,11 @@
 //! ```
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use aho_corasick::automaton::Automaton;
-use aho_corasick::{Anchored, BuildError, dfa, nfa::contiguous};
+use aho_corasick::{Anchored, dfa, nfa::contiguous};
 use parking_lot::RwLock;
 
 use super::escapes::{PlainText, escapes};
@@ -26,6 +27,11 @@ use super::parts::{LEAST_BYTES, LEAST_IN_ANSWERS, SecretParts, Unmasked};
 const MASK: &[u8] = b"***";
 /// The most bytes of forms for a table, which takes up to 1 KiB for each byte.
 const MOST_IN_A_TABLE: usize = 8 * 1024;
+/// The bytes of text from which a table pays for its making, which takes a millisecond or two.
+const LONG: usize = 1024 * 1024;
+
+/// The most bytes of forms for an answer: exchanges have masks of their own, in memory that steps cause.
+const MOST_IN_ANSWERS: usize = 256 * 1024;
 
 /// There are more values, or larger ones, than can be masked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,30 +60,55 @@ impl Masks {
     /// # Errors
     /// If there are more values than can be masked.
     pub fn add(&self, value: &[u8]) -> Result<Option<Unmasked>, TooLarge> {
+        self.add_all([value]).map(|mut unmasked| unmasked.pop())
+    }
+
+    /// Masks values from now on, as [`Masks::add`] does each. Returns why some are not masked.
+    ///
+    /// # Errors
+    /// If there are more values than can be masked.
+    pub fn add_all<'a>(
+        &self,
+        values: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Result<Vec<Unmasked>, TooLarge> {
+        let (mut new, mut unmasked) = (BTreeSet::new(), Vec::new());
+        for value in values {
+            unmasked.extend(self.forms_of(value, &mut new));
+        }
+        let mut all = self.forms.write();
+        let before = all.len();
+        all.extend(new);
+        if all.len() > before {
+            let most = if self.is_for_answers { MOST_IN_ANSWERS } else { usize::MAX };
+            if all.iter().map(Vec::len).sum::<usize>() > most {
+                return Err(TooLarge);
+            }
+            let patterns = Patterns::new(&all)?;
+            let is_for_answers = self.is_for_answers;
+            *self.patterns.write() = Arc::new(Patterns { is_for_answers, ..patterns });
+        }
+        Ok(unmasked)
+    }
+
+    /// Adds the forms of a value to others.
+    fn forms_of(&self, value: &[u8], all: &mut BTreeSet<Vec<u8>>) -> Option<Unmasked> {
         let mut parts = SecretParts::of(value);
         let mut new = forms::of(&parts);
         let whole = value.trim_ascii();
         if self.is_for_answers && !parts.secrets.contains(whole) {
             if whole.len() < LEAST_IN_ANSWERS {
-                return Ok((!whole.is_empty()).then_some(Unmasked::Short));
+                return (!whole.is_empty()).then_some(Unmasked::Short);
             }
             new.extend(forms::of_whole(whole));
             parts.unmasked = parts.unmasked.filter(|why| *why == Unmasked::Parts);
         }
         let of_output = new.iter().filter(|_| !self.is_for_answers);
         let plain: Vec<_> = of_output.filter_map(|form| PlainText::of(form)).collect();
-        let mut all = self.forms.write();
-        let before = all.len();
         all.extend(new);
         all.extend(
             plain.into_iter().map(|plain| plain.text).filter(|text| text.len() >= LEAST_BYTES),
         );
-        if all.len() > before {
-            let patterns = Patterns::new(&all)?;
-            let is_for_answers = self.is_for_answers;
-            *self.patterns.write() = Arc::new(Patterns { is_for_answers, ..patterns });
-        }
-        Ok(parts.unmasked)
+        parts.unmasked
     }
 
     /// Records that a value is not masked. Returns false if that was recorded before.
@@ -109,6 +140,10 @@ impl Masks {
 #[derive(Default)]
 pub struct Patterns {
     search: Option<Box<dyn FormSearch>>,
+    /// A table, which is faster and larger, once much text has been searched. `None` if the forms are too many.
+    table: OnceLock<Option<Box<dyn FormSearch>>>,
+    /// The bytes that have been searched.
+    searched: AtomicUsize,
     texts: Vec<Vec<u8>>,
     longest: usize,
     is_for_answers: bool,
@@ -168,20 +203,12 @@ impl<A: Automaton + Send + Sync> FormSearch for A {
     }
 }
 
-/// Makes the automaton: a table for few forms, which is faster.
-fn form_search(texts: &[Vec<u8>]) -> Result<Box<dyn FormSearch>, BuildError> {
-    match texts.iter().map(Vec::len).sum::<usize>() <= MOST_IN_A_TABLE {
-        true => Ok(Box::new(dfa::DFA::new(texts)?)),
-        false => Ok(Box::new(contiguous::NFA::new(texts)?)),
-    }
-}
-
 impl Patterns {
     fn new(forms: &BTreeSet<Vec<u8>>) -> Result<Self, TooLarge> {
         let texts: Vec<Vec<u8>> = forms.iter().cloned().collect();
-        let search = form_search(&texts).map_err(|_| TooLarge)?;
+        let search = contiguous::NFA::new(&texts).map_err(|_| TooLarge)?;
         let longest = texts.iter().map(Vec::len).max().unwrap_or(0);
-        Ok(Self { search: Some(search), texts, longest, ..Self::default() })
+        Ok(Self { search: Some(Box::new(search)), texts, longest, ..Self::default() })
     }
 
     /// True if the name of a header has a value in it.
@@ -263,7 +290,16 @@ impl Patterns {
     }
 
     fn found(&self, text: &[u8]) -> Vec<(usize, usize)> {
-        self.search.as_ref().map(|search| search.longest(text)).unwrap_or_default()
+        let before = self.searched.fetch_add(text.len(), Ordering::Relaxed);
+        let table = (before >= LONG).then(|| self.table.get_or_init(|| self.new_table()).as_ref());
+        let search = table.flatten().or(self.search.as_ref());
+        search.map(|search| search.longest(text)).unwrap_or_default()
+    }
+
+    fn new_table(&self) -> Option<Box<dyn FormSearch>> {
+        let is_small = self.texts.iter().map(Vec::len).sum::<usize>() <= MOST_IN_A_TABLE;
+        let table = is_small.then(|| dfa::DFA::new(&self.texts).ok()).flatten()?;
+        Some(Box::new(table))
     }
 }
 
@@ -473,6 +509,28 @@ mod tests {
         for (value, why) in [("", None), ("\n", None), ("12", Some(Unmasked::Short))] {
             assert_eq!(Masks::for_answers().add(value.as_bytes()), Ok(why), "{value}");
         }
+    }
+
+    #[test]
+    fn a_long_stream_is_masked_to_its_end() {
+        let masks = Masks::for_answers();
+        masks.add(b"hunter22").unwrap();
+        let (patterns, mut stream) = (masks.patterns(), StreamMask::default());
+        let filler = vec![b'.'; 64 * 1024 - 4];
+        for _ in 0..2 * LONG / filler.len() {
+            let mut written = stream.feed(&patterns, &[&filler[..], b"hunt"].concat());
+            written.extend(stream.feed(&patterns, b"er22"));
+            assert!(written == [&filler[..], b"***"].concat());
+        }
+        assert!(patterns.table.get().is_some_and(Option::is_some));
+    }
+
+    #[test]
+    fn an_answer_has_no_more_forms_than_memory_allows() {
+        let large = "x1Y2".repeat(16 * 1024);
+        let values = [large.as_bytes(); 1];
+        assert_eq!(Masks::for_answers().add_all(values), Err(TooLarge));
+        assert!(Masks::default().add_all(values).is_ok());
     }
 
     #[test]

@@ -67,6 +67,10 @@ pub const MAX_CONNECTION_ENDINGS: usize = 10_000;
 pub const MAX_WORKFLOW_ENDINGS: usize = MAX_CONNECTION_ENDINGS / 4;
 /// The most Sends of one opening at a time.
 pub const MAX_SENDS: usize = 64;
+/// The most Sends of one workflow at a time, so that no workflow takes the places of others.
+pub const MAX_WORKFLOW_SENDS: usize = MAX_ALL_SENDS / 4;
+/// The most Sends at a time.
+pub const MAX_ALL_SENDS: usize = 1024;
 /// A resource that runs have used so recently is deleted only by force.
 pub const RECENTLY_USED: Duration = Duration::from_secs(30 * 24 * 3600);
 /// The most allowed targets that an executor names for a step.

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::Places;
 use super::standing::{Moved, Standing, reason};
 use crate::broker::error::Error;
 use crate::egress::{AnswerPiece, Call, EgressError, Headers, Outgoing, Pieces, StepGone};
@@ -58,7 +59,7 @@ impl Exchange {
 pub(super) struct Exchanging {
     pub(super) standing: Standing,
     pub(super) masks: Masks,
-    pub(super) permits: [OwnedSemaphorePermit; 2],
+    pub(super) places: Places,
     pub(super) parts: mpsc::Sender<Result<SendPart, Error>>,
 }
 
@@ -94,8 +95,8 @@ impl Exchanging {
             () = self.parts.closed() => Err(Broken::Gone),
             done = self.exchange(call, &mut status) => done,
         };
-        let Self { standing, permits, parts, .. } = self;
-        drop(permits);
+        let Self { standing, masks, places, parts } = self;
+        drop(masks);
         standing.sent(
             status,
             match &ended {
@@ -104,9 +105,12 @@ impl Exchanging {
                 Err(Broken::By(error)) => Some(reason(error)),
             },
         );
+        drop(standing);
         if let Err(Broken::By(error)) = ended {
             let _ = parts.send(Err(error)).await;
         }
+        // A step that does not read keeps its place.
+        drop(places);
     }
 
     async fn exchange(&self, mut call: Call, status: &mut Option<u16>) -> Result<(), Broken> {

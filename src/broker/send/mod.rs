@@ -16,8 +16,11 @@ mod plan;
 mod request;
 mod standing;
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 pub use exchange::{Exchange, SendAnswer, SendPart};
@@ -35,25 +38,46 @@ use crate::integration::{Rendered, render};
 use crate::journal::{Act, CommittedAction, Permit};
 use crate::mask::{Masks, TooLarge, Unmasked};
 use crate::metrics::SendMetrics;
-use crate::model::limits::MAX_SENDS;
-use crate::model::{Timestamp, Value};
+use crate::model::limits::{MAX_ALL_SENDS, MAX_SENDS, MAX_WORKFLOW_SENDS};
+use crate::model::{Timestamp, Value, WorkflowName};
 use exchange::Exchanging;
 use plan::Plan;
 use standing::{Standing, reason};
 
-/// The most exchanges of all steps together.
-const MAX_ALL_SENDS: usize = 1024;
-
 /// The exchanges of all steps.
 pub(crate) struct Sends {
     places: Arc<Semaphore>,
+    /// The places of workflows that have exchanges.
+    shares: Mutex<HashMap<WorkflowName, Arc<Semaphore>>>,
     metrics: Arc<SendMetrics>,
 }
+
+/// The places that an exchange takes: of its step, of its workflow, and of all.
+type Places = [OwnedSemaphorePermit; 3];
 
 impl Sends {
     /// No exchange is under way.
     pub(crate) fn new(metrics: Arc<SendMetrics>) -> Self {
-        Self { places: Arc::new(Semaphore::new(MAX_ALL_SENDS)), metrics }
+        let places = Arc::new(Semaphore::new(MAX_ALL_SENDS));
+        Self { places, shares: Mutex::default(), metrics }
+    }
+
+    /// Takes a place for each of the three.
+    fn begin(&self, session: &StepSession) -> Result<Places, Error> {
+        let own = session.begin_send().ok_or(Error::TooManySends(MAX_SENDS))?;
+        let share = self.share(&session.opening.record().key.workflow);
+        let share = share.try_acquire_owned();
+        let share = share.map_err(|_| Error::TooManySends(MAX_WORKFLOW_SENDS))?;
+        let all = Arc::clone(&self.places).try_acquire_owned();
+        Ok([own, share, all.map_err(|_| Error::TooManySends(MAX_ALL_SENDS))?])
+    }
+
+    fn share(&self, workflow: &WorkflowName) -> Arc<Semaphore> {
+        let mut shares = self.shares.lock();
+        // Shares that nobody holds are dropped: they equal new ones.
+        shares.retain(|_, share| Arc::strong_count(share) > 1);
+        let share = shares.entry(workflow.clone());
+        Arc::clone(share.or_insert_with(|| Arc::new(Semaphore::new(MAX_WORKFLOW_SENDS))))
     }
 }
 
@@ -70,9 +94,8 @@ impl Broker {
         asked: SendRequest,
         pieces: Pieces,
     ) -> Result<Exchange, Error> {
-        let permits = self.begin_send(session)?;
+        let places = self.sends.begin(session)?;
         let admitted = self.admit_send(session, &asked).await?;
-        self.synced().await?;
         let Permitted { grant, permit, lease, decision } = admitted;
         let standing = Standing {
             broker: Arc::clone(self),
@@ -82,7 +105,9 @@ impl Broker {
             decision_id: decision.to_opaque(&self.keyring),
             name: grant.name.clone(),
             moved: Arc::default(),
+            is_over: AtomicBool::new(false),
         };
+        self.synced().await?;
         match self.call(&grant, permit, asked, pieces) {
             Err(error) => {
                 standing.sent(None, Some(reason(&error)));
@@ -90,7 +115,7 @@ impl Broker {
             }
             Ok((call, masks)) => {
                 let (sender, parts) = mpsc::channel(1);
-                let exchanging = Exchanging { standing, masks, permits, parts: sender };
+                let exchanging = Exchanging { standing, masks, places, parts: sender };
                 tokio::spawn(exchanging.run(call));
                 Ok(Exchange { parts })
             }
@@ -108,18 +133,16 @@ impl Broker {
     ) -> Result<(Call, Masks), Error> {
         let plan = Plan::of(&self.snapshot().catalog, grant, &asked);
         let plan = plan.map_err(|refusal| refusal.into_error(String::new()))?;
+        // A credential goes to the address that was written with it.
+        if plan.of != (grant.values.key.uid, grant.version) {
+            return Err(Error::VersionSuperseded);
+        }
         let sealed = grant.handed_out().ok_or(Error::Corrupt)?;
         let opened = permit.open(&sealed.sealed, &self.keyring).map_err(|_| Error::Corrupt)?;
         let rendered = render(&plan.rule, &plan.kind, &opened).map_err(Error::SendUnsupported)?;
         drop(opened);
         let masks = masks(&rendered)?;
         Ok((call(asked, plan, rendered, pieces, &masks)?, masks))
-    }
-
-    fn begin_send(&self, session: &StepSession) -> Result<[OwnedSemaphorePermit; 2], Error> {
-        let own = session.begin_send().ok_or(Error::TooManySends(MAX_SENDS))?;
-        let all = Arc::clone(&self.sends.places).try_acquire_owned();
-        Ok([own, all.map_err(|_| Error::TooManySends(MAX_ALL_SENDS))?])
     }
 
     /// Decides on a request, and commits the decision.
@@ -202,17 +225,15 @@ impl Broker {
 /// The masks of what an answer must not reveal.
 fn masks(rendered: &Rendered) -> Result<Masks, Error> {
     let masks = Masks::for_answers();
-    for secret in &rendered.secrets {
-        let fault = match masks.add(secret.expose()) {
-            Ok(Some(Unmasked::Short)) => {
-                "a value of fewer than 3 bytes cannot be masked in an answer"
-            }
-            Ok(_) => continue,
-            Err(TooLarge) => "its values are too large to be masked in an answer",
-        };
-        return Err(Error::SendUnsupported(fault.to_owned()));
-    }
-    Ok(masks)
+    let secrets = rendered.secrets.iter().map(Value::expose);
+    let fault = match masks.add_all(secrets) {
+        Err(TooLarge) => "its values are too large to be masked in an answer",
+        Ok(unmasked) if unmasked.contains(&Unmasked::Short) => {
+            "a value of fewer than 3 bytes cannot be masked in an answer"
+        }
+        Ok(_) => return Ok(masks),
+    };
+    Err(Error::SendUnsupported(fault.to_owned()))
 }
 
 /// The request as egress takes it.

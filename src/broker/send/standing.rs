@@ -1,7 +1,7 @@
 //! Why an exchange ends before its end: the step, the connection, or time.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -48,6 +48,17 @@ pub(super) struct Standing {
     /// The full name of the connection.
     pub(super) name: ResourceName,
     pub(super) moved: Arc<Moved>,
+    /// Whether its end is journaled.
+    pub(super) is_over: AtomicBool,
+}
+
+/// An exchange that nobody waits for any more, or whose task has failed, ends as well.
+impl Drop for Standing {
+    fn drop(&mut self) {
+        if !*self.is_over.get_mut() {
+            self.sent(None, Some("CANCELLED"));
+        }
+    }
 }
 
 impl Standing {
@@ -76,6 +87,7 @@ impl Standing {
 
     /// Journals and counts the end of the exchange.
     pub(super) fn sent(&self, status: Option<u16>, fault: Option<&'static str>) {
+        self.is_over.store(true, Ordering::Relaxed);
         let (sent_bytes, received_bytes) = self.moved.all();
         self.broker.sends.metrics.end(fault, sent_bytes, received_bytes);
         let line = SentLine {

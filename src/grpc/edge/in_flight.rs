@@ -207,6 +207,16 @@ impl IncomingBody {
         Poll::Ready(Some(data))
     }
 
+    /// The end of a request that the client has broken off. tonic takes `Cancelled` for the end of the messages, with which an
+    /// exchange would complete what it sends.
+    fn broken_off(&self, status: Status) -> Status {
+        let is_exchange = self.in_flight.class == RequestClass::Exchange;
+        match is_exchange && status.code() == Code::Cancelled {
+            true => Status::aborted("the request was broken off"),
+            false => status,
+        }
+    }
+
     /// Counts bytes that have arrived. False if there is no room for them.
     fn weigh(&mut self, data: &Bytes) -> bool {
         let free = u64::try_from(FREE_BYTES).unwrap_or(0);
@@ -240,7 +250,7 @@ impl http_body::Body for IncomingBody {
         }
         let frame = match ready!(this.poll_body(context)) {
             None => return Poll::Ready(this.in_flight.complete().err().map(Err)),
-            Some(Err(status)) => return Poll::Ready(Some(Err(status))),
+            Some(Err(status)) => return Poll::Ready(Some(Err(this.broken_off(status)))),
             Some(Ok(frame)) => frame,
         };
         let data = match frame.into_data() {

@@ -64,6 +64,27 @@ fn a_short_password_is_masked_and_a_shorter_not_sent() {
     assert!(world.upstream.is_quiet());
 }
 
+/// http/two, whose token an upstream makes.
+fn two_step(origin: &str) -> pb::Connection {
+    let login = format!("{origin}/login");
+    let fields = [
+        ("base_url", origin),
+        ("request_url", &login),
+        ("request_method", "POST"),
+        ("tokens.apiKey", TOKEN),
+        ("access_token_path", "body.token"),
+        ("headers.Authorization", "Bearer {{ accessToken }}"),
+        ("headers.Accept", "text/plain"),
+    ];
+    pb::Connection {
+        name: "connections/http/two".to_owned(),
+        fields: bytes(&fields),
+        access: super::user("workflow:w"),
+        release: pb::Release::Minted.into(),
+        ..Default::default()
+    }
+}
+
 #[test]
 fn what_is_minted_is_sent_and_never_shown() {
     let world = World::start();
@@ -76,23 +97,7 @@ fn what_is_minted_is_sent_and_never_shown() {
         let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
         super::upstream::write(stream, (head + &body).as_bytes());
     });
-    let (origin, login) = (world.upstream.origin(), format!("{}/login", world.upstream.origin()));
-    let fields = [
-        ("base_url", origin.as_str()),
-        ("request_url", login.as_str()),
-        ("request_method", "POST"),
-        ("tokens.apiKey", TOKEN),
-        ("access_token_path", "body.token"),
-        ("headers.Authorization", "Bearer {{ accessToken }}"),
-        ("headers.Accept", "text/plain"),
-    ];
-    let mut connection = pb::Connection {
-        name: "connections/http/two".to_owned(),
-        fields: bytes(&fields),
-        access: super::user("workflow:w"),
-        release: pb::Release::Minted.into(),
-        ..Default::default()
-    };
+    let mut connection = two_step(&world.upstream.origin());
     let create =
         pb::CreateConnectionRequest { connection: Some(connection.clone()), ..Default::default() };
     let mut client = ConnectionServiceClient::new(world.broker.operator());
