@@ -49,6 +49,7 @@ pub use keys::{ListedDek, ListedKeys, RotatedKek};
 pub use lifecycle::backup::{
     BACKUP_FORMAT, Backup, Hashed, MANIFEST, Manifest, ManifestEntry, STORE_RECORDS, read_record,
 };
+pub use lifecycle::quarantine::Confirmed;
 pub use lifecycle::start::{BrokerParts, StartError};
 pub use registry::offline::Offline;
 pub use registry::{Enrolled, LOCAL_EXECUTOR, LocalExecutor, NewRegistration};

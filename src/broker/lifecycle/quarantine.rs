@@ -6,13 +6,28 @@ use crate::broker::Broker;
 use crate::broker::connections::lost::LostCredentials;
 use crate::broker::error::Error;
 use crate::broker::registry::operators::require_role;
-use crate::journal::{QuarantineEnd, RestoredAs};
+use crate::journal::{Live, QuarantineEnd, RestoredAs};
+
+const IS_COPY: &str = "this broker, or the broker of its backup, was confirmed as a copy, so roles of an original that goes \
+                       on look the same: end those of a broker that is gone at their servers";
+const NOT_RESTORED: &str =
+    "this broker was not confirmed as the successor of an original that is gone";
+
+/// What came of a confirmation.
+pub struct Confirmed {
+    /// Whether there was a quarantine.
+    pub is_ended: bool,
+    /// The credentials that upstreams list and the journal has lost, whose endings begin.
+    pub lost: Vec<LostCredentials>,
+    /// Why they were not looked for, although the original is gone.
+    pub not_sought: Option<&'static str>,
+}
 
 impl Broker {
-    /// Ends the quarantine. Returns whether there was one, and the credentials that upstreams list and the journal has lost,
-    /// whose endings begin if the original is gone: also later, when there is no quarantine. The credentials that are owed an ending are ended from then on, or
-    /// forgotten if this broker is a copy; their records are then removed as those that nothing needs. `are_current` makes the
-    /// refresh tokens of the backup usable, with or without a quarantine.
+    /// Ends the quarantine. The credentials that are owed an ending are ended from then on, or forgotten if this broker is a
+    /// copy; their records are then removed as those that nothing needs. If the original is gone, the credentials that its
+    /// journal had after the backup are looked for: also later, when there is no quarantine. `are_current` makes the refresh
+    /// tokens of the backup usable, with or without a quarantine.
     ///
     /// # Errors
     /// See `SystemService.EndQuarantine`.
@@ -21,7 +36,7 @@ impl Broker {
         caller: &Principal,
         restored_as: Option<RestoredAs>,
         are_current: bool,
-    ) -> Result<(bool, Vec<LostCredentials>), Error> {
+    ) -> Result<Confirmed, Error> {
         require_role(caller, Role::Administrator)?;
         if are_current && restored_as == Some(RestoredAs::Copy) {
             return Err(Error::RestoreContradictory);
@@ -40,10 +55,15 @@ impl Broker {
             let by = caller.to_string();
             self.writer.submit(move |draft| trust(draft, &by)).await?;
         }
-        let lost = match restored_as {
-            Some(RestoredAs::OriginalGone) => self.end_lost(caller).await,
-            _ => Vec::new(),
-        };
-        Ok((is_ended, lost))
+        let (mut lost, mut not_sought) = (Vec::new(), None);
+        if restored_as == Some(RestoredAs::OriginalGone) {
+            match self.journal.with_live(Live::restored_as)? {
+                Some(RestoredAs::OriginalGone) => lost = self.end_lost(caller).await,
+                // What a living original has made looks the same.
+                Some(RestoredAs::Copy) => not_sought = Some(IS_COPY),
+                None => not_sought = Some(NOT_RESTORED),
+            }
+        }
+        Ok(Confirmed { is_ended, lost, not_sought })
     }
 }

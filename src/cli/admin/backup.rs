@@ -206,7 +206,7 @@ async fn confirm(
     let restored_as = restored_as.into();
     let request = pb::EndQuarantineRequest { restored_as, refresh_tokens_current };
     let answer = client.end_quarantine(request).await?.into_inner();
-    let pb::EndQuarantineResponse { ended, lost } = answer;
+    let pb::EndQuarantineResponse { ended, lost, not_sought } = answer;
     let text = match ended {
         true => "confirmed: credentials are resolved again",
         false => "it is not in quarantine",
@@ -214,8 +214,12 @@ async fn confirm(
     let told = lost.iter().map(
         |one| json!({"connection": one.connection, "handles": one.handles, "problem": one.problem}),
     );
-    let answer = json!({"ended": ended, "lost": told.collect::<Vec<_>>()});
+    let told: Vec<_> = told.collect();
+    let answer = json!({"ended": ended, "lost": told, "not_sought": not_sought});
     print(common.output, &answer, || text.to_owned(), || text.to_owned())?;
+    if !not_sought.is_empty() {
+        say(&format!("roles that were made after the backup were not looked for: {not_sought}"));
+    }
     for pb::LostCredentials { connection, handles, problem } in &lost {
         for handle in handles {
             say(&format!("{connection}: {handle} was made after the backup, and is ended now"));

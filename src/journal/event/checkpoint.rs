@@ -3,6 +3,7 @@
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::RestoredAs;
 use super::mints::MintingLine;
 use crate::journal::state::lost::LostRefresh;
 use crate::journal::state::outliving::Outliving;
@@ -86,6 +87,9 @@ pub struct Checkpoint {
     /// Whether the broker was restored and is not confirmed yet.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub quarantined: bool,
+    /// What an administrator has said of the broker after it was restored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored_as: Option<RestoredAs>,
 }
 
 /// A format of lines that this version can read.

@@ -39,6 +39,7 @@ pub struct Live {
     /// The batches that are announced and not in force yet, with their requests.
     announced: VecDeque<Announced>,
     is_quarantined: bool,
+    restored_as: Option<RestoredAs>,
 }
 
 impl Live {
@@ -65,6 +66,12 @@ impl Live {
     /// Whether the broker was restored and is not confirmed yet.
     pub fn is_quarantined(&self) -> bool {
         self.is_quarantined
+    }
+
+    /// What an administrator has said of the broker after it was restored. A copy stays a copy, and so do the brokers that are
+    /// restored from its backups: somewhere the original goes on.
+    pub fn restored_as(&self) -> Option<RestoredAs> {
+        self.restored_as
     }
 
     /// The live leases.
@@ -236,6 +243,9 @@ impl Live {
         if restored_as == Some(RestoredAs::Copy) {
             self.mints.forget_owed();
         }
+        if self.restored_as != Some(RestoredAs::Copy) {
+            self.restored_as = restored_as.or(self.restored_as);
+        }
     }
 
     fn renew_lease(&mut self, line: &RenewalLine) {
@@ -285,6 +295,7 @@ impl Live {
             heads: Heads::start_from(checkpoint),
             announced: checkpoint.announced.iter().cloned().collect(),
             is_quarantined: checkpoint.quarantined,
+            restored_as: checkpoint.restored_as,
             mints: Mints::start_from(checkpoint),
             ..Self::default()
         };
@@ -329,6 +340,7 @@ impl Live {
             outliving: self.mints.all_outliving().cloned().collect(),
             lost_refreshes: self.mints.lost().iter().cloned().collect(),
             quarantined: self.is_quarantined,
+            restored_as: self.restored_as,
         }
     }
 

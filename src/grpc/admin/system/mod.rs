@@ -98,10 +98,11 @@ impl SystemService for AdminService {
     ) -> Reply<pb::EndQuarantineResponse> {
         let (call, (restored_as, are_current)) = self.begin(request)?;
         call.answer(async {
-            let ended = call.broker.end_quarantine(&call.caller, restored_as, are_current).await?;
-            let (ended, lost) = ended;
-            let lost = lost.into_iter().map(lost_credentials).collect();
-            Ok(pb::EndQuarantineResponse { ended, lost })
+            let confirmed =
+                call.broker.end_quarantine(&call.caller, restored_as, are_current).await?;
+            let lost = confirmed.lost.into_iter().map(lost_credentials).collect();
+            let not_sought = confirmed.not_sought.unwrap_or_default().to_owned();
+            Ok(pb::EndQuarantineResponse { ended: confirmed.is_ended, lost, not_sought })
         })
         .await
     }

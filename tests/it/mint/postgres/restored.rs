@@ -1,6 +1,6 @@
 //! Roles that are in no record of a broker, because it was restored from an older backup.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tokio::runtime::Runtime;
 
@@ -32,22 +32,37 @@ fn steps(postgres: &Postgres) -> Vec<String> {
     roles.iter().map(|role| role.rsplit('_').next().unwrap().to_owned()).collect()
 }
 
-#[test]
-fn a_restored_broker_ends_roles_made_after_its_backup() {
-    let Some(mut postgres) = Postgres::start() else { return };
-    let (home, other_home, runtime) = (temp_dir(), temp_dir(), Runtime::new().unwrap());
-    init_in(home.path());
-    let serving = serve(home.path(), &[]);
+/// A broker whose backup knows the role of the step `before`, and not that of the step `after`. It runs no more.
+fn backed_up(postgres: &Postgres, home: &Path) -> PathBuf {
+    let runtime = Runtime::new().unwrap();
+    init_in(home);
+    let serving = serve(home, &[]);
     let fields = postgres.fields();
     let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    let seed = home.path().join("seed.yaml");
+    let seed = home.join("seed.yaml");
     std::fs::write(&seed, connection("postgres", "orders", &fields)).unwrap();
     serving.must(&["apply", "-f", seed.to_str().unwrap()]);
     resolve(&serving, &runtime, "before");
-    let archive = home.path().join("backup.tar");
+    let archive = home.join("backup.tar");
     serving.must(&["backup", archive.to_str().unwrap()]);
     resolve(&serving, &runtime, "after");
+    assert!(confirm(&serving).contains("not looked for"), "it was never restored");
     serving.kill();
+    archive
+}
+
+/// What `restore --confirm --original-gone` says beside its answer.
+fn confirm(serving: &ServeProcess) -> String {
+    let said = serving.run(&["restore", "--confirm", "--original-gone"]);
+    assert!(said.status.success(), "{said:?}");
+    text(&said.stderr)
+}
+
+#[test]
+fn a_restored_broker_ends_roles_made_after_its_backup() {
+    let Some(mut postgres) = Postgres::start() else { return };
+    let (home, other_home) = (temp_dir(), temp_dir());
+    let archive = backed_up(&postgres, home.path());
     // A role of another deployment, which this admin role may end.
     let other = "kh_010203040506_other";
     let comment =
@@ -60,21 +75,32 @@ fn a_restored_broker_ends_roles_made_after_its_backup() {
     let mut all = steps(&postgres);
     all.sort();
     assert_eq!(all, ["after", "before", "other"]);
-    let confirm = || {
-        let said = serving.run(&["restore", "--confirm", "--original-gone"]);
-        assert!(said.status.success(), "{said:?}");
-        text(&said.stderr)
-    };
     postgres.stop();
-    let said = confirm();
+    let said = confirm(&serving);
     assert!(said.contains("connections/postgres/orders") && said.contains("repeat"), "{said}");
     postgres.serve();
-    let said = confirm();
+    let said = confirm(&serving);
     assert!(said.contains("_after was made after the backup"), "{said}");
     wait_until("only the other deployment's is left", || steps(&postgres) == ["other"]);
-    let again = confirm();
-    assert_eq!(again, "", "nothing is lost any more");
+    assert_eq!(confirm(&serving), "", "nothing is lost any more");
     let lines =
         serving.must(&["journal", "tail", "-n", "99", "--event", "ended_upstream", "-o", "json"]);
     assert!(lines.contains("_after\"") && lines.contains("_before\""), "{lines}");
+}
+
+#[test]
+fn a_copy_never_looks_for_the_roles_of_its_original() {
+    let Some(postgres) = Postgres::start() else { return };
+    let (home, other_home) = (temp_dir(), temp_dir());
+    let archive = backed_up(&postgres, home.path());
+    let kek = restored(other_home.path(), &archive, &home.path().join("state/kek"));
+    let serving = serve(other_home.path(), &kek.each_ref().map(String::as_str));
+    serving.must(&["restore", "--confirm", "--copy"]);
+    let said = confirm(&serving);
+    assert!(said.contains("not looked for") && said.contains("copy"), "{said}");
+    let listed = serving.must(&["ending", "list"]);
+    assert!(!listed.contains("orders"), "{listed}");
+    let mut all = steps(&postgres);
+    all.sort();
+    assert_eq!(all, ["after", "before"]);
 }
