@@ -69,7 +69,7 @@ fn a_role_is_found_behind_many_others() {
     let listed = block_on(mint::list(&egress, Source::Postgres, &fields));
     let listed = listed.unwrap_or_else(|failure| panic!("{failure:?}"));
     let listed: Vec<_> = listed.into_iter().map(|one| (one.mint, one.handle)).collect();
-    assert_eq!(listed, [(ask.mint, made.user.clone())]);
+    assert_eq!(listed, [(ask.mint, made.user)]);
 }
 
 #[test]
