@@ -86,12 +86,13 @@ impl SendLimits {
 
 /// True for a path that can be read in one way only.
 fn is_prefix(path: &str) -> bool {
-    let rest = path.strip_prefix('/').map(|rest| rest.strip_suffix('/').unwrap_or(rest));
     let is_plain = |byte: u8| byte.is_ascii_graphic() && !b"?#\\;\"<>".contains(&byte);
     let is_segment = |segment: &str| !matches!(segment, "" | "." | "..");
+    let are_segments =
+        |rest: &str| rest.strip_suffix('/').unwrap_or(rest).split('/').all(is_segment);
     path.len() <= MAX_PREFIX_BYTES
         && path.bytes().all(is_plain)
-        && rest.is_some_and(|rest| rest.is_empty() || rest.split('/').all(is_segment))
+        && path.strip_prefix('/').is_some_and(|rest| rest.is_empty() || are_segments(rest))
 }
 
 #[cfg(test)]

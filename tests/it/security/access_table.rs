@@ -146,7 +146,7 @@ fn seed(broker: &TestBroker, rows: &[Row]) {
                 documents.push(Document::Connection(pb::ConnectionDocument {
                     integration: "slack".to_owned(),
                     name: format!("c{cell}"),
-                    fields: bytes(&[("api_token", "t")]),
+                    fields: bytes(&[("api_token", "a-token")]),
                     tags: vec![format!("cell:{cell}")],
                     access: access(false),
                     ..Default::default()
@@ -344,7 +344,7 @@ async fn connection(channel: Channel, method: &str, cell: usize) -> Result<(), S
         "CreateConnection" => {
             let connection = pb::Connection {
                 name: format!("connections/slack/new{cell}"),
-                fields: bytes(&[("api_token", "t")]),
+                fields: bytes(&[("api_token", "a-token")]),
                 ..Default::default()
             };
             let connection = Some(connection);
