@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::timeout;
 
-use super::Places;
 use super::standing::{Moved, Standing, reason};
 use crate::broker::error::Error;
 use crate::egress::{AnswerPiece, Call, EgressError, Headers, Outgoing, Pieces, StepGone};
@@ -20,6 +19,9 @@ use crate::model::{ResourceName, Value};
 const PIECE_BYTES: usize = 64 * 1024;
 /// How long an end that may be the beginning of a value is held back.
 const HELD: Duration = Duration::from_millis(200);
+
+/// The places that an exchange takes: of its step, of its workflow, and of all.
+pub(super) type Places = [OwnedSemaphorePermit; 3];
 
 /// A part of an exchange's answer.
 pub enum SendPart {

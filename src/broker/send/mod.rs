@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc};
 
 pub use exchange::{Exchange, SendAnswer, SendPart};
 pub use request::SendRequest;
@@ -40,7 +40,7 @@ use crate::mask::{Masks, TooLarge, Unmasked};
 use crate::metrics::SendMetrics;
 use crate::model::limits::{MAX_ALL_SENDS, MAX_SENDS, MAX_WORKFLOW_SENDS};
 use crate::model::{Timestamp, Value, WorkflowName};
-use exchange::Exchanging;
+use exchange::{Exchanging, Places};
 use plan::Plan;
 use standing::{Standing, reason};
 
@@ -51,9 +51,6 @@ pub(crate) struct Sends {
     shares: Mutex<HashMap<WorkflowName, Arc<Semaphore>>>,
     metrics: Arc<SendMetrics>,
 }
-
-/// The places that an exchange takes: of its step, of its workflow, and of all.
-type Places = [OwnedSemaphorePermit; 3];
 
 impl Sends {
     /// No exchange is under way.
