@@ -1,9 +1,6 @@
 //! Exchanges that end early: within a second, with a reason, upstream and in the journal.
 
 use keyhatch::grpc::pb;
-use keyhatch::grpc::pb::send_request::Part as Ask;
-use keyhatch::grpc::pb::step_service_client::StepServiceClient;
-use tokio_stream::StreamExt as _;
 use tonic::{Status, Streaming};
 
 use super::upstream::write;
@@ -122,21 +119,4 @@ fn a_step_has_so_many_exchanges_at_a_time() {
         assert_eq!(reason(refused), "TOO_MANY_SENDS");
         drop(open);
     });
-}
-
-#[test]
-fn an_upload_that_breaks_off_is_not_complete_upstream() {
-    let world = World::start();
-    let ask = head("http/api", "POST", "/upload");
-    let parts = [Ask::Head(ask), Ask::Body(b"half of it".to_vec())];
-    let parts = tokio_stream::iter(parts).chain(tokio_stream::pending());
-    let messages = parts.map(|part| pb::SendRequest { part: Some(part) });
-    let mut client = StepServiceClient::new(world.step.channel.clone());
-    let upload = world.broker.spawn(async move { client.send(messages).await.map(drop) });
-    wait_until("the upload is under way", || world.broker.journaled("send").len() == 1);
-    upload.abort();
-    wait_until("the end is journaled", || world.broker.journaled("sent").len() == 1);
-    assert!(!world.broker.journaled("sent")[0]["fault"].is_null());
-    world.get("/next").unwrap();
-    assert_eq!(world.upstream.asked().line(), "GET /next HTTP/1.1");
 }
