@@ -206,7 +206,7 @@ pub enum Error {
     /// A label is not well formed.
     #[error(transparent)]
     LabelInvalid(Invalid),
-    /// What a step wants signed is no login.
+    /// The bytes that a step wants signed are no login.
     #[error(transparent)]
     LoginInvalid(NotALogin),
     /// The mount path is no absolute path.
@@ -331,7 +331,7 @@ pub enum Error {
         /// What was wrong. It names the upstream's host, and shows nothing that the upstream has sent.
         detail: String,
     },
-    /// What is to be sent is malformed.
+    /// The request to send is malformed.
     #[error("{0}")]
     SendInvalid(String),
     /// The exchange has lasted too long, or nothing has moved for too long.

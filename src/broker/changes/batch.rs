@@ -143,7 +143,7 @@ impl AffectedLeases {
         // Leases of a step on a resource by the same target are decided once: a step often has many Watches alike.
         let mut decided = HashMap::new();
         ended(leases, |lease| {
-            // What the broker does with the credential needs another relation than to get it.
+            // An action of the broker needs another relation than Resolve.
             let is_for_step = lease.ask.action.is_none();
             let alike = (lease.resource, lease.opening, &lease.ask.target, is_for_step);
             *decided.entry(alike).or_insert_with(|| is_still_allowed(catalog, live, lease))

@@ -80,7 +80,7 @@ impl Endings {
             for flight in self.parts.mints.flights(&flying.unwrap_or_default()) {
                 flight.landing().await;
             }
-            // What has landed may be due before the worker knows.
+            // A credential that has landed may be due before the worker knows.
             while self.begin(mints).is_err() {
                 tokio::time::sleep(BEGIN_RETRY).await;
             }

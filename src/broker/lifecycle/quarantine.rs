@@ -59,7 +59,7 @@ impl Broker {
         if restored_as == Some(RestoredAs::OriginalGone) {
             match self.journal.with_live(Live::restored_as)? {
                 Some(RestoredAs::OriginalGone) => lost = self.end_lost(caller).await,
-                // What a living original has made looks the same.
+                // The roles of a living original look the same.
                 Some(RestoredAs::Copy) => not_sought = Some(IS_COPY),
                 None => not_sought = Some(NOT_RESTORED),
             }

@@ -98,7 +98,7 @@ impl Broker {
     pub async fn revoke_lease(&self, session: &StepSession, id: Id) -> Result<Vec<Id>, Error> {
         let revoked = self.journal.revoke(self.now(), session.opening.record().id, id)?;
         let (position, mints) = revoked.ok_or_else(|| absent(id))?;
-        // Who waits for the endings begins what cannot be begun now.
+        // The wait for the endings begins those that cannot begin now.
         let _ = self.endings.begin(&mints);
         self.journal.synced(position).await?;
         Ok(mints)

@@ -209,7 +209,7 @@ impl Broker {
         // before the sync, the start finds the opening without its directory and closes it again.
         self.sessions.end_soon(id);
         self.remove_directory(id);
-        // Who waits for the endings begins what cannot be begun now.
+        // The wait for the endings begins those that cannot begin now.
         let _ = self.endings.begin(&mints);
         self.journal.synced(position).await?;
         Ok(ClosedStep { closed: true, revoked: revoked.len(), endings: mints })
