@@ -216,21 +216,20 @@ impl Fold {
             Event::MintJoined(line) => self.receive_minted(time, &line),
             Event::Resolve(line) => self.receive(time, *line),
             Event::Send(line) => {
-                let place = self.openings.get(&line.opening).copied();
-                if let Some(step) = place.and_then(|at| self.steps.get_mut(at)) {
-                    self.bytes += self.uses.take_request(time, *line, &mut step.used);
+                if let Some((uses, of_step)) = self.uses_of(line.opening) {
+                    let added = uses.take_request(time, *line, of_step);
+                    self.bytes += added;
                 }
             }
             Event::Sent(line) => {
-                let place = self.openings.get(&line.opening).copied();
-                if let Some(step) = place.and_then(|at| self.steps.get_mut(at)) {
-                    self.uses.end_request(*line, &mut step.used);
+                if let Some((uses, of_step)) = self.uses_of(line.opening) {
+                    uses.end_request(*line, of_step);
                 }
             }
             Event::Sign(line) => {
-                let place = self.openings.get(&line.opening).copied();
-                if let Some(step) = place.and_then(|at| self.steps.get_mut(at)) {
-                    self.bytes += self.uses.take(time, *line, &mut step.used);
+                if let Some((uses, of_step)) = self.uses_of(line.opening) {
+                    let added = uses.take(time, *line, of_step);
+                    self.bytes += added;
                 }
             }
             Event::EndedUpstream(_)
@@ -240,6 +239,13 @@ impl Fold {
             _ => {}
         }
         self.bytes
+    }
+
+    /// The uses of all steps, and those of the step of an opening.
+    fn uses_of(&mut self, opening: Id) -> Option<(&mut Uses, &mut Vec<UsedConnection>)> {
+        let at = self.openings.get(&opening).copied()?;
+        let step = self.steps.get_mut(at)?;
+        Some((&mut self.uses, &mut step.used))
     }
 
     fn open(&mut self, mut opening: Opening) {
