@@ -18,6 +18,7 @@ mod registry;
 mod resolve;
 mod secrets;
 mod send;
+mod shares;
 mod sign;
 mod steps;
 

@@ -5,7 +5,6 @@
 //! as long as the number of principals. A read whose caller is gone is skipped, or stops where it can; the principal's
 //! turn lasts until then.
 
-use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -16,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use crate::access::Principal;
 use crate::broker::Broker;
 use crate::broker::error::Error;
+use crate::broker::shares::Shares;
 use crate::model::Limits;
 
 /// The number of threads.
@@ -27,7 +27,7 @@ type Job = Box<dyn FnOnce() + Send>;
 pub(crate) struct Readers {
     jobs: Sender<Job>,
     /// The shares, by the principals' text.
-    shares: Mutex<HashMap<String, Arc<ReaderShare>>>,
+    shares: Shares<String, ReaderShare>,
     streams: Arc<Semaphore>,
     all_streams: u32,
     streams_of_one: u32,
@@ -67,7 +67,7 @@ impl Readers {
         }
         Ok(Self {
             jobs,
-            shares: Mutex::default(),
+            shares: Shares::default(),
             streams: Arc::new(Semaphore::new(limits.journal_readers as usize)),
             all_streams: limits.journal_readers,
             streams_of_one: limits.journal_readers_of_one,
@@ -110,14 +110,10 @@ impl Readers {
     }
 
     fn share(&self, caller: &Principal) -> Arc<ReaderShare> {
-        let mut shares = self.shares.lock();
-        // Shares that nobody holds are dropped: they equal new ones.
-        shares.retain(|_, share| Arc::strong_count(share) > 1);
-        let share = shares.entry(caller.to_string()).or_insert_with(|| {
+        self.shares.of(caller.to_string(), || {
             let streams = Arc::new(Semaphore::new(self.streams_of_one as usize));
-            Arc::new(ReaderShare { turn: Arc::new(Semaphore::new(1)), streams })
-        });
-        Arc::clone(share)
+            ReaderShare { turn: Arc::new(Semaphore::new(1)), streams }
+        })
     }
 }
 

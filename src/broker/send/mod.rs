@@ -16,11 +16,9 @@ mod plan;
 mod request;
 mod standing;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc};
 
 pub use exchange::{Exchange, SendAnswer, SendPart};
@@ -32,6 +30,7 @@ use super::resolve::authorize::Grant;
 use super::resolve::minted::Answer;
 use super::resolve::minted::action::Permitted;
 use super::resolve::{Authorization, ResolveRequest};
+use super::shares::Shares;
 use super::steps::session::StepSession;
 use crate::egress::{Call, ClientIdentity, Outgoing, Pieces};
 use crate::integration::{Rendered, render};
@@ -48,7 +47,7 @@ use standing::{Standing, reason};
 pub(crate) struct Sends {
     places: Arc<Semaphore>,
     /// The places of workflows that have exchanges.
-    shares: Mutex<HashMap<WorkflowName, Arc<Semaphore>>>,
+    shares: Shares<WorkflowName, Semaphore>,
     metrics: Arc<SendMetrics>,
 }
 
@@ -56,25 +55,18 @@ impl Sends {
     /// No exchange is under way.
     pub(crate) fn new(metrics: Arc<SendMetrics>) -> Self {
         let places = Arc::new(Semaphore::new(MAX_ALL_SENDS));
-        Self { places, shares: Mutex::default(), metrics }
+        Self { places, shares: Shares::default(), metrics }
     }
 
     /// Takes a place for each of the three.
     fn begin(&self, session: &StepSession) -> Result<Places, Error> {
         let own = session.begin_send().ok_or(Error::TooManySends(MAX_SENDS))?;
-        let share = self.share(&session.opening.record().key.workflow);
+        let workflow = session.opening.record().key.workflow.clone();
+        let share = self.shares.of(workflow, || Semaphore::new(MAX_WORKFLOW_SENDS));
         let share = share.try_acquire_owned();
         let share = share.map_err(|_| Error::TooManySends(MAX_WORKFLOW_SENDS))?;
         let all = Arc::clone(&self.places).try_acquire_owned();
         Ok([own, share, all.map_err(|_| Error::TooManySends(MAX_ALL_SENDS))?])
-    }
-
-    fn share(&self, workflow: &WorkflowName) -> Arc<Semaphore> {
-        let mut shares = self.shares.lock();
-        // Shares that nobody holds are dropped: they equal new ones.
-        shares.retain(|_, share| Arc::strong_count(share) > 1);
-        let share = shares.entry(workflow.clone());
-        Arc::clone(share.or_insert_with(|| Arc::new(Semaphore::new(MAX_WORKFLOW_SENDS))))
     }
 }
 
