@@ -20,6 +20,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
@@ -146,7 +147,8 @@ pub(crate) struct WriterParts {
 }
 
 /// Writes what a publication makes due, before its changes are acknowledged. If a line cannot be written, it is called again.
-pub(crate) type AfterPublication = Arc<dyn Fn() -> Result<(), Unavailable> + Send + Sync>;
+pub(crate) type AfterPublication =
+    Arc<dyn Fn() -> BoxFuture<'static, Result<(), Unavailable>> + Send + Sync>;
 
 /// The task that all changes go through: the first stage.
 pub(crate) struct WriterTask {
@@ -376,7 +378,7 @@ async fn on_disk(
     let Some(after) = after else { return Ok(journal.synced(line).await?) };
     loop {
         // Another task may have written what is due: the line is among all of now.
-        match after().and_then(|()| journal.last()) {
+        match after().await.and_then(|()| journal.last()) {
             Ok(last) => return Ok(journal.synced(last).await?),
             Err(Unavailable) if journal.has_failed() => return Err(Error::JournalUnavailable),
             Err(Unavailable) => tokio::time::sleep(PUBLISH_RETRY).await,

@@ -15,10 +15,12 @@ use crate::broker::changes::writer::{AfterPublication, WriterParts};
 use crate::broker::error::Error;
 use crate::broker::minting::{Keeper, MintKey, Mints};
 use crate::catalog::Snapshots;
-use crate::journal::{Candidates, CommitError, EndingRequest, Journal, Live, Owed, Unavailable};
+use crate::journal::{Candidates, CommitError, EndingRequest, Journal, Owed, Unavailable};
 use crate::model::{Clock, Fields, Id, LogLimit, Timestamp};
 use crate::seal::{Keyring, RecordKey, RecordKind};
 
+/// The endings that begin at a time: decisions wait while they are looked up.
+const BEGUN_AT_ONCE: usize = 256;
 /// How long endings that are under way get when the daemon stops.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -43,6 +45,8 @@ impl EndingParts {
 pub(crate) struct Endings {
     pub(super) parts: EndingParts,
     pub(super) schedule: Mutex<Schedule>,
+    /// Whose turn it is to begin all that are due.
+    beginning: tokio::sync::Mutex<()>,
     /// Tells the worker that the schedule has changed.
     pub(super) wake: Arc<Notify>,
     /// Cancelled when no more endings are started, and nobody waits for them any more.
@@ -66,6 +70,7 @@ impl Endings {
         Self {
             parts,
             schedule: Mutex::default(),
+            beginning: tokio::sync::Mutex::default(),
             wake: Arc::default(),
             draining: CancellationToken::new(),
             stop: CancellationToken::new(),
@@ -79,29 +84,47 @@ impl Endings {
     /// # Errors
     /// If a line cannot be written. The worker begins later what is left.
     pub(crate) fn begin(&self, mints: &[Id]) -> Result<(), Unavailable> {
-        if mints.is_empty() { Ok(()) } else { self.begin_due(Candidates::Of(mints)) }
+        for mints in mints.chunks(BEGUN_AT_ONCE) {
+            self.begin_some(Candidates::Of(mints))?;
+        }
+        Ok(())
     }
 
     /// Begins the endings that a publication has made due, before its changes are acknowledged.
     pub(crate) fn after_publication(self: &Arc<Self>) -> AfterPublication {
         // The writer ends when the broker is dropped.
         let endings = Arc::downgrade(self);
-        Arc::new(move || match endings.upgrade() {
-            Some(endings) => endings.begin_due(Candidates::Changed),
-            None => Ok(()),
+        Arc::new(move || {
+            let endings = endings.upgrade();
+            Box::pin(async move {
+                match endings {
+                    Some(endings) => endings.begin_all(Candidates::Changed).await,
+                    None => Ok(()),
+                }
+            })
         })
     }
 
-    /// Begins those that are due.
+    /// Begins all that are due. Many callers may wait for the same endings: the first of them begins these, and the others
+    /// find nothing.
     ///
     /// # Errors
     /// If a line cannot be written. The worker begins later what is left.
-    pub(super) fn begin_due(&self, candidates: Candidates<'_>) -> Result<(), Unavailable> {
+    pub(super) async fn begin_all(&self, candidates: Candidates<'_>) -> Result<(), Unavailable> {
+        let _turn = self.beginning.lock().await;
+        while self.begin_some(candidates)? == BEGUN_AT_ONCE {
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }
+
+    /// Begins some that are due. Returns how many were.
+    fn begin_some(&self, candidates: Candidates<'_>) -> Result<usize, Unavailable> {
         static LIMIT: LogLimit = LogLimit::new(1);
         // The loop ends: each turn needs another published change.
         loop {
             match self.begin_on_newest(candidates) {
-                Ok(()) => return Ok(()),
+                Ok(count) => return Ok(count),
                 Err(CommitError::Stale) => {}
                 Err(error) => {
                     if let Some(suppressed) = LIMIT.allow() {
@@ -113,24 +136,25 @@ impl Endings {
         }
     }
 
-    fn begin_on_newest(&self, candidates: Candidates<'_>) -> Result<(), CommitError> {
+    fn begin_on_newest(&self, candidates: Candidates<'_>) -> Result<usize, CommitError> {
         let EndingParts { snapshots, journal, mints, clock, .. } = &self.parts;
         let (snapshot, now) = (snapshots.load(), clock.now());
         let (epoch, mut known) = (snapshot.epoch, HashMap::new());
         // A connection with many credentials is looked up once.
-        let due = journal.due_endings(now, epoch, candidates, |minting| {
+        let due = journal.due_endings(now, epoch, candidates, BEGUN_AT_ONCE, |minting| {
             let found = known.entry((minting.uid, minting.version));
             *found.or_insert_with(|| standing(&snapshot.catalog, minting))
         })?;
-        for (owed, standing) in due {
+        for (owed, standing) in &due {
+            let standing = *standing;
             mints.forget(&MintKey::of_minting(&owed.minting), owed.mint());
             let request = EndingRequest { epoch, mint: owed.mint(), standing };
             if journal.begin_ending(now, &request)?.is_some() {
-                self.schedule.lock().insert(&new_ending(&owed, now), now);
+                self.schedule.lock().insert(&new_ending(owed, now), now);
                 self.wake.notify_one();
             }
         }
-        Ok(())
+        Ok(due.len())
     }
 
     /// Keeps what ends a credential, sealed in the store, and waits until it is on disk.
@@ -146,7 +170,7 @@ impl Endings {
         self.parts.keeper.keep("ending.keep", resource, key, Arc::new(ending)).await
     }
 
-    /// Takes the endings into the schedule that an earlier daemon has begun.
+    /// Takes endings into the schedule that have begun: an earlier daemon or another task has written their lines.
     pub(super) fn take_begun(&self, begun: &[NewEnding]) {
         let (now, mut schedule) = (self.parts.clock.now(), self.schedule.lock());
         begun.iter().for_each(|new| schedule.insert(new, now));
@@ -181,10 +205,9 @@ pub(super) fn key_of(mint: Id) -> RecordKey {
     RecordKey { kind: RecordKind::Ending, uid: mint }
 }
 
-/// The endings that have begun.
-pub(super) fn begun(live: &Live) -> Vec<NewEnding> {
-    let begun = live.mints().owed().begun();
-    let begun = begun.filter_map(|owed| Some((owed, owed.begun.as_ref()?)));
+/// Of what is owed, the endings that have begun.
+pub(super) fn begun<'a>(owed: impl Iterator<Item = &'a Owed>) -> Vec<NewEnding> {
+    let begun = owed.filter_map(|owed| Some((owed, owed.begun.as_ref()?)));
     begun.map(|(owed, begun)| new_ending(owed, begun.time)).collect()
 }
 

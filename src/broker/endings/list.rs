@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::desk::Endings;
+use super::desk::{Endings, begun};
 use super::schedule::Stage;
 pub use super::schedule::Tries;
 use super::standing::standing;
@@ -84,6 +84,11 @@ impl Endings {
             while self.begin(mints).is_err() {
                 tokio::time::sleep(BEGIN_RETRY).await;
             }
+            // Another task may have written a line, and not told the schedule yet.
+            let owed = |live: &Live| {
+                begun(mints.iter().filter_map(|mint| live.mints().owed().find(*mint)))
+            };
+            self.take_begun(&self.parts.journal.with_live(owed).unwrap_or_default());
             let followed: Vec<_> = {
                 let schedule = self.schedule.lock();
                 mints.iter().filter_map(|mint| schedule.follow(*mint)).collect()

@@ -44,13 +44,13 @@ impl Endings {
         runtime.spawn(run(Arc::downgrade(self), wake, stop, landed));
     }
 
-    fn turn(self: &Arc<Self>, turn: Turn) {
+    async fn turn(self: &Arc<Self>, turn: Turn) {
         match turn {
             Turn::Landed(landed) => self.take_landed(&landed),
             Turn::Changed => {}
             Turn::Tick(candidates) => {
                 // If the journal hangs there is nothing to do: the watchdog logs it.
-                let _ = self.pass(candidates);
+                let _ = self.pass(candidates).await;
             }
         }
         self.start_attempts();
@@ -71,7 +71,7 @@ impl Endings {
     }
 
     /// Begins what is due among these candidates, and ends what needs no upstream any more.
-    fn pass(self: &Arc<Self>, candidates: Candidates<'_>) -> Result<(), Unavailable> {
+    async fn pass(self: &Arc<Self>, candidates: Candidates<'_>) -> Result<(), Unavailable> {
         let journal = &self.parts.journal;
         let (is_quarantined, count) =
             journal.with_live(|live| (live.is_quarantined(), live.mints().owed().begun_count()))?;
@@ -79,9 +79,9 @@ impl Endings {
             return Ok(());
         }
         if count > self.schedule.lock().len() {
-            self.take_begun(&journal.with_live(begun)?);
+            self.take_begun(&journal.with_live(|live| begun(live.mints().owed().begun()))?);
         }
-        self.begin_due(candidates)?;
+        self.begin_all(candidates).await?;
         self.leave_expired()?;
         self.forget_unneeded(candidates)
     }
@@ -164,7 +164,7 @@ async fn run(
             }),
         };
         let Some(endings) = endings.upgrade() else { return };
-        endings.turn(turn);
+        endings.turn(turn).await;
     }
 }
 

@@ -39,8 +39,8 @@ pub struct EndingRequest {
 }
 
 impl Journal {
-    /// Of these candidates, the endings that are due, and how their connections stand. `standing` tells that by the snapshot
-    /// `epoch`. There are none as long as the broker is not confirmed after it was restored.
+    /// Of these candidates, endings that are due, at most `most`, and how their connections stand. `standing` tells that by the
+    /// snapshot `epoch`. There are none as long as the broker is not confirmed after it was restored.
     ///
     /// # Errors
     /// If that is not the newest snapshot, or the journal takes no lines.
@@ -49,6 +49,7 @@ impl Journal {
         now: Timestamp,
         epoch: u64,
         candidates: Candidates<'_>,
+        most: usize,
         mut standing: impl FnMut(&MintingLine) -> Standing,
     ) -> Result<Vec<(Owed, Standing)>, CommitError> {
         let mut chain = self.lock()?;
@@ -60,6 +61,9 @@ impl Journal {
         live.check_epoch(epoch)?;
         let mut due = Vec::new();
         for mint in live.mints().owed().candidates(candidates) {
+            if due.len() == most {
+                break;
+            }
             let Some(owed) = live.mints().owed().find(mint) else { continue };
             let standing = standing(&owed.minting);
             if owed.due(live, standing).is_some() {

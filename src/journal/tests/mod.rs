@@ -102,7 +102,10 @@ impl World {
             due.map(Owed::mint).collect::<BTreeSet<_>>()
         });
         let changed = Candidates::Changed;
-        let found = self.journal().due_endings(self.now, 0, changed, |_| Standing::Same).unwrap();
+        let found = self
+            .journal()
+            .due_endings(self.now, 0, changed, usize::MAX, |_| Standing::Same)
+            .unwrap();
         let found: BTreeSet<_> = found.iter().map(|(one, _)| one.mint()).collect();
         assert_eq!(found, all.unwrap());
     }
