@@ -161,7 +161,7 @@ impl Streams {
             let runtime = Builder::new_current_thread().enable_all().build().unwrap();
             let mut running: Vec<_> = (0..STREAMS).map(|_| begin(&runtime)).collect();
             while !over.load(Ordering::Relaxed) {
-                runtime.block_on(tokio::time::sleep(Duration::from_millis(10)));
+                runtime.block_on(async { tokio::time::sleep(Duration::from_millis(10)).await });
                 for one in running.iter_mut().filter(|one| one.is_finished()) {
                     *one = begin(&runtime);
                 }

@@ -4,7 +4,9 @@
 //! |---|---|
 //! | `parts`, `keys`, `logins`, `pem` | which parts of a value are secret |
 //! | `forms`, `literals` | how programs print them |
-//! | `masks`, `escapes`, `names` | a stream of output, with those forms masked; names of headers that have them |
+//! | `masks` | the values to mask |
+//! | `patterns`, `search`, `escapes`, `names` | where those forms are in a text, and in names of headers |
+//! | `stream` | a stream of output, with those forms masked |
 
 mod escapes;
 mod forms;
@@ -14,7 +16,12 @@ mod logins;
 mod masks;
 mod names;
 mod parts;
+mod patterns;
 mod pem;
+mod search;
+mod stream;
 
-pub use masks::{Masks, Patterns, StreamMask, TooLarge};
+pub use masks::{Masks, TooLarge};
 pub use parts::{LEAST_BYTES, Unmasked};
+pub use patterns::Patterns;
+pub use stream::StreamMask;
