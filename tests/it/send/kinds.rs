@@ -65,7 +65,7 @@ fn a_short_password_is_masked_and_a_shorter_not_sent() {
 }
 
 /// http/two, whose token an upstream makes.
-fn two_step(origin: &str) -> pb::Connection {
+pub(super) fn two_step(origin: &str) -> pb::Connection {
     let login = format!("{origin}/login");
     let fields = [
         ("base_url", origin),

@@ -2,6 +2,7 @@
 
 mod bad_days;
 mod ends;
+mod gone;
 mod kinds;
 mod nginx;
 mod requests;

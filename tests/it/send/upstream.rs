@@ -3,6 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
@@ -38,6 +39,16 @@ pub struct RawUpstream {
     pub port: u16,
     answer: Arc<Mutex<Answer>>,
     asked: Receiver<RawRequest>,
+    broken_off: Receiver<String>,
+    begun: Arc<AtomicUsize>,
+}
+
+/// What a connection tells of its requests.
+#[derive(Clone)]
+struct Report {
+    asked: Sender<RawRequest>,
+    broken_off: Sender<String>,
+    begun: Arc<AtomicUsize>,
 }
 
 impl RawUpstream {
@@ -46,15 +57,19 @@ impl RawUpstream {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let answer: Arc<Mutex<Answer>> = Arc::new(Mutex::new(Box::new(echo)));
-        let (sender, asked) = channel();
+        let (told_asked, asked) = channel();
+        let (told_broken_off, broken_off) = channel();
+        let begun = Arc::<AtomicUsize>::default();
+        let report =
+            Report { asked: told_asked, broken_off: told_broken_off, begun: Arc::clone(&begun) };
         let answers = Arc::clone(&answer);
         std::thread::spawn(move || {
             for (number, stream) in listener.incoming().flatten().enumerate() {
-                let (answers, sender) = (Arc::clone(&answers), sender.clone());
-                std::thread::spawn(move || serve(number, stream, &answers, &sender));
+                let (answers, report) = (Arc::clone(&answers), report.clone());
+                std::thread::spawn(move || serve(number, stream, &answers, &report));
             }
         });
-        Self { port, answer, asked }
+        Self { port, answer, asked, broken_off, begun }
     }
 
     pub fn origin(&self) -> String {
@@ -77,43 +92,59 @@ impl RawUpstream {
         self.asked.recv_timeout(Duration::from_secs(10)).unwrap()
     }
 
+    /// The head of the next request whose body broke off.
+    pub fn broken_off(&self) -> String {
+        self.broken_off.recv_timeout(Duration::from_secs(10)).unwrap()
+    }
+
+    /// The number of requests whose head has come.
+    pub fn begun(&self) -> usize {
+        self.begun.load(Ordering::SeqCst)
+    }
+
     /// True if nothing has come.
     pub fn is_quiet(&self) -> bool {
         self.asked.try_recv().is_err()
     }
 }
 
-fn serve(
-    connection: usize,
-    mut stream: TcpStream,
-    answers: &Mutex<Answer>,
-    sender: &Sender<RawRequest>,
-) {
-    while let Some(mut request) = read(&mut stream) {
-        request.connection = connection;
-        if sender.send(request.clone()).is_err() {
+fn serve(connection: usize, mut stream: TcpStream, answers: &Mutex<Answer>, report: &Report) {
+    while let Some(head) = read_head(&mut stream) {
+        report.begun.fetch_add(1, Ordering::SeqCst);
+        let mut request = RawRequest { connection, head, body: Vec::new() };
+        let Some(body) = read_body(&request, &mut stream) else {
+            let _ = report.broken_off.send(request.head);
+            return;
+        };
+        request.body = body;
+        if report.asked.send(request.clone()).is_err() {
             return;
         }
         (answers.lock())(&request, &mut stream);
     }
 }
 
-fn read(stream: &mut TcpStream) -> Option<RawRequest> {
+fn read_head(stream: &mut TcpStream) -> Option<String> {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") {
         stream.read_exact(&mut byte).ok()?;
         head.push(byte[0]);
     }
-    let head = String::from_utf8(head).unwrap();
-    let mut request = RawRequest { connection: 0, head, body: Vec::new() };
+    Some(String::from_utf8(head).unwrap())
+}
+
+/// `None` if the connection ends before the body does.
+fn read_body(request: &RawRequest, stream: &mut TcpStream) -> Option<Vec<u8>> {
     if let [length] = request.all("content-length")[..] {
-        request.body = vec![0; length.parse().unwrap()];
-        stream.read_exact(&mut request.body).ok()?;
-    } else if request.all("transfer-encoding") == ["chunked"] {
-        request.body = chunks(stream)?;
+        let mut body = vec![0; length.parse().unwrap()];
+        stream.read_exact(&mut body).ok()?;
+        return Some(body);
     }
-    Some(request)
+    match request.all("transfer-encoding") == ["chunked"] {
+        true => chunks(stream),
+        false => Some(Vec::new()),
+    }
 }
 
 fn chunks(stream: &mut TcpStream) -> Option<Vec<u8>> {
