@@ -40,7 +40,7 @@ use crate::metrics::SendMetrics;
 use crate::model::limits::{MAX_ALL_SENDS, MAX_SENDS, MAX_WORKFLOW_SENDS};
 use crate::model::{Timestamp, Value, WorkflowName};
 use exchange::{Exchanging, Places};
-use plan::Plan;
+use plan::{Limited, Plan};
 use standing::{Standing, reason};
 
 /// The exchanges of all steps.
@@ -93,6 +93,7 @@ impl Broker {
             lease,
             decision_id: decision.to_opaque(&self.keyring),
             name: grant.name.clone(),
+            limited: Limited::of(&asked),
             moved: Arc::default(),
             is_over: AtomicBool::new(false),
         };

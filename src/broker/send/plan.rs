@@ -4,7 +4,7 @@ use super::request::SendRequest;
 use crate::broker::resolve::authorize::Grant;
 use crate::broker::resolve::refusal::Refusal;
 use crate::catalog::{Catalog, Connection, ConnectionMetadata};
-use crate::egress::Address;
+use crate::egress::{Address, Method, SubPath};
 use crate::integration::{CredentialKind, SendRule};
 use crate::model::{FieldName, Id, Release, ResourceName, SendLimits};
 
@@ -45,7 +45,9 @@ impl Plan {
         }
         let address = rule.address(|field| public(metadata, field)).map_err(unsendable)?;
         let address = Address::parse(&address).map_err(|fault| unsendable(fault.to_string()))?;
-        check_limits(&metadata.send, asked)?;
+        if !Limited::of(asked).is_within(&metadata.send) {
+            return Err(Refusal::NotSent);
+        }
         check_step(metadata, rule, asked)?;
         Ok(Self {
             address,
@@ -57,16 +59,31 @@ impl Plan {
     }
 }
 
-/// Checks that the connection's limits admit a request. A header or parameter that names another method would get round them.
-fn check_limits(limits: &SendLimits, asked: &SendRequest) -> Result<(), Refusal> {
-    let names_method =
-        asked.headers.other_method().is_some() || asked.path.has_parameter("_method");
-    let has_other_method = !limits.methods().is_empty() && names_method;
-    let is_below = |prefix: &String| asked.path.is_below(prefix);
-    let is_path_admitted = limits.paths().is_empty() || limits.paths().iter().any(is_below);
-    match limits.admits_method(asked.method.as_str()) && is_path_admitted && !has_other_method {
-        true => Ok(()),
-        false => Err(Refusal::NotSent),
+/// What the limits of a connection are about, of one request.
+pub(super) struct Limited {
+    method: Method,
+    path: SubPath,
+    /// True if a header or parameter names another method, which would get round the limits.
+    names_method: bool,
+}
+
+impl Limited {
+    pub(super) fn of(asked: &SendRequest) -> Self {
+        let names_method =
+            asked.headers.other_method().is_some() || asked.path.has_parameter("_method");
+        Self { method: asked.method.clone(), path: asked.path.clone(), names_method }
+    }
+
+    /// True if the limits of a connection of this catalogue admit the request.
+    pub(super) fn is_admitted(&self, catalog: &Catalog, name: &ResourceName) -> bool {
+        connection(catalog, name).is_some_and(|found| self.is_within(&found.metadata.send))
+    }
+
+    fn is_within(&self, limits: &SendLimits) -> bool {
+        let is_below = |prefix: &String| self.path.is_below(prefix);
+        let is_path_admitted = limits.paths().is_empty() || limits.paths().iter().any(is_below);
+        let has_other_method = !limits.methods().is_empty() && self.names_method;
+        limits.admits_method(self.method.as_str()) && is_path_admitted && !has_other_method
     }
 }
 

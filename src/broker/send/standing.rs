@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::plan::Limited;
 use crate::access::Purpose;
 use crate::broker::Broker;
 use crate::broker::error::Error;
 use crate::broker::resolve::authorize::{Refusal, authorize_step, is_executors};
-
 use crate::journal::{LiveOpening, NotAccepted, SentLine};
 use crate::lease::Lease;
 use crate::model::{ResourceName, Timestamp};
@@ -47,6 +47,8 @@ pub(super) struct Standing {
     pub(super) decision_id: String,
     /// The full name of the connection.
     pub(super) name: ResourceName,
+    /// The request, as far as the connection's limits are about it.
+    pub(super) limited: Limited,
     pub(super) moved: Arc<Moved>,
     /// Whether its end is journaled.
     pub(super) is_over: AtomicBool,
@@ -123,6 +125,9 @@ impl Standing {
             Err(_) => Err(self.denied()),
             Ok(grant) if grant.values.key.uid != self.lease.resource => Err(self.denied()),
             Ok(grant) if grant.version != self.lease.version => Err(Error::VersionSuperseded),
+            Ok(_) if !self.limited.is_admitted(&snapshot.catalog, &self.name) => {
+                Err(Error::SendNotAllowed)
+            }
             Ok(_) => self.check_lease(),
         }
     }

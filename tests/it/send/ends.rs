@@ -30,7 +30,18 @@ fn end(world: &World, mut answer: Streaming<pb::SendResponse>) -> Result<(), Sta
 #[test]
 fn what_takes_access_away_ends_the_exchange() {
     let world = World::start();
-    let changes: [(&str, &dyn Fn()); 5] = [
+    let limit = |methods: &[&str], paths: &[&str]| {
+        let owned = |all: &[&str]| all.iter().map(|one| (*one).to_owned()).collect();
+        let send = Some(pb::SendLimits { methods: owned(methods), paths: owned(paths) });
+        world.update(pb::Connection { send, ..Default::default() }, &["send"]);
+    };
+    let changes: [(&str, &dyn Fn()); 7] = [
+        // Limits that still admit the request end nothing.
+        ("SEND_NOT_ALLOWED", &|| {
+            limit(&["GET"], &[]);
+            limit(&["POST"], &[]);
+        }),
+        ("SEND_NOT_ALLOWED", &|| limit(&["GET"], &["/elsewhere"])),
         ("CONNECTION_DISABLED", &|| {
             world.update(pb::Connection { disabled: true, ..Default::default() }, &["disabled"]);
         }),
@@ -66,6 +77,7 @@ fn restore(world: &World, after: &str) {
         "CONNECTION_DISABLED" => {
             world.update(pb::Connection::default(), &["disabled"]);
         }
+        "SEND_NOT_ALLOWED" => world.update(pb::Connection::default(), &["send"]),
         "RESOLVE_DENIED" if world.broker.get_connection("http/api").is_ok() => {
             let access = super::user("workflow:w");
             world.update(pb::Connection { access, ..Default::default() }, &["access"]);
@@ -103,6 +115,11 @@ fn an_exchange_that_a_restart_cuts_off_is_told() {
 #[test]
 fn a_step_has_so_many_exchanges_at_a_time() {
     let world = World::start();
+    drop(fill(&world));
+}
+
+/// As many exchanges as the step may have, none of which ends. A further one is refused.
+pub(super) fn fill(world: &World) -> Vec<Streaming<pb::SendResponse>> {
     world.upstream.answers(|_, _| {});
     world.broker.block_on(async {
         let mut open = Vec::new();
@@ -117,6 +134,6 @@ fn a_step_has_so_many_exchanges_at_a_time() {
         }
         let refused = begin(&channels[2], head("http/api", "GET", "/"), &[]).await;
         assert_eq!(reason(refused), "TOO_MANY_SENDS");
-        drop(open);
-    });
+        open
+    })
 }
