@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cli::io::output::say;
-use crate::cli::io::text::command_line;
+use crate::cli::io::text::{command_line, short_name};
 use crate::grpc::pb;
+use crate::integration;
+use crate::model::IntegrationName;
 
 /// Bindings for the relations that name a principal.
 pub fn bindings(
@@ -62,6 +64,30 @@ pub fn grant_command(name: &str, relation: pb::Relation, principal: &str) -> Str
 pub fn access_command(verb: &str, name: &str, relation: pb::Relation, principal: &str) -> String {
     let (reference, relation) = (argument_of(name), relation_name(relation));
     command_line(&["access", verb, &reference, "--relation", relation, "--principal", principal])
+}
+
+/// The commands by which a step goes on that was refused values and may use the connection: the broker acts for it. Empty if
+/// something else is refused, too, or the broker does not act with this integration.
+pub fn ways_without_values(explained: &pb::ExplainResponse) -> Vec<String> {
+    let is_user_only = |one: &pb::ExaminedResource| {
+        one.needed() == pb::Relation::Resolver && one.held() == pb::Relation::User
+    };
+    let mut refused = explained.resources.iter().filter(|one| !one.allowed).peekable();
+    if refused.peek().is_none() || !refused.all(is_user_only) {
+        return Vec::new();
+    }
+    let integration = short_name(&explained.connection).split('/').next().unwrap_or_default();
+    let found = IntegrationName::parse(integration).ok();
+    let Some(found) = found.as_ref().and_then(integration::find) else { return Vec::new() };
+    let target = &explained.target;
+    let serve = |what: &str| {
+        command_line(&["exec", "--serve", &format!("{what}={target}"), "--", "COMMAND"])
+    };
+    let has = |service: &str| found.kinds.iter().any(|kind| kind.send(service).is_some());
+    let api = has("").then(|| [command_line(&["send", target, "GET", "/PATH"]), serve("http")]);
+    let git = has("git").then(|| serve("git"));
+    let ssh = (integration == "ssh").then(|| serve("ssh"));
+    api.into_iter().flatten().chain(git).chain(ssh).collect()
 }
 
 /// True if a relation is another, or includes it. The numbers of relations do not say their order.

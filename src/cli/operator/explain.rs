@@ -3,7 +3,7 @@
 use serde_json::json;
 use tonic::transport::Channel;
 
-use super::bindings::{grant_command, relation_name};
+use super::bindings::{grant_command, relation_name, ways_without_values};
 use super::check::ANY_STEP;
 use crate::cli::Common;
 use crate::cli::io::endings::{ending_json, ending_words};
@@ -105,6 +105,11 @@ pub(crate) fn describe(explained: &pb::ExplainResponse) -> String {
     for resource in &explained.resources {
         lines.push(String::new());
         lines.extend(resource_lines(resource));
+    }
+    let ways = ways_without_values(explained);
+    if !ways.is_empty() {
+        lines.push("or without its values, in the step:".to_owned());
+        lines.extend(ways.iter().map(|way| format!("  {way}")));
     }
     if !explained.near_members.is_empty() {
         lines.push(String::new());
@@ -298,5 +303,6 @@ fn to_json(explained: &pb::ExplainResponse) -> serde_json::Value {
         "connection": explained.connection,
         "resources": explained.resources.iter().map(resource_json).collect::<Vec<_>>(),
         "near_members": near.collect::<Vec<_>>(),
+        "without_values": ways_without_values(explained),
     })
 }

@@ -70,6 +70,20 @@ fn to_json(integration: &pb::Integration) -> Json {
             "unless": Some(&field.unless).filter(|other| !other.is_empty()),
         })
     };
+    let send = |rule: &pb::SendSchema| {
+        let login = |login: &pb::SendLogin| json!({ "username": login.username, "password": login.password });
+        json!({
+            "service": rule.service,
+            "base_urls": rule.base_urls,
+            "headers": rule.headers,
+            "basic": rule.basic.as_ref().map(login),
+            "own_parts": rule.own_parts,
+            "client_certificate": rule.client_certificate,
+            "ca_certificate_field": Some(&rule.ca_certificate_field).filter(|name| !name.is_empty()),
+            "without": rule.without,
+            "variable": Some(&rule.variable).filter(|name| !name.is_empty()),
+        })
+    };
     let kind = |kind: &pb::CredentialKind| {
         json!({
             "name": kind.name,
@@ -77,6 +91,7 @@ fn to_json(integration: &pb::Integration) -> Json {
             "fields": kind.fields.iter().map(field).collect::<Vec<_>>(),
             "release": Some(release_name(kind.release())).filter(|name| !name.is_empty()),
             "minted_fields": kind.minted_fields.iter().map(field).collect::<Vec<_>>(),
+            "sends": kind.sends.iter().map(send).collect::<Vec<_>>(),
         })
     };
     json!({
@@ -89,19 +104,53 @@ fn to_json(integration: &pb::Integration) -> Json {
 fn describe(integration: &pb::Integration) -> String {
     let name = short_name(&integration.name);
     let kinds = integration.kinds.iter().map(|kind| {
-        let title = format!("{name}/{}: {}", kind.name, kind.title);
-        let stored = fields(&kind.fields);
-        if kind.minted_fields.is_empty() {
-            return format!("{title}\n{stored}");
+        let mut parts = vec![format!("{name}/{}: {}\n{}", kind.name, kind.title, fields(&kind.fields))];
+        if !kind.minted_fields.is_empty() {
+            let default = release_name(kind.release());
+            parts.push(format!(
+                "A minted connection gives these and what above is no root; a new one is {default}.\n{}",
+                fields(&kind.minted_fields)
+            ));
         }
-        let default = release_name(kind.release());
-        let minted = fields(&kind.minted_fields);
-        format!(
-            "{title}\n{stored}\n\nA minted connection gives these and what above is no root; a new one is {default}.\n\
-             {minted}"
-        )
+        if !kind.sends.is_empty() {
+            parts.push(format!(
+                "The broker sends requests with it (keyhatch send, exec --serve), and the step gets no value.\n{}",
+                sends(&kind.sends)
+            ));
+        }
+        parts.join("\n\n")
     });
     kinds.collect::<Vec<_>>().join("\n\n")
+}
+
+/// A row for each service.
+fn sends(rules: &[pb::SendSchema]) -> String {
+    let rows = rules.iter().map(|rule| {
+        let headers = rule.headers.iter().map(|(name, text)| format!("{name}: {text}"));
+        let login = rule
+            .basic
+            .iter()
+            .map(|login| format!("Authorization: Basic {}:{}", login.username, login.password));
+        let parts = [
+            (rule.own_parts, "its headers, URL parameters and body"),
+            (rule.client_certificate, "its client certificate"),
+        ];
+        let parts = parts.iter().filter(|(set, _)| *set).map(|(_, part)| (*part).to_owned());
+        let sent: Vec<_> = headers.chain(login).chain(parts).collect();
+        let unless = match rule.without.join(" or ") {
+            none if none.is_empty() => none,
+            fields => format!("; nothing with {fields}"),
+        };
+        let service = if rule.service.is_empty() { "API" } else { &rule.service };
+        vec![
+            service.to_owned(),
+            format!("{}{unless}", rule.base_urls.join(", or ")),
+            sent.join("; "),
+            rule.ca_certificate_field.clone(),
+            rule.variable.clone(),
+        ]
+    });
+    table(&["service", "below", "with", "roots", "variable"], rows.collect())
 }
 
 /// A row for each field.

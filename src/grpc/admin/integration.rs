@@ -8,7 +8,9 @@ use crate::grpc::convert::page::{PageRequest, page_of};
 use crate::grpc::pb::integration_service_server::IntegrationService;
 use crate::grpc::request::parse_requests;
 use crate::grpc::{Reply, convert, pb};
-use crate::integration::{CredentialKind, FieldRule, Integration, Problem, ValueForm};
+use crate::integration::{
+    CredentialKind, FieldRule, Integration, Login, Problem, SendRule, ValueForm,
+};
 use crate::model::limits::MAX_PAGE_BYTES;
 use crate::model::{IntegrationName, KindName, Release, ResourceName};
 
@@ -104,11 +106,19 @@ pub(crate) fn from_message(message: pb::Integration) -> Result<Integration, Erro
         let name = KindName::parse(&kind.name)?;
         let is_minted =
             kind.release() != pb::Release::Unspecified || !kind.minted_fields.is_empty();
-        if is_minted || kind.fields.iter().any(|field| field.root) {
-            let text = "the broker mints credentials of built-in integrations only; leave out release, minted_fields \
-                        and root";
+        let refused = |text: &str| {
             let place = format!("kinds.{name}");
-            return Err(Error::IntegrationInvalid(vec![Problem::new(&place, text)]));
+            Err(Error::IntegrationInvalid(vec![Problem::new(&place, text)]))
+        };
+        if is_minted || kind.fields.iter().any(|field| field.root) {
+            return refused(
+                "the broker mints credentials of built-in integrations only; leave out release, minted_fields and root",
+            );
+        }
+        if !kind.sends.is_empty() {
+            return refused(
+                "the broker sends requests with built-in integrations only; leave out sends, or use an http connection",
+            );
         }
         let fields = kind.fields.into_iter().map(rule).collect::<Result<_, Error>>()?;
         Ok(CredentialKind {
@@ -170,6 +180,7 @@ fn to_message(listed: &ListedIntegration) -> pb::Integration {
         fields: kind.fields.iter().map(field).collect(),
         release: kind.source.map(|_| convert::release_message(kind.release)).unwrap_or_default(),
         minted_fields: kind.minted.iter().filter(|rule| !rule.root).map(field).collect(),
+        sends: kind.sends.iter().map(send).collect(),
     };
     let integration = &listed.integration;
     pb::Integration {
@@ -178,6 +189,24 @@ fn to_message(listed: &ListedIntegration) -> pb::Integration {
         kinds: integration.kinds.iter().map(kind).collect(),
         built_in: listed.etag.is_none(),
         etag: listed.etag.clone().unwrap_or_default(),
+    }
+}
+
+fn send(rule: &SendRule) -> pb::SendSchema {
+    let login = |login: &Login| pb::SendLogin {
+        username: login.username.clone(),
+        password: login.password.clone(),
+    };
+    pb::SendSchema {
+        service: rule.service.clone(),
+        base_urls: rule.base_url.clone(),
+        headers: rule.headers.clone(),
+        basic: rule.basic.as_ref().map(login),
+        own_parts: rule.own_parts,
+        client_certificate: rule.client_certificate,
+        ca_certificate_field: rule.ca_certificate.clone(),
+        without: rule.without.clone(),
+        variable: rule.variable.clone(),
     }
 }
 

@@ -464,6 +464,8 @@ fn a_request_of_datadog_needs_a_user_only() {
     // A step that gets the values needs more, and the answer says what its workflow has.
     let (code, said) = told("asks", "steps: [{name: a, spec: {c: !Connection [http, api]}}]");
     assert!(said.contains("workflow asks may use it, but not resolve it"), "{said}");
+    let way = "without its values it may run keyhatch exec --serve http=http/api -- COMMAND";
+    assert!(said.contains(way), "{said}");
     let command = "keyhatch access add http/api --relation resolver --principal workflow:asks";
     assert_eq!((code, said.contains(command)), (Some(1), true), "{said}");
 }

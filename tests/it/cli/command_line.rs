@@ -336,6 +336,22 @@ fn an_operator_shows_lists_and_deletes_connections() {
     let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
     assert_eq!((&status["state"], &status["connections"]), (&"serving".into(), &1.into()));
     assert_eq!(stdout(&serving.run(&["status", "-o", "name"])), "serving\n");
-    assert!(stdout(&serving.run(&["integration", "get", "aws"])).contains("AWS_ACCESS_KEY_ID"));
+    let shown = |name: &str| serving.must(&["integration", "get", name]);
+    assert!(shown("aws").contains("AWS_ACCESS_KEY_ID") && !shown("aws").contains("keyhatch send"));
+    let github = shown("github");
+    for sent in [
+        "{{ api_url }}, or https://api.github.com",
+        "Authorization: Bearer {{ access_token }}",
+        "https://github.com; nothing with api_url",
+        "Authorization: Basic x-access-token:{{ access_token }}",
+        "GITHUB_API_URL",
+    ] {
+        assert!(github.contains(sent), "{sent}: {github}");
+    }
+    assert!(shown("http").contains("its headers, URL parameters and body; its client certificate"));
+    let json = serving.must(&["integration", "get", "jira", "-o", "json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let basic = &json["kinds"][0]["sends"][0]["basic"];
+    assert_eq!(basic["password"], "{{ password }}", "{json}");
     assert!(stdout(&serving.run(&["integration", "list"])).contains("slack"));
 }

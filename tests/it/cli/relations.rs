@@ -65,10 +65,15 @@ fn explain_shows_the_relation_that_a_step_has() {
         "now: RESOLVE_DENIED: its relation to connections/slack/chat is user, and it needs resolver",
         "connections/slack/chat: needs resolver, has user;",
         "  keyhatch access add slack/chat --relation resolver --principal workflow:w/step:any",
+        "  keyhatch send slack/chat GET /PATH",
+        "  keyhatch exec --serve http=slack/chat -- COMMAND",
     ];
     for line in expected {
         assert!(told.contains(line), "{told}");
     }
+    // A stranger can do neither.
+    let stranger = steps.serving.must(&["explain", "slack/chat", "--workflow", "other"]);
+    assert!(!stranger.contains("keyhatch send"), "{stranger}");
     let told = steps.serving.must(&[&ask[..], &["--use"]].concat());
     assert!(told.contains("now: ALLOWED: allowed by user workflow:w"), "{told}");
     assert!(told.contains("connections/slack/chat: needs user, given;"), "{told}");

@@ -139,6 +139,21 @@ fn a_destination_stays_one_and_keeps_its_name() {
 }
 
 #[test]
+fn the_broker_sends_requests_with_built_in_ones_only() {
+    let broker = TestBroker::start();
+    let mut sent = acme("acme");
+    sent.kinds[0].sends.push(pb::SendSchema::default());
+    assert_eq!(reason(create(&broker, sent)), "INTEGRATION_INVALID");
+    assert!(create(&broker, acme("acme")).unwrap().kinds[0].sends.is_empty());
+    let name = "integrations/github".to_owned();
+    let mut client = IntegrationServiceClient::new(broker.operator());
+    let get = client.get_integration(pb::GetIntegrationRequest { name });
+    let github = broker.block_on(get).unwrap().into_inner();
+    let services: Vec<_> = github.kinds[0].sends.iter().map(|one| one.service.as_str()).collect();
+    assert_eq!(services, ["", "git"]);
+}
+
+#[test]
 fn a_slow_pattern_is_refused_and_a_long_value_not_matched() {
     let broker = TestBroker::start();
     let with_pattern = |pattern: &str| {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::cache::{BrokerCache, nearest};
 use crate::cli::io::failure::Failure;
 use crate::cli::io::text::{command_line, short_name};
-use crate::cli::operator::bindings::grant_command;
+use crate::cli::operator::bindings::{grant_command, ways_without_values};
 use crate::grpc::pb;
 use crate::model::{Reference, RunAs, StepName, WorkflowName};
 use crate::relay::{SpecScope, UseTarget};
@@ -294,6 +294,10 @@ impl Checker<'_> {
                     (false, true) => format!("{who} may use it, but not resolve it"),
                     (false, false) => format!("{who} may not resolve it"),
                 };
+                let mut ways = ways_without_values(answer).into_iter();
+                if let Some(way) = ways.find(|way| way.contains(" exec ")) {
+                    sentence.push_str(&format!("; without its values it may run {way}"));
+                }
                 if decisions.has_allowed {
                     let steps = decisions.refused.iter().map(|(step, _)| step.as_str());
                     let steps = steps.collect::<Vec<_>>().join(", ");
