@@ -55,7 +55,7 @@ pub use state::outliving::Outliving;
 pub use state::owed::{BegunEnding, Candidates, Owed};
 pub use state::requests::{DoneRequest, RequestNote, RequestTable};
 pub use state::usage::Usage;
-pub use state::use_counts::Use;
+pub use state::use_counts::{Refusals, Use};
 pub use write::disk_reserve::{DISK_RESERVE_BYTES, ReserveState, free_bytes};
 pub use write::line::Body;
 pub use write::status::{JournalStatus, NewestSignature};

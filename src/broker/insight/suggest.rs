@@ -4,7 +4,7 @@ use crate::access::{Bindings, Glob, Pattern, Principal, Relation};
 use crate::broker::Broker;
 use crate::broker::error::Error;
 use crate::broker::registry::operators::require_operator;
-use crate::journal::Use;
+use crate::journal::{Refusals, Use};
 use crate::model::{ResourceName, Timestamp, WorkflowName};
 
 /// The most suggestions in one reply.
@@ -31,6 +31,8 @@ pub struct Suggestion {
     pub bound: Vec<(Relation, Pattern)>,
     /// How often the workflow has used it, and when last; `None` if never.
     pub used: Option<Use>,
+    /// How steps of the workflow were refused its values, although they may use it; `None` if never.
+    pub refused: Option<Refusals>,
     /// True if other workflows have used it in the period.
     pub others_use: bool,
     /// The advice.
@@ -56,12 +58,12 @@ pub enum Advice {
 }
 
 /// What a workflow did with one resource.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Evidence {
     /// Its uses.
     used: Option<Use>,
-    /// When it was last refused the values, although it could see or use the resource.
-    refused: Option<Timestamp>,
+    /// How it was refused the values, although it could see or use the resource.
+    refused: Option<Refusals>,
     /// True if other workflows have used the resource in the period.
     others_use: bool,
     /// The beginning of the period.
@@ -103,7 +105,7 @@ impl Broker {
             if !bound.is_empty() {
                 let (users, refused) = self.journal.with_live(|live| {
                     let (uid, usage) = (metadata.uid, live.usage());
-                    (usage.users_of(uid, always), usage.last_refusal(uid, workflow))
+                    (usage.users_of(uid, always), usage.refusals(uid, workflow))
                 })?;
                 let resource = ResourceName::Connection(metadata.reference());
                 let evidence = evidence(&users, refused, metadata.create_time);
@@ -164,9 +166,9 @@ fn suggestion(
     bound: Vec<(Relation, Pattern)>,
     evidence: Evidence,
 ) -> Suggestion {
-    let Evidence { used, others_use, .. } = evidence;
     let advice = advise(&bound, needed, &evidence);
-    Suggestion { resource, needed, bound, used, others_use, advice }
+    let Evidence { used, refused, others_use, .. } = evidence;
+    Suggestion { resource, needed, bound, used, refused, others_use, advice }
 }
 
 /// The relation that a workflow needs on a connection, by what it did. If it did nothing, that is what it has.
@@ -174,7 +176,7 @@ fn needed_on_connection(bound: &[(Relation, Pattern)], evidence: &Evidence) -> R
     let is_recent = |time: Option<Timestamp>| time.is_some_and(|time| time >= evidence.since);
     let has_values = bound.iter().any(|(relation, _)| *relation >= Relation::Resolver);
     // A refusal tells nothing about a workflow that gets the values: a step may ask for what another step has.
-    let refused = evidence.refused.filter(|_| !has_values);
+    let refused = evidence.refused.as_ref().map(|refused| refused.last).filter(|_| !has_values);
     // An operator may have lowered the relation since.
     let revealed = evidence.used.and_then(|used| used.revealed).filter(|_| has_values);
     let is_used = is_recent(evidence.used.map(|used| used.last));
@@ -215,6 +217,7 @@ fn advise(bound: &[(Relation, Pattern)], needed: Relation, evidence: &Evidence) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::journal::DecisionId;
 
     #[test]
     fn unused_bindings_go_and_wide_bindings_are_narrowed() {
@@ -281,6 +284,12 @@ mod tests {
             let shown = format!("{bound:?} {used:?} {refused:?}");
             let pattern = |(relation, text): (_, &str)| (relation, text.parse().unwrap());
             let bound: Vec<(Relation, Pattern)> = bound.into_iter().map(pattern).collect();
+            let refused = refused.map(|last| Refusals {
+                times: 1,
+                last,
+                step: "s".parse().unwrap(),
+                decision: DecisionId { file: 1, line: 1 },
+            });
             let evidence = Evidence { used, refused, others_use: false, since, is_new: false };
             assert_eq!(needed_on_connection(&bound, &evidence), needed, "{shown}");
             assert_eq!(advise(&bound, needed, &evidence), expected, "{shown}");

@@ -13,9 +13,11 @@ use std::sync::Arc;
 use super::audience::Audience;
 use super::error::ReplayError;
 use crate::journal::event::Event;
+use crate::journal::event::decision_id::DecisionId;
 use crate::journal::files::{file_name, file_numbers};
 use crate::journal::state::index;
 use crate::journal::state::live::Live;
+use crate::journal::state::use_counts::LineAt;
 use crate::journal::write::chain::{Chain, End};
 use crate::journal::write::line::{Body, NO_PREVIOUS, Parts};
 use crate::journal::write::watchdog::Pulse;
@@ -177,6 +179,8 @@ fn set_aside(path: &Path) -> std::io::Result<()> {
 }
 
 struct FileReader {
+    /// The number of the file.
+    file: u64,
     last: u64,
     last_hash: [u8; 32],
     length: u64,
@@ -190,6 +194,7 @@ struct FileReader {
 impl FileReader {
     fn new(now: Timestamp) -> Self {
         Self {
+            file: 0,
             last: 0,
             last_hash: NO_PREVIOUS,
             length: 0,
@@ -215,7 +220,11 @@ impl FileReader {
         if !(begins || (follows && !is_first)) {
             return None;
         }
-        self.live.apply(&body.event, body.time, self.length);
+        if let Event::Checkpoint(checkpoint) = &body.event {
+            self.file = checkpoint.file;
+        }
+        let id = DecisionId { file: self.file, line: body.n };
+        self.live.apply(&body.event, body.time, LineAt { id, offset: self.length });
         self.last = body.n;
         self.last_hash = hash;
         self.synced = self.synced.max(body.synced);

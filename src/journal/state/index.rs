@@ -3,7 +3,7 @@
 //! ```text
 //! run (executor, workflow, run)                       → the places of its lines in the file
 //! resource (uid, or a group's name) × workflow × day  → how often, when last, and when a value was handed out last
-//! connection (uid) × workflow                         → when its values were refused last, to a step that may see it
+//! connection (uid) × workflow                         → how its values were refused to steps that may see it
 //! ```
 //!
 //! It is beside its file, as `NNNNNN.index`: a line of JSON and a line with its keyed tag. It is derived from the file
@@ -17,8 +17,9 @@ use serde::{Deserialize, Serialize};
 
 use super::mints::Mints;
 use super::usage::Usage;
-use super::use_counts::{ByWorkflow, FileIndex, RefusedByWorkflow, RunKey, Use};
+use super::use_counts::{ByWorkflow, FileIndex, LineAt, RefusedByWorkflow, RunKey, Use};
 use crate::journal::event::Event;
+use crate::journal::event::decision_id::DecisionId;
 use crate::journal::files::file_name;
 use crate::journal::read::audience::Audience;
 use crate::journal::read::error::ReplayError;
@@ -28,7 +29,7 @@ use crate::model::{Id, WorkflowName};
 use crate::seal::Keyring;
 use crate::sys::files::replace_file;
 
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 /// Workflow, day and use: [`ByWorkflow`] as a flat list.
 type Uses = Vec<(WorkflowName, i64, Use)>;
 
@@ -150,7 +151,8 @@ fn rebuild(
                 usage.start_from(checkpoint);
                 mints = Mints::start_from(checkpoint);
             }
-            usage.take(&body.event, body.time, offset, &mints);
+            let at = LineAt { id: DecisionId { file, line: body.n }, offset };
+            usage.take(&body.event, body.time, at, &mints);
             mints.apply(&body.event, body.time, &mut leases);
         }
         offset += read as u64;

@@ -9,6 +9,7 @@ use super::open_step::LiveOpening;
 use super::remembered::Remembered;
 use super::requests::{DoneRequest, RequestNote, RequestTable};
 use super::usage::Usage;
+use super::use_counts::LineAt;
 use crate::journal::event::{
     Announced, Attempt, Checkpoint, Event, FORMAT, RenewalLine, RenewalOutcome, ResolveLine,
     RestoredAs,
@@ -159,8 +160,8 @@ impl Live {
     }
 
     /// Applies a line. Lines have the same effect at start and while running.
-    pub(crate) fn apply(&mut self, event: &Event, time: Timestamp, offset: u64) {
-        self.usage.take(event, time, offset, &self.mints);
+    pub(crate) fn apply(&mut self, event: &Event, time: Timestamp, at: LineAt) {
+        self.usage.take(event, time, at, &self.mints);
         match event {
             Event::CertificateRenewed { opening, certificate } => {
                 self.renew(*opening, certificate);
@@ -389,6 +390,7 @@ impl Live {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::journal::DecisionId;
     use crate::journal::event::Intent;
     use crate::model::NamedRequest;
 
@@ -404,7 +406,8 @@ mod tests {
         let mut live = Live::default();
         let announced = [announce(1, "a"), announce(2, "b")];
         let events = announced.iter().chain(last);
-        events.for_each(|event| live.apply(event, Timestamp::from_millis(0), 0));
+        let at = LineAt { id: DecisionId { file: 1, line: 1 }, offset: 0 };
+        events.for_each(|event| live.apply(event, Timestamp::from_millis(0), at));
         live.requests().iter().map(|note| note.request.id.to_string()).collect()
     }
 

@@ -6,7 +6,9 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::mints::Mints;
-use super::use_counts::{ByWorkflow, FileIndex, RefusedByWorkflow, RunKey, Use, note_refused};
+use super::use_counts::{
+    ByWorkflow, FileIndex, LineAt, Refusals, RefusedByWorkflow, RunKey, Use, note_refused,
+};
 use crate::access::Purpose;
 use crate::journal::event::{Checkpoint, Event, Outcome, RenewalOutcome, ResolveLine, UseOutcome};
 use crate::lease::LeaseTarget;
@@ -31,9 +33,10 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Takes in a line at `offset` of the current file. `mints` are those before the line: the lines of a mint and of an
-    /// ending belong to the run that the mint was begun for, also after its step is closed.
-    pub(crate) fn take(&mut self, event: &Event, time: Timestamp, offset: u64, mints: &Mints) {
+    /// Takes in a line of the current file. `mints` are those before the line: the lines of a mint and of an ending belong
+    /// to the run that the mint was begun for, also after its step is closed.
+    pub(crate) fn take(&mut self, event: &Event, time: Timestamp, at: LineAt, mints: &Mints) {
+        let offset = at.offset;
         let (opening, mint) = match event {
             Event::Opened(opening) => {
                 self.open.insert(opening.id, RunKey::of(opening));
@@ -58,7 +61,7 @@ impl Usage {
                         let of = (line.purpose(), time);
                         self.count(line.opening, &line.ask.target, *uid, of);
                     }
-                    Outcome::Refuse { uid, .. } => return self.refuse(line, *uid, time),
+                    Outcome::Refuse { uid, .. } => return self.refuse(line, *uid, (time, at)),
                 }
                 (line.opening, None)
             }
@@ -118,7 +121,7 @@ impl Usage {
         }
         for (uid, by) in &index.refused {
             let refused = self.refused.entry(*uid).or_default();
-            by.iter().for_each(|(workflow, last)| note_refused(refused, workflow, *last));
+            by.iter().for_each(|(workflow, one)| note_refused(refused, workflow, one.clone()));
         }
     }
 
@@ -132,11 +135,13 @@ impl Usage {
     }
 
     /// Notes that the values of a connection were refused, to which the step has too low a relation.
-    fn refuse(&mut self, line: &ResolveLine, uid: Option<Id>, time: Timestamp) {
+    fn refuse(&mut self, line: &ResolveLine, uid: Option<Id>, (last, at): (Timestamp, LineAt)) {
         if line.purpose() == Purpose::Reveal
             && let (Some(run), Some(uid)) = (self.open.get(&line.opening), uid)
+            && let Some(step) = line.principal.step.clone()
         {
-            self.current.refuse(uid, &run.workflow, time);
+            let refused = Refusals { times: 1, last, step, decision: at.id };
+            self.current.refuse(uid, &run.workflow, refused);
         }
     }
 
@@ -161,11 +166,11 @@ impl Usage {
         users(self.resources.get(&uid), self.current.resources.get(&uid), since)
     }
 
-    /// When a workflow was last refused the values of a connection that it could see or use; `None` if never.
-    pub fn last_refusal(&self, uid: Id, workflow: &WorkflowName) -> Option<Timestamp> {
+    /// How a workflow was refused the values of a connection that it could see or use; `None` if never.
+    pub fn refusals(&self, uid: Id, workflow: &WorkflowName) -> Option<Refusals> {
         let (before, now) = (self.refused.get(&uid), self.current.refused.get(&uid));
-        let of = |by: Option<&RefusedByWorkflow>| by?.get(workflow).copied();
-        of(before).max(of(now))
+        let of = |by: Option<&RefusedByWorkflow>| by?.get(workflow).cloned();
+        of(before).into_iter().chain(of(now)).reduce(Refusals::and)
     }
 
     /// The workflows that have used a group since a time. The counts cover the whole journal.

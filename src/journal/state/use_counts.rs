@@ -6,7 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::access::Purpose;
 use crate::journal::event::MintingLine;
-use crate::model::{ExecutorName, Id, Opening, RunName, Timestamp, WorkflowName, WorkflowPath};
+use crate::journal::event::decision_id::DecisionId;
+use crate::model::{
+    ExecutorName, Id, Opening, RunName, StepName, Timestamp, WorkflowName, WorkflowPath,
+};
 
 const MILLIS_A_DAY: i64 = 24 * 3600 * 1000;
 
@@ -65,8 +68,40 @@ impl Use {
 /// Uses by workflow and day, in days since 1970.
 pub(crate) type ByWorkflow = BTreeMap<WorkflowName, BTreeMap<i64, Use>>;
 
-/// When a workflow was last refused the values of a connection that it may see or use.
-pub(crate) type RefusedByWorkflow = BTreeMap<WorkflowName, Timestamp>;
+/// How a workflow was refused the values of a connection that it may see or use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusals {
+    /// How often.
+    pub times: u64,
+    /// When last.
+    pub last: Timestamp,
+    /// The step that was refused last.
+    pub step: StepName,
+    /// The line of that decision.
+    pub decision: DecisionId,
+}
+
+impl Refusals {
+    /// Both together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        let times = self.times.saturating_add(other.times);
+        let last = if other.last >= self.last { other } else { self };
+        Self { times, ..last }
+    }
+}
+
+/// Refusals by workflow.
+pub(crate) type RefusedByWorkflow = BTreeMap<WorkflowName, Refusals>;
+
+/// The place of a line.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LineAt {
+    /// Its file and number.
+    pub(crate) id: DecisionId,
+    /// Where it begins in the file, in bytes.
+    pub(crate) offset: u64,
+}
 
 /// The index of one file.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -105,17 +140,18 @@ impl FileIndex {
     }
 
     /// Notes that a workflow was refused the values of a connection that it may see or use.
-    pub(super) fn refuse(&mut self, uid: Id, workflow: &WorkflowName, time: Timestamp) {
-        note_refused(self.refused.entry(uid).or_default(), workflow, time);
+    pub(super) fn refuse(&mut self, uid: Id, workflow: &WorkflowName, refused: Refusals) {
+        note_refused(self.refused.entry(uid).or_default(), workflow, refused);
     }
 }
 
-/// Notes a refusal of a workflow.
-pub(super) fn note_refused(by: &mut RefusedByWorkflow, workflow: &WorkflowName, time: Timestamp) {
-    match by.get_mut(workflow) {
-        Some(last) => *last = time.max(*last),
-        None => drop(by.insert(workflow.clone(), time)),
-    }
+/// Notes refusals of a workflow.
+pub(super) fn note_refused(by: &mut RefusedByWorkflow, workflow: &WorkflowName, refused: Refusals) {
+    let all = match by.remove(workflow) {
+        Some(before) => before.and(refused),
+        None => refused,
+    };
+    by.insert(workflow.clone(), all);
 }
 
 fn count_use(by: &mut ByWorkflow, workflow: &WorkflowName, used: Use) {

@@ -19,6 +19,7 @@ use super::watchdog::Pulse;
 use crate::journal::event::{Checkpoint, Event, FORMAT};
 use crate::journal::files::file_name;
 use crate::journal::state::live::Live;
+use crate::journal::state::use_counts::LineAt;
 use crate::journal::{DecisionId, Position, Unavailable};
 use crate::model::limits::MIN_FREE_BYTES;
 use crate::model::{Formats, LogLimit, Timestamp};
@@ -155,10 +156,11 @@ impl Chain {
         }
         self.buffer.clear();
         let (first, mut n, mut hash) = (self.last + 1, self.last, self.last_hash);
-        let mut offsets = Vec::with_capacity(events.len());
+        let mut places = Vec::with_capacity(events.len());
         for event in events {
-            offsets.push(self.length + self.buffer.len() as u64);
+            let offset = self.length + self.buffer.len() as u64;
             n += 1;
+            places.push(LineAt { id: DecisionId { file: self.number, line: n }, offset });
             let (buffer, synced) = (&mut self.buffer, self.synced.line());
             hash = line::write(buffer, &self.keyring, n, now, event, &hash, synced)
                 .map_err(|_| Unavailable)?;
@@ -168,8 +170,8 @@ impl Chain {
         (self.last, self.last_hash) = (n, hash);
         self.written.reach(n);
         self.unsynced.wrote(first, self.synced.line(), now);
-        for (event, offset) in events.iter().zip(offsets) {
-            self.live.apply(event, now, offset);
+        for (event, at) in events.iter().zip(places) {
+            self.live.apply(event, now, at);
         }
         Ok(Position(first))
     }

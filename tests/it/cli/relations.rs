@@ -89,9 +89,16 @@ fn explain_shows_the_relation_that_a_step_has() {
 fn access_suggest_raises_whom_the_values_were_refused() {
     let steps = Steps::start();
     steps.apply(&seed("user: ['workflow:w']"));
-    steps.refusal(&["get", "slack/chat"]);
+    for _ in 0..2 {
+        steps.refusal(&["get", "slack/chat"]);
+    }
     let told = steps.serving.must(&["access", "suggest", "w"]);
-    assert!(told.contains("raise: a step was refused its values"), "{told}");
+    let evidence =
+        "raise: a step was refused its values, 2 time(s), step s last: keyhatch explain 1.";
+    assert!(told.contains(evidence), "{told}");
+    let (_, id) = told.split_once("keyhatch explain ").unwrap();
+    let explained = steps.serving.must(&["explain", id.split_whitespace().next().unwrap()]);
+    assert!(explained.contains("asks for slack/chat"), "{explained}");
     // A step can provoke the advice, so no command stands ready.
     assert!(!told.contains("keyhatch access add"), "{told}");
     let command = "keyhatch access add slack/chat --relation resolver --principal workflow:w";

@@ -230,4 +230,9 @@ fn access_suggest_lowers_and_raises_by_what_happened() {
     assert_eq!(of("connections/slack/it"), Some((keep, pb::Relation::Resolver)));
     // A viewer may not use it.
     assert_eq!(of("connections/anthropic/it"), None);
+    let raised = told.suggestions.iter().find(|one| one.advice() == raise).unwrap();
+    assert_eq!((raised.refusal_count, &*raised.refused_step), (1, "build"));
+    let refused = broker.explain_decision(&raised.refusal_decision_id).unwrap();
+    assert!(refused.principal.contains("build"), "{}", refused.principal);
+    assert_eq!(refused.target, "circleci/it");
 }

@@ -6,7 +6,7 @@ use tonic::transport::Channel;
 use crate::cli::Common;
 use crate::cli::io::failure::Failure;
 use crate::cli::io::output::{print, say};
-use crate::cli::io::text::table;
+use crate::cli::io::text::{command_line, table};
 use crate::cli::io::time;
 use crate::cli::io::time::moment;
 use crate::cli::operator::bindings::{access_command, access_of, includes, relation_name};
@@ -63,7 +63,7 @@ impl AccessSuggestArgs {
             };
             let bound = one.bound.iter().flat_map(|binding| &binding.principals);
             let bound: Vec<_> = bound.map(String::as_str).collect();
-            let (times, advice) = (one.use_count.to_string(), sentence(one.advice()).to_owned());
+            let (times, advice) = (one.use_count.to_string(), advice(one));
             vec![one.resource.clone(), bound.join(", "), times, last, advice]
         });
         let rows = table(&["resource", "bound by", "used", "last used", "advice"], rows.collect());
@@ -122,6 +122,10 @@ impl AccessSuggestArgs {
             "use_count": one.use_count,
             "last_use_time": one.last_use_time.as_ref().map(|last| moment(Some(last))),
             "advice": word(one.advice()),
+            "refusal_count": one.refusal_count,
+            "refused_step": Some(&one.refused_step).filter(|step| !step.is_empty()),
+            "refusal_decision_id": Some(&one.refusal_decision_id).filter(|id| !id.is_empty()),
+            "last_refusal_time": one.last_refusal_time.as_ref().map(|last| moment(Some(last))),
             "commands": self.commands(one),
         })
     }
@@ -135,6 +139,20 @@ fn word(advice: pb::AccessAdvice) -> &'static str {
         pb::AccessAdvice::Raise => "raise",
         pb::AccessAdvice::Others => "others",
         pb::AccessAdvice::Keep | pb::AccessAdvice::Unspecified => "keep",
+    }
+}
+
+/// The advice, and what an operator needs to decide on a raise.
+fn advice(one: &pb::AccessSuggestion) -> String {
+    let advice = sentence(one.advice());
+    match one.advice() {
+        pb::AccessAdvice::Raise => format!(
+            "{advice}, {} time(s), step {} last: {}",
+            one.refusal_count,
+            one.refused_step,
+            command_line(&["explain", &one.refusal_decision_id])
+        ),
+        _ => advice.to_owned(),
     }
 }
 

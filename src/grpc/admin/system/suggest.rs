@@ -32,6 +32,7 @@ fn message(one: &Suggestion) -> pb::AccessSuggestion {
         Advice::Others => pb::AccessAdvice::Others,
         Advice::Keep => pb::AccessAdvice::Keep,
     };
+    let refused = one.refused.as_ref();
     pb::AccessSuggestion {
         resource: one.resource.to_string(),
         needed: convert::relation(one.needed).into(),
@@ -40,5 +41,9 @@ fn message(one: &Suggestion) -> pb::AccessSuggestion {
         last_use_time: one.used.and_then(|used| convert::timestamp(used.last)),
         advice: advice.into(),
         others_use: one.others_use,
+        refusal_count: convert::count(refused.map_or(0, |refused| refused.times)),
+        refused_step: refused.map(|refused| refused.step.to_string()).unwrap_or_default(),
+        refusal_decision_id: refused.map(|one| one.decision.to_string()).unwrap_or_default(),
+        last_refusal_time: refused.and_then(|refused| convert::timestamp(refused.last)),
     }
 }
