@@ -43,6 +43,9 @@ pub struct SendAnswer {
     pub name: ResourceName,
     /// The version of the credential.
     pub version: u64,
+    /// The path below the connection's address to which the header `location` leads, with its query; `None` if there is no
+    /// such header, or it leads elsewhere or is relative to the request's own path.
+    pub location: Option<String>,
 }
 
 /// The step's end of an exchange. When it is dropped, the exchange ends.
@@ -117,14 +120,21 @@ impl Exchanging {
 
     async fn exchange(&self, mut call: Call, status: &mut Option<u16>) -> Result<(), Broken> {
         call.body = self.counted(begun(call.body).await?);
-        let patterns = self.masks.patterns();
+        let (patterns, address) = (self.masks.patterns(), call.address.clone());
         let opening = self.standing.opening.record().id;
         let mut answer = self.standing.broker.mints.egress().call(opening, call).await?;
         *status = Some(answer.status);
         let headers = self.masked(std::mem::take(&mut answer.headers));
-        let (name, version) = (self.standing.name.clone(), self.standing.lease.version);
-        self.give(SendPart::Answer(SendAnswer { status: answer.status, headers, name, version }))
-            .await?;
+        let location = headers.iter().find(|(name, _)| name == "location");
+        let location = location.and_then(|(_, value)| std::str::from_utf8(value.expose()).ok());
+        let head = SendAnswer {
+            status: answer.status,
+            location: location.and_then(|location| address.path_to(location)),
+            headers,
+            name: self.standing.name.clone(),
+            version: self.standing.lease.version,
+        };
+        self.give(SendPart::Answer(head)).await?;
         let (mut mask, mut trailers) = (StreamMask::default(), Vec::new());
         loop {
             let next = answer.next();

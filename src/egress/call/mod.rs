@@ -2,10 +2,12 @@
 //!
 //! | file | holds |
 //! |---|---|
+//! | `address` | the address that paths are below |
 //! | `method`, `path`, `headers` | what a step may say: types that cannot be wrong (pure) |
 //! | `body` | the request's body as it comes |
 //! | `pool` | connections that are kept for the next request |
 
+mod address;
 mod body;
 mod headers;
 mod method;
@@ -25,6 +27,7 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use zeroize::Zeroizing;
 
+pub use address::Address;
 pub use body::{Outgoing, Pieces, StepGone};
 pub use headers::StepHeaders;
 pub use method::Method;
@@ -37,47 +40,12 @@ use self::pool::{Line, PoolKey};
 use super::exchange::{is_identity, of_http};
 use super::tls::{ClientIdentity, Handshake};
 use super::{Connected, Destination, Egress, EgressError, Headers, HostAndPort, in_time};
-use crate::model::{Id, Value};
+use crate::model::Id;
 
 /// The largest headers of an answer, and the bytes that are read or written at once.
 const BUFFER_BYTES: usize = 64 * 1024;
 /// The most headers of an answer.
 const MAX_HEADERS: usize = 100;
-
-/// The address that paths are below.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Address {
-    destination: Destination,
-    path: String,
-}
-
-impl Address {
-    /// Reads an address: a URL without a query.
-    ///
-    /// # Errors
-    /// What is wrong with it, without the URL.
-    pub fn parse(url: &str) -> Result<Self, EgressError> {
-        let (destination, path) = Destination::parse(&Value::new(url.as_bytes().to_vec()))?;
-        let malformed = |fault: &str| EgressError::Malformed(format!("the address {fault}"));
-        if path.query().is_some() {
-            return Err(malformed("has a query; give it as url_parameters"));
-        }
-        let path = path.path().trim_end_matches('/').to_owned();
-        SubPath::parse(&path)
-            .map_err(|_| malformed("has a path that could be read in two ways"))?;
-        Ok(Self { destination, path })
-    }
-
-    /// The host, with its port if that is not the scheme's own.
-    pub fn host(&self) -> String {
-        self.destination.host_header()
-    }
-
-    /// A path below the address, without a query.
-    pub fn path_of(&self, path: &SubPath) -> String {
-        format!("{}{}", self.path, path.path())
-    }
-}
 
 /// An HTTP request for a step.
 pub struct Call {
@@ -200,7 +168,7 @@ impl Egress {
         let may_repeat = call.method.may_be_repeated() && matches!(call.body, Outgoing::Nothing);
         let leaves_connection = call.leaves_connection();
         let left_out = LeftOut { of_plain_body: call.is_masked, cookies: call.has_credential() };
-        let destination = call.address.destination.clone();
+        let destination = call.address.destination().clone();
         let key = pool_key(opening, &call);
         let (identity, ca_certificate) = (call.identity, call.ca_certificate);
         let head = head(&call.address, &call.path, &call.parameters, &call.method)?;
@@ -297,7 +265,7 @@ impl Egress {
 
 fn pool_key(opening: Id, call: &Call) -> PoolKey {
     let (connection, version) = call.of;
-    let destination = &call.address.destination;
+    let destination = call.address.destination();
     let scheme = if destination.is_plain { "http" } else { "https" };
     PoolKey { opening, connection, version, address: format!("{scheme}://{}", destination.at) }
 }

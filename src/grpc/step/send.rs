@@ -100,6 +100,7 @@ fn to_message(part: SendPart) -> pb::SendResponse {
             headers: headers(answer.headers),
             name: answer.name.to_string(),
             version: i64::try_from(answer.version).unwrap_or(i64::MAX),
+            location: answer.location,
         }),
         SendPart::Body(body) => Part::Body(body),
         SendPart::End(trailers) => Part::End(pb::SendEnd { trailers: headers(trailers) }),

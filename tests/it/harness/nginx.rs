@@ -17,7 +17,7 @@ pub const UPSTREAM_TOKEN: &str = "not-a-real-upstream-token-7f3a";
 /// | path | |
 /// |---|---|
 /// | `/api/echo` | repeats method, path with query, and the `Authorization` header |
-/// | `/api/moved` | a redirect to another host |
+/// | `/api/moved` | a redirect to another host; `below` it are some to `/api/echo` |
 /// | `/api/files/` | files below [`Nginx::files`]; `PUT` writes them |
 /// | `/api/slow/` | the same files, with 1 MiB a second |
 /// | `/git/` | repositories below [`Nginx::repositories`] |
@@ -152,6 +152,8 @@ http {{
         if ($is_refused) {{ return 401 "no login\n"; }}
         location /api/echo {{ return 200 "$request_method $request_uri $http_authorization\n"; }}
         location /api/moved {{ return 302 "https://elsewhere.example/"; }}
+        location /api/moved/below {{ return 307 "https://127.0.0.1:{port}/api/echo?moved=1"; }}
+        location /api/moved/root {{ absolute_redirect off; return 307 "/api/moved/below"; }}
         location /api/files/ {{ alias {path}/files/; dav_methods PUT; }}
         location /api/slow/ {{ alias {path}/files/; limit_rate 1m; }}
         location /git/ {{

@@ -29,6 +29,15 @@ fn curl_is_answered_without_a_secret_in_its_environment() {
     assert_eq!(said, "GET /api/echo Bearer ***\n");
     let said = world.api("curl -sSI \"$KEYHATCH_HTTP_URL/echo\"");
     assert!(said.starts_with("HTTP/1.1 200 OK\r\n") && !said.contains("GET"), "{said}");
+}
+
+#[test]
+fn curl_follows_redirects_below_the_address() {
+    let Some(world) = World::start() else { return };
+    for path in ["/moved/below", "/moved/root"] {
+        let said = world.api(&format!("curl -sSL -X POST \"$KEYHATCH_HTTP_URL{path}\""));
+        assert_eq!(said, "POST /api/echo?moved=1 Bearer ***\n", "{path}");
+    }
     let said = world.api("curl -sSi \"$KEYHATCH_HTTP_URL/moved\"");
     assert!(said.contains("location: https://elsewhere.example/"), "{said}");
 }

@@ -15,7 +15,7 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use futures_util::stream;
 use http_body_util::{BodyDataStream, Either, Full};
 use hyper::body::{Body as _, Bytes, Incoming};
-use hyper::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, LOCATION};
 use hyper::{Method, Request, Response, StatusCode};
 use zeroize::Zeroizing;
 
@@ -78,14 +78,14 @@ impl Forward {
         let is_repeatable = [Method::GET, Method::HEAD, Method::OPTIONS].contains(&method);
         if is_repeatable && length == Some(0) {
             let exchange = self.begin_repeatable(head).await?;
-            return answered(&method, exchange, None).await;
+            return self.answered(&method, exchange, None).await;
         }
         let (body, mut broken) = pieces(BodyDataStream::new(body));
         let exchange = tokio::select! {
             exchange = self.begin(head, body) => exchange?,
             error = broken.wait() => return Err(invalid(&format!("the body broke off: {error}"))),
         };
-        answered(&method, exchange, Some(broken)).await
+        self.answered(&method, exchange, Some(broken)).await
     }
 
     /// Begins an exchange that can be begun again, and retries while the broker is away.
@@ -124,49 +124,56 @@ impl Forward {
         }
         begun
     }
+
+    /// The upstream's answer for the command.
+    async fn answered(
+        &self,
+        method: &Method,
+        mut exchange: Exchange,
+        broken: Option<Broken<hyper::Error>>,
+    ) -> Result<ForwardResponse, Failure> {
+        let status = exchange.status();
+        let status = StatusCode::from_u16(status)
+            .map_err(|_| invalid(&format!("the upstream answered with the status {status}")))?;
+        let headers = self.headers_of(&exchange.answer);
+        let length =
+            headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let is_empty = method == Method::HEAD
+            || [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&status)
+            || length == Some(0);
+        let body = match is_empty {
+            true => {
+                // The broker takes an exchange whose end nobody waits for as broken off.
+                while exchange.next().await?.is_some() {}
+                Either::Left(Full::default())
+            }
+            false => Either::Right(ForwardBody::new(exchange, length, broken)),
+        };
+        let mut response = Response::new(body);
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        Ok(response)
+    }
+
+    /// The headers of an answer. Only this address says that an error is the broker's. A redirect below the upstream's
+    /// address leads below this one.
+    fn headers_of(&self, answer: &pb::SendAnswer) -> HeaderMap {
+        let headers = answer.headers.iter().filter_map(|header| {
+            let name = HeaderName::from_bytes(header.name.as_bytes()).ok()?;
+            Some((name, HeaderValue::from_bytes(&header.value).ok()?))
+        });
+        let mut map = HeaderMap::new();
+        for (name, value) in headers.filter(|(name, _)| *name != ERROR_HEADER) {
+            map.append(name, value);
+        }
+        let below = answer.location.as_ref().map(|path| format!("{}{path}", self.path()));
+        if let Some(Ok(location)) = below.map(|path| HeaderValue::from_str(&path)) {
+            map.insert(LOCATION, location);
+        }
+        map
+    }
 }
 
 fn invalid(text: &str) -> Failure {
     Failure::new("SEND_INVALID", text, exit::FAILED)
-}
-
-/// The upstream's answer for the command.
-async fn answered(
-    method: &Method,
-    mut exchange: Exchange,
-    broken: Option<Broken<hyper::Error>>,
-) -> Result<ForwardResponse, Failure> {
-    let status = exchange.status();
-    let status = StatusCode::from_u16(status)
-        .map_err(|_| invalid(&format!("the upstream answered with the status {status}")))?;
-    let headers = headers_of(&exchange.answer);
-    let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    let is_empty = method == Method::HEAD
-        || [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&status)
-        || length == Some(0);
-    let body = match is_empty {
-        true => {
-            // The broker takes an exchange whose end nobody waits for as broken off.
-            while exchange.next().await?.is_some() {}
-            Either::Left(Full::default())
-        }
-        false => Either::Right(ForwardBody::new(exchange, length, broken)),
-    };
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    *response.headers_mut() = headers;
-    Ok(response)
-}
-
-/// The headers of an answer. Only this address says that an error is the broker's.
-fn headers_of(answer: &pb::SendAnswer) -> HeaderMap {
-    let headers = answer.headers.iter().filter_map(|header| {
-        let name = HeaderName::from_bytes(header.name.as_bytes()).ok()?;
-        Some((name, HeaderValue::from_bytes(&header.value).ok()?))
-    });
-    let mut map = HeaderMap::new();
-    for (name, value) in headers.filter(|(name, _)| *name != ERROR_HEADER) {
-        map.append(name, value);
-    }
-    map
 }
