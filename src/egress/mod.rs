@@ -27,6 +27,7 @@ mod tls;
 
 pub use call::{
     Address, AnswerPiece, Answered, Call, Method, Outgoing, Pieces, StepGone, StepHeaders, SubPath,
+    named_by_connection,
 };
 pub use destination::{Destination, Host, HostAndPort};
 pub use error::EgressError;

@@ -181,6 +181,13 @@ fn is_refused(name: &str) -> bool {
     REFUSED.contains(&name) || REFUSED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
+/// The names, in lower case, of the headers that belong to the connection because its header `Connection` lists them.
+pub fn named_by_connection(headers: &HeaderMap) -> Vec<String> {
+    let lists = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    let names = lists.flat_map(|list| list.split(','));
+    names.map(|name| name.trim().to_ascii_lowercase()).collect()
+}
+
 /// What is left out of an answer's headers and trailers.
 #[derive(Clone, Copy)]
 pub(super) struct LeftOut {
@@ -192,11 +199,7 @@ pub(super) struct LeftOut {
 
 /// The headers of an answer, without those of the connection, and without what is left out.
 pub(super) fn of_answer(headers: &HeaderMap, left_out: LeftOut) -> Headers {
-    let named = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    let named: Vec<String> = named
-        .flat_map(|list| list.split(','))
-        .map(|name| name.trim().to_ascii_lowercase())
-        .collect();
+    let named = named_by_connection(headers);
     let is_left_out = |name: &HeaderName| {
         let name = name.as_str();
         OF_CONNECTION.contains(&name)

@@ -29,7 +29,7 @@ use zeroize::Zeroizing;
 
 pub use address::Address;
 pub use body::{Outgoing, Pieces, StepGone};
-pub use headers::StepHeaders;
+pub use headers::{StepHeaders, named_by_connection};
 pub use method::Method;
 pub use path::SubPath;
 pub(super) use pool::Pool;

@@ -21,12 +21,17 @@ pub const UPSTREAM_TOKEN: &str = "not-a-real-upstream-token-7f3a";
 /// | `/api/files/` | files below [`Nginx::files`]; `PUT` writes them |
 /// | `/api/slow/` | the same files, with 1 MiB a second |
 /// | `/git/` | repositories below [`Nginx::repositories`] |
+/// | `/open/` | the files, for everybody |
+/// | `/basic/` | the files, for `bot` with the password, and the `Authorization` header in `X-Login` |
+/// | `/certified/` | the files, for the client with [`Nginx::client`] |
 pub struct Nginx {
     directory: tempfile::TempDir,
     servers: Vec<Child>,
     pub port: u16,
     /// The issuer of its certificate, which is for 127.0.0.1.
     pub ca_pem: String,
+    /// A client's certificate and private key, PEM.
+    pub client: (String, String),
 }
 
 impl Nginx {
@@ -39,17 +44,26 @@ impl Nginx {
         }
         let directory = temp_dir();
         let path = directory.path();
-        let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
-        std::fs::write(path.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
-        std::fs::write(path.join("certificate.pem"), made.cert.pem()).unwrap();
+        let made = |host: &str| rcgen::generate_simple_self_signed(vec![host.to_owned()]).unwrap();
+        let (own, client) = (made("127.0.0.1"), made("client.example"));
+        let files = [
+            ("key.pem", own.signing_key.serialize_pem()),
+            ("certificate.pem", own.cert.pem()),
+            ("clients.pem", client.cert.pem()),
+            ("users", format!("bot:{{PLAIN}}{UPSTREAM_TOKEN}\n")),
+        ];
+        for (name, text) in files {
+            std::fs::write(path.join(name), text).unwrap();
+        }
         for name in ["files", "repositories", "temporary"] {
             std::fs::create_dir(path.join(name)).unwrap();
         }
         let mut cgi = Command::new("/usr/sbin/fcgiwrap");
         cgi.args(["-c", "2", "-s"]).arg(format!("unix:{}", path.join("git.sock").display()));
         let servers = vec![child_of_this(&cgi, path)];
-        let ca_pem = made.cert.pem();
-        let mut server = Self { directory, servers, port: 0, ca_pem };
+        let ca_pem = own.cert.pem();
+        let client = (client.cert.pem(), client.signing_key.serialize_pem());
+        let mut server = Self { directory, servers, port: 0, ca_pem, client };
         server.serve();
         Some(server)
     }
@@ -149,6 +163,7 @@ http {{
     server {{
         listen 127.0.0.1:{port} ssl;
         ssl_certificate {path}/certificate.pem; ssl_certificate_key {path}/key.pem;
+        ssl_client_certificate {path}/clients.pem; ssl_verify_client optional;
         if ($is_refused) {{ return 401 "no login\n"; }}
         location /api/echo {{ return 200 "$request_method $request_uri $http_authorization\n"; }}
         location /api/moved {{ return 302 "https://elsewhere.example/"; }}
@@ -156,6 +171,15 @@ http {{
         location /api/moved/root {{ absolute_redirect off; return 307 "/api/moved/below"; }}
         location /api/files/ {{ alias {path}/files/; dav_methods PUT; }}
         location /api/slow/ {{ alias {path}/files/; limit_rate 1m; }}
+        location /open/ {{ alias {path}/files/; }}
+        location /basic/ {{
+            auth_basic x; auth_basic_user_file {path}/users; alias {path}/files/;
+            add_header X-Login $http_authorization;
+        }}
+        location /certified/ {{
+            if ($ssl_client_verify != SUCCESS) {{ return 403; }}
+            alias {path}/files/;
+        }}
         location /git/ {{
             fastcgi_pass unix:{path}/git.sock;
             fastcgi_param SCRIPT_FILENAME /usr/lib/git-core/git-http-backend;
@@ -178,6 +202,7 @@ http {{
         default 1;
         "~^/api/.* Bearer {UPSTREAM_TOKEN}$" 0;
         "~^/git/.* Basic {basic}$" 0;
+        "~^/(open|basic|certified)/" 0;
     }}
 }}
 "#

@@ -6,6 +6,7 @@ use hyper::header::{
 };
 use hyper::{Request, Uri};
 
+use crate::egress::named_by_connection;
 use crate::grpc::pb;
 
 /// Headers of the connection between the command and this address, and of proxies.
@@ -55,13 +56,7 @@ fn is_absolute(uri: &Uri) -> bool {
 
 /// The headers that go to the upstream.
 pub fn headers(headers: &HeaderMap) -> Vec<pb::HttpHeader> {
-    let named: Vec<String> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|list| list.split(','))
-        .map(|name| name.trim().to_ascii_lowercase())
-        .collect();
+    let named = named_by_connection(headers);
     let is_forwarded = |name: &HeaderName| {
         let text = name.as_str();
         !NOT_FORWARDED.contains(name)
