@@ -180,6 +180,9 @@ mod tests {
             ("pagerduty/access_token", [("access_token", "k")], "Authorization", "Token token=k"),
             ("gitlab/api_token", [("api_token", "k")], "PRIVATE-TOKEN", "k"),
             ("okta/api_token", [("api_token", "k")], "Authorization", "SSWS k"),
+            ("sysdig/token", [("token", "k")], "Authorization", "Bearer k"),
+            ("gcp/service_account", [("access_token", "k")], "Authorization", "Bearer k"),
+            ("oauth2/refresh_token", [("access_token", "k")], "Authorization", "Bearer k"),
         ] {
             let found = rendered(kind, &fields).unwrap();
             assert_eq!(texts(&found.headers), [(header, value)], "{kind}");

@@ -131,6 +131,32 @@ fn what_is_minted_is_sent_and_never_shown() {
 }
 
 #[test]
+fn an_access_token_goes_to_the_api_that_it_is_for() {
+    let world = World::start();
+    let token = r#"{"access_token": "minted-by-oauth", "token_type": "bearer", "expires_in": 600}"#;
+    world.upstream.says(format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{token}",
+        token.len()
+    ));
+    let [token_url, base_url] =
+        ["token", "api"].map(|path| format!("{}/{path}", world.upstream.origin()));
+    let own = [("token_url", token_url.as_str()), ("client_id", "c"), ("client_secret", TOKEN)];
+    world.create("oauth2/nowhere", "client_credentials", &own);
+    let refused = world.send(head("oauth2/nowhere", "GET", "/me"), &[]).unwrap_err();
+    assert!(refused.message().contains("base_url"), "{}", refused.message());
+    assert_eq!(reason(Err::<(), _>(refused)), "SEND_UNSUPPORTED");
+    assert!(world.upstream.is_quiet(), "no token is made for nothing");
+    let all = [own.as_slice(), &[("base_url", base_url.as_str())]].concat();
+    world.create("oauth2/api", "client_credentials", &all);
+    let sent = world.send(head("oauth2/api", "GET", "/me"), &[]).unwrap();
+    assert!(world.upstream.asked().line().starts_with("POST /token "));
+    let asked = world.upstream.asked();
+    assert_eq!(asked.line(), "GET /api/me HTTP/1.1");
+    assert_eq!(asked.all("authorization"), ["Bearer minted-by-oauth"]);
+    assert!(sent.text().contains(r#""access_token": "***""#), "{}", sent.text());
+}
+
+#[test]
 fn a_kind_without_requests_says_so() {
     let world = World::start();
     world.create(
