@@ -8,9 +8,10 @@ use futures_util::stream;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::timeout;
 
+use super::own_body::OwnBody;
 use super::standing::{Moved, Standing, reason};
 use crate::broker::error::Error;
-use crate::egress::{AnswerPiece, Call, EgressError, Headers, Outgoing, Pieces, StepGone};
+use crate::egress::{Address, AnswerPiece, Call, EgressError, Headers, Outgoing, Pieces, StepGone};
 use crate::mask::{Masks, StreamMask};
 use crate::mint::FailureReason;
 use crate::model::{ResourceName, Value};
@@ -92,13 +93,13 @@ impl From<EgressError> for Broken {
 
 impl Exchanging {
     /// Makes the exchange, and journals its end.
-    pub(super) async fn run(self, call: Call) {
+    pub(super) async fn run(self, call: Call, own: Option<OwnBody>) {
         let mut status = None;
         let ended = tokio::select! {
             biased;
             error = self.standing.ends() => Err(Broken::By(error)),
             () = self.parts.closed() => Err(Broken::Gone),
-            done = self.exchange(call, &mut status) => done,
+            done = self.exchange(call, own, &mut status) => done,
         };
         let Self { standing, masks, places, parts } = self;
         drop(masks);
@@ -118,23 +119,19 @@ impl Exchanging {
         drop(places);
     }
 
-    async fn exchange(&self, mut call: Call, status: &mut Option<u16>) -> Result<(), Broken> {
-        call.body = self.counted(begun(call.body).await?);
+    async fn exchange(
+        &self,
+        mut call: Call,
+        own: Option<OwnBody>,
+        status: &mut Option<u16>,
+    ) -> Result<(), Broken> {
+        call.body = self.body(call.body, own).await?;
         let (patterns, address) = (self.masks.patterns(), call.address.clone());
         let opening = self.standing.opening.record().id;
         let mut answer = self.standing.broker.mints.egress().call(opening, call).await?;
         *status = Some(answer.status);
-        let headers = self.masked(std::mem::take(&mut answer.headers));
-        let location = headers.iter().find(|(name, _)| name == "location");
-        let location = location.and_then(|(_, value)| std::str::from_utf8(value.expose()).ok());
-        let head = SendAnswer {
-            status: answer.status,
-            location: location.and_then(|location| address.path_to(location)),
-            headers,
-            name: self.standing.name.clone(),
-            version: self.standing.lease.version,
-        };
-        self.give(SendPart::Answer(head)).await?;
+        let headers = std::mem::take(&mut answer.headers);
+        self.give(SendPart::Answer(self.head(answer.status, headers, &address))).await?;
         let (mut mask, mut trailers) = (StreamMask::default(), Vec::new());
         loop {
             let next = answer.next();
@@ -158,6 +155,29 @@ impl Exchanging {
         }
         self.give_body(mask.finish(&patterns)).await?;
         self.give(SendPart::End(trailers)).await
+    }
+
+    /// The body that goes out.
+    async fn body(&self, of_step: Outgoing, own: Option<OwnBody>) -> Result<Outgoing, Broken> {
+        let of_step = self.counted(begun(of_step).await?);
+        match own {
+            None => Ok(of_step),
+            Some(own) => own.joined(of_step).await.map_err(Broken::By),
+        }
+    }
+
+    /// The head of the answer for the step.
+    fn head(&self, status: u16, headers: Headers, address: &Address) -> SendAnswer {
+        let headers = self.masked(headers);
+        let location = headers.iter().find(|(name, _)| name == "location");
+        let location = location.and_then(|(_, value)| std::str::from_utf8(value.expose()).ok());
+        SendAnswer {
+            status,
+            location: location.and_then(|location| address.path_to(location)),
+            headers,
+            name: self.standing.name.clone(),
+            version: self.standing.lease.version,
+        }
     }
 
     async fn give_body(&self, mut data: Vec<u8>) -> Result<(), Broken> {

@@ -8,10 +8,12 @@
 //! |---|---|
 //! | `request` | what a step asks for |
 //! | `plan` | where it goes, by the connection's public fields |
+//! | `own_body` | the connection's own body, joined with the step's |
 //! | `exchange` | the task between upstream and step |
 //! | `standing` | why an exchange ends early |
 
 mod exchange;
+mod own_body;
 mod plan;
 mod request;
 mod standing;
@@ -40,6 +42,7 @@ use crate::metrics::SendMetrics;
 use crate::model::limits::{MAX_ALL_SENDS, MAX_SENDS, MAX_WORKFLOW_SENDS};
 use crate::model::{Timestamp, Value, WorkflowName};
 use exchange::{Exchanging, Places};
+use own_body::OwnBody;
 use plan::{Limited, Plan};
 use standing::{Standing, reason};
 
@@ -103,10 +106,10 @@ impl Broker {
                 standing.sent(None, Some(reason(&error)));
                 Err(error)
             }
-            Ok((call, masks)) => {
+            Ok((call, own, masks)) => {
                 let (sender, parts) = mpsc::channel(1);
                 let exchanging = Exchanging { standing, masks, places, parts: sender };
-                tokio::spawn(exchanging.run(call));
+                tokio::spawn(exchanging.run(call, own));
                 Ok(Exchange { parts })
             }
         }
@@ -120,7 +123,7 @@ impl Broker {
         permit: Permit<Act>,
         asked: SendRequest,
         pieces: Pieces,
-    ) -> Result<(Call, Masks), Error> {
+    ) -> Result<(Call, Option<OwnBody>, Masks), Error> {
         let plan = Plan::of(&self.snapshot().catalog, grant, &asked);
         let plan = plan.map_err(|refusal| refusal.into_error(String::new()))?;
         // A credential goes to the address that was written with it.
@@ -132,7 +135,8 @@ impl Broker {
         let rendered = render(&plan.rule, &plan.kind, &opened).map_err(Error::SendUnsupported)?;
         drop(opened);
         let masks = masks(&rendered)?;
-        Ok((call(asked, plan, rendered, pieces, &masks)?, masks))
+        let (call, own) = call(asked, plan, rendered, pieces, &masks);
+        Ok((call, own, masks))
     }
 
     /// Decides on a request, and commits the decision.
@@ -233,27 +237,17 @@ fn call(
     mut rendered: Rendered,
     pieces: Pieces,
     masks: &Masks,
-) -> Result<Call, Error> {
-    let body = match rendered.body.take() {
-        None => Outgoing::Pieces { length: asked.length, pieces },
-        Some(_) if asked.length != Some(0) => {
-            let text = "the connection sends a body of its own: send none, with content_length 0";
-            return Err(Error::SendInvalid(text.to_owned()));
+) -> (Call, Option<OwnBody>) {
+    let own = rendered.body.take().map(|(content, content_type)| {
+        if let Some(content_type) = content_type.filter(|_| rendered.content_type().is_none()) {
+            rendered.headers.push(("Content-Type".to_owned(), content_type));
         }
-        Some((body, content_type)) => {
-            let has_type = |(name, _): &(String, Value)| name.eq_ignore_ascii_case("content-type");
-            if let Some(content_type) =
-                content_type.filter(|_| !rendered.headers.iter().any(has_type))
-            {
-                rendered.headers.push(("Content-Type".to_owned(), content_type));
-            }
-            Outgoing::Whole(body)
-        }
-    };
+        OwnBody::new(content, rendered.content_type(), asked.headers.content_type())
+    });
     let identity = rendered
         .identity
         .map(|(certificate, private_key)| ClientIdentity { certificate, private_key });
-    Ok(Call {
+    let call = Call {
         of: plan.of,
         address: plan.address,
         path: asked.path,
@@ -261,9 +255,11 @@ fn call(
         method: asked.method,
         headers: asked.headers,
         rendered: rendered.headers,
-        body,
+        body: Outgoing::Pieces { length: asked.length, pieces },
+        has_own_body: own.is_some(),
         identity,
         ca_certificate: plan.ca_certificate,
         is_masked: !masks.patterns().is_empty(),
-    })
+    };
+    (call, own)
 }

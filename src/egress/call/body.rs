@@ -23,9 +23,9 @@ pub struct StepGone;
 pub enum Outgoing {
     /// There is none.
     Nothing,
-    /// The connection's own body.
+    /// A body that is made as a whole.
     Whole(Value),
-    /// The body of the step.
+    /// A body that is streamed.
     Pieces {
         /// Its length in bytes; `None` if it is not known, and the body is sent in chunks.
         length: Option<u64>,

@@ -1,7 +1,7 @@
 //! The headers of a request that a step has made, and those of its answer.
 
 use hyper::header::{
-    ACCEPT_ENCODING, CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, USER_AGENT,
+    ACCEPT_ENCODING, CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, USER_AGENT,
 };
 
 use super::super::{Destination, EgressError, Headers};
@@ -126,9 +126,10 @@ impl StepHeaders {
         found.map(HeaderName::as_str)
     }
 
-    /// True if there is a header of this name.
-    pub fn has(&self, name: &str) -> bool {
-        self.0.keys().any(|other| plain(other) == name)
+    /// The type of the body, if it is text; `None` if there is no such header.
+    pub fn content_type(&self) -> Option<&str> {
+        let found = self.0.iter().find(|(name, _)| plain(name) == CONTENT_TYPE.as_str());
+        found.and_then(|(_, value)| value.to_str().ok())
     }
 
     /// The headers to send to a destination: the broker's own, then `rendered`, then those of the step that have no other

@@ -65,6 +65,8 @@ pub struct Call {
     pub rendered: Headers,
     /// The body.
     pub body: Outgoing,
+    /// True if a part of the body is the connection's own.
+    pub has_own_body: bool,
     /// The client certificate, if there is one.
     pub identity: Option<ClientIdentity>,
     /// Certificates, PEM, that replace the system's roots.
@@ -85,9 +87,8 @@ impl Call {
 
     /// True if the upstream gets more than what the step has made.
     fn has_credential(&self) -> bool {
-        let has_own_body = matches!(self.body, Outgoing::Whole(_));
         let is_rendered = !self.rendered.is_empty() || !self.parameters.is_empty();
-        is_rendered || has_own_body || self.identity.is_some()
+        is_rendered || self.has_own_body || self.identity.is_some()
     }
 
     /// True if the upstream's connection may serve another request. An upstream that leaves a body unread takes its bytes

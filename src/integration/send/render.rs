@@ -20,7 +20,7 @@ pub struct Rendered {
     pub headers: Vec<(String, Value)>,
     /// URL parameters by name, in the clear.
     pub parameters: Vec<(String, Value)>,
-    /// The body that is sent if the step has none, and its content type.
+    /// The connection's own body, and its content type.
     pub body: Option<(Value, Option<Value>)>,
     /// The client certificate and its private key, PEM.
     pub identity: Option<(Value, Value)>,
@@ -74,6 +74,13 @@ pub fn render(rule: &SendRule, kind: &CredentialKind, fields: &Fields) -> Result
 }
 
 impl Rendered {
+    /// The type of the body, by the headers; `None` if they have none that is text.
+    pub fn content_type(&self) -> Option<&str> {
+        let mut headers = self.headers.iter();
+        let (_, value) = headers.find(|(name, _)| name.eq_ignore_ascii_case("content-type"))?;
+        std::str::from_utf8(value.expose()).ok()
+    }
+
     fn add_header(&mut self, name: &str, value: &[u8]) {
         self.headers.push((name.to_owned(), Value::new(value.to_vec())));
     }

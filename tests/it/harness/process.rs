@@ -191,6 +191,14 @@ impl ServeProcess {
         rustix::process::Pid::from_child(&self.child)
     }
 
+    /// A field of proc_pid_status(5), such as `VmHWM:`, in KiB.
+    pub fn memory(&self, field: &str) -> u64 {
+        let path = format!("/proc/{}/status", self.pid().as_raw_nonzero());
+        let status = std::fs::read_to_string(path).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     /// The processor time that the daemon has used, in clock ticks of 10 ms: USER_HZ, which Linux never changes
     /// (proc(5)).
     pub fn ticks(&self) -> u64 {

@@ -133,20 +133,12 @@ impl Field {
 
     /// The most memory that the daemon has used, in KiB.
     fn most(&self) -> u64 {
-        self.memory("VmHWM:")
+        self.serving.memory("VmHWM:")
     }
 
     /// The daemon's own pages now, in KiB.
     fn own(&self) -> u64 {
-        self.memory("RssAnon:")
-    }
-
-    /// A field of proc_pid_status(5) in KiB.
-    fn memory(&self, field: &str) -> u64 {
-        let path = format!("/proc/{}/status", self.serving.pid().as_raw_nonzero());
-        let status = std::fs::read_to_string(path).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
-        line.trim().trim_end_matches(" kB").parse().unwrap()
+        self.serving.memory("RssAnon:")
     }
 }
 

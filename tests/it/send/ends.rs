@@ -118,6 +118,31 @@ fn a_step_has_so_many_exchanges_at_a_time() {
     drop(fill(&world));
 }
 
+#[test]
+fn a_thousand_exchanges_of_a_step_hold_up_no_other() {
+    let mut world = World::start();
+    world.broker.config.limits.step_request_burst = 10_000;
+    world.broker.restart();
+    world.step = world.broker.open("w", "many");
+    world.broker.create_aws("prod", "hush", &["workflow:other"]);
+    let other = world.broker.open("other", "s");
+    let open = fill(&world);
+    let more = world.broker.block_on(world.broker.connect_again(&world.step));
+    for _ in 0..30 {
+        world.broker.block_on(async {
+            let sends = (0..32).map(|_| begin(&more, head("http/api", "GET", "/"), &[]));
+            for refused in futures_util::future::join_all(sends).await {
+                assert_eq!(reason(refused), "TOO_MANY_SENDS");
+            }
+        });
+        assert_eq!(world.broker.resolve(&other, "aws/prod").unwrap().fields.len(), 2);
+    }
+    assert_eq!(world.broker.journaled("send").len(), 64, "a refused one is not decided");
+    drop(open);
+    world.upstream.says("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+    wait_until("places are free", || world.get("/").is_ok());
+}
+
 /// As many exchanges as the step may have, none of which ends. A further one is refused.
 pub(super) fn fill(world: &World) -> Vec<Streaming<pb::SendResponse>> {
     world.upstream.answers(|_, _| {});

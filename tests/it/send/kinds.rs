@@ -3,7 +3,7 @@
 use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::connection_service_client::ConnectionServiceClient;
 
-use super::{TOKEN, World, head};
+use super::{TOKEN, World, head, with_headers};
 use crate::harness::{bytes, reason, resolver};
 
 #[test]
@@ -28,8 +28,57 @@ fn parameters_and_bodies_of_the_connection_are_sent() {
     // The step can set neither again.
     let own = world.send(head("http/own", "POST", "/a?%61pikey=own"), &[]);
     assert_eq!(reason(own), "SEND_UNSUPPORTED");
-    let own = world.send(head("http/own", "POST", "/a"), &[b"own"]);
-    assert_eq!(reason(own), "SEND_INVALID");
+    assert!(world.upstream.is_quiet());
+}
+
+#[test]
+fn a_body_of_the_step_is_joined_with_the_connections() {
+    let world = World::start();
+    let base_url = world.upstream.origin();
+    let create = |name: &str, content_type: &str, body: &str| {
+        let fields = [
+            ("base_url", base_url.as_str()),
+            ("tokens.key", TOKEN),
+            ("body", body),
+            ("content_type", content_type),
+        ];
+        world.create(name, "token", &fields);
+    };
+    create("http/json", "application/json", "{\"key\": \"{{ key }}\"}");
+    create("http/text", "text/plain", "key: {{ key }}");
+    create("http/form", "application/x-www-form-urlencoded", "key={{ key }}");
+    let post = |name: &str, length: Option<i64>, pieces: &[&[u8]]| {
+        let ask = pb::SendHead { content_length: length, ..head(name, "POST", "/a") };
+        world.send(ask, pieces)
+    };
+    let merged = format!(r#"{{"a":1,"key":"{TOKEN}"}}"#);
+    let lines = format!("key: {TOKEN}\r\none\r\ntwo");
+    let json: &[&[u8]] = &[b"{\"a\":1,", b"\"Key\":\"own\"}"];
+    for (name, length, pieces, expected) in [
+        ("http/json", None, json, &merged),
+        ("http/json", Some(19), json, &merged),
+        ("http/text", None, &[b"one\r\n", b"two"], &lines),
+        ("http/text", Some(8), &[b"one\r\ntwo"], &lines),
+    ] {
+        let sent = post(name, length, pieces).unwrap();
+        let asked = world.upstream.asked();
+        assert_eq!(String::from_utf8_lossy(&asked.body), *expected, "{name} {length:?}");
+        assert!(!sent.text().contains(TOKEN) && sent.text().contains("***"), "{}", sent.text());
+    }
+    // Without a body of the step, the connection's goes alone.
+    post("http/text", None, &[]).unwrap();
+    assert_eq!(world.upstream.asked().body, format!("key: {TOKEN}").as_bytes());
+    let large = vec![b' '; 33 * 1024];
+    for (name, length, pieces) in [
+        ("http/json", None, &[b"own".as_slice()][..]),
+        ("http/json", None, &[&large, &large]),
+        ("http/json", Some(9), &[b"{}"]),
+        ("http/form", None, &[b"a=b"]),
+    ] {
+        assert_eq!(reason(post(name, length, pieces)), "SEND_INVALID", "{name}");
+    }
+    let other = with_headers(head("http/json", "POST", "/a"), &[("Content-Type", "text/plain")]);
+    assert_eq!(reason(world.send(other, &[b"own"])), "SEND_INVALID");
     assert!(world.upstream.is_quiet());
 }
 

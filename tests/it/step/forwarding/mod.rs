@@ -4,6 +4,7 @@
 mod bad_days;
 mod command;
 mod git;
+mod streams;
 mod tools;
 
 use std::fmt::Write as _;
