@@ -38,7 +38,7 @@ fn what_takes_access_away_ends_the_exchange() {
     let changes: [(&str, &dyn Fn()); 7] = [
         // Limits that still admit the request end nothing.
         ("SEND_NOT_ALLOWED", &|| {
-            limit(&["GET"], &[]);
+            limit(&["GET", "POST"], &[]);
             limit(&["POST"], &[]);
         }),
         ("SEND_NOT_ALLOWED", &|| limit(&["GET"], &["/elsewhere"])),
@@ -77,7 +77,12 @@ fn restore(world: &World, after: &str) {
         "CONNECTION_DISABLED" => {
             world.update(pb::Connection::default(), &["disabled"]);
         }
-        "SEND_NOT_ALLOWED" => world.update(pb::Connection::default(), &["send"]),
+        // Wider limits are written with the credential.
+        "SEND_NOT_ALLOWED" => {
+            let fields = bytes(&[("tokens.key", super::TOKEN)]);
+            let paths = ["send", "fields.`tokens.key`"];
+            world.update(pb::Connection { fields, ..Default::default() }, &paths);
+        }
         "RESOLVE_DENIED" if world.broker.get_connection("http/api").is_ok() => {
             let access = super::user("workflow:w");
             world.update(pb::Connection { access, ..Default::default() }, &["access"]);
