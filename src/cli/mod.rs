@@ -100,7 +100,7 @@ enum Command {
     Helper(step::helper::Helper),
     /// Print a token that names this step to others, signed by the broker, as a step
     Token(step::token::Token),
-    /// Show who this step is to the broker
+    /// Show who this step, or this operator, is to the broker
     Whoami,
     /// Open, close and run steps, as an executor
     #[command(subcommand, alias = "steps")]
@@ -231,7 +231,7 @@ fn dispatch(common: &Common, command: Command) -> Result<u8, Failure> {
         Command::Get(get) => block_on(get.run(common)).map(|()| 0),
         Command::Send(send) => block_on(send.run(common)).map(|()| 0),
         Command::Token(token) => block_on(token.run(common)).map(|()| 0),
-        Command::Whoami => block_on(step::get::whoami(common)).map(|()| 0),
+        Command::Whoami => block_on(identity::whoami::run(common)).map(|()| 0),
         Command::Connection(connection) => block_on(connection.run(common)).map(|()| 0),
         Command::Group(group) => block_on(group.run(common)).map(|()| 0),
         Command::Run(run) => block_on(run.run(common)).map(|()| 0),

@@ -26,7 +26,6 @@ const UNUSED: &[(&str, &[&str])] = &[
     ("serve", &[OUTPUT]),
     ("step run", &[OUTPUT]),
     ("token", &[STATE]),
-    ("whoami", &[STATE]),
 ];
 
 /// The exit codes. docs/steps.md lists them, too.

@@ -6,3 +6,4 @@ pub(super) mod renewal;
 pub(super) mod retry;
 pub(super) mod session;
 pub(super) mod unreachable;
+pub(super) mod whoami;

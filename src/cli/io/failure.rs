@@ -147,7 +147,7 @@ impl From<tonic::Status> for Failure {
                 info.reason.clone()
             }
             None if status.code() == Code::Unimplemented => {
-                message = "this identity cannot do that: get, send, exec, helper and whoami are for steps (keyhatch step \
+                message = "this identity cannot do that: get, send, exec and helper are for steps (keyhatch step \
                            run … -- …), everything else for operators and executors; check KEYHATCH_DIR"
                     .to_owned();
                 "WRONG_DOOR".to_owned()

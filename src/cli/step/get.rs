@@ -1,4 +1,4 @@
-//! `keyhatch get` and `keyhatch whoami`
+//! `keyhatch get`
 
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
@@ -12,15 +12,12 @@ use super::format::{CredentialFormat, URI_FIELD, may_have_uri};
 use super::watch::{CredentialWatch, WatchedVersion};
 use crate::cli::Common;
 use crate::cli::identity::endpoint::{Caller, Endpoint};
-use crate::cli::identity::retry::RETRY_TIME;
 use crate::cli::identity::session::{CredentialRequest, Session};
 use crate::cli::io::failure::{Failure, exit};
 use crate::cli::io::output;
-use crate::cli::io::output::{Output, show};
+use crate::cli::io::output::Output;
 use crate::cli::io::private_file::write_private;
-use crate::cli::io::time::{moment, parse_duration};
-use crate::grpc::pb;
-use crate::grpc::pb::step_service_client::StepServiceClient;
+use crate::cli::io::time::parse_duration;
 use crate::model::Reference;
 
 /// Arguments of `get`.
@@ -136,32 +133,4 @@ async fn watch(mut watch: CredentialWatch) -> Result<(), Failure> {
         }
         output::line(&line.to_string())?;
     }
-}
-
-/// `keyhatch whoami`
-pub(crate) async fn whoami(common: &Common) -> Result<(), Failure> {
-    let endpoint = Endpoint::find(Caller::Step, common.state.as_deref())?;
-    let asked = endpoint.with_retries(RETRY_TIME, async |channel| {
-        Ok(StepServiceClient::new(channel).who_am_i(pb::WhoAmIRequest {}).await?.into_inner())
-    });
-    let me = asked.await?;
-    let answer = json!({
-        "spiffe_id": me.spiffe_id,
-        "workflow": me.workflow,
-        "run": me.run,
-        "step": me.step,
-        "attempt": me.attempt,
-        "certificate_expire_time": moment(me.certificate_expire_time.as_ref()),
-        "step_expire_time": moment(me.step_expire_time.as_ref()),
-    });
-    let titles = [
-        ("SPIFFE ID", "spiffe_id"),
-        ("workflow", "workflow"),
-        ("run", "run"),
-        ("step", "step"),
-        ("attempt", "attempt"),
-        ("certificate until", "certificate_expire_time"),
-        ("step until", "step_expire_time"),
-    ];
-    show(common.output, &answer, "spiffe_id", &titles)
 }

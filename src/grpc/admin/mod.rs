@@ -1,5 +1,6 @@
 //! The services of the admin door.
 
+mod abilities;
 pub(super) mod apply;
 pub(super) mod call;
 pub(super) mod connection;

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use tonic::Request;
 
+use super::abilities::included;
 use super::call::{AdminService, Call};
-use crate::access::{Role, Scope};
+use crate::access::{Principal, Role, Scope};
 use crate::broker::{Error, NewRegistration};
 use crate::catalog::{Registered, Registration};
 use crate::grpc::convert::page::{PageRequest, page_of};
@@ -39,6 +40,7 @@ parse_requests! {
         |one| PageRequest::parse(one.page_size, &one.page_token);
     ListOperatorsRequest -> PageRequest<String> =
         |one| PageRequest::parse(one.page_size, &one.page_token);
+    OperatorServiceWhoAmIRequest -> () = |_| Ok(());
 }
 
 #[tonic::async_trait]
@@ -84,6 +86,27 @@ impl OperatorService for AdminService {
         let (call, (who, allow_missing)) = self.begin_on(request, |one| one.name.clone())?;
         let (caller, options) = (call.caller.clone(), call.options.clone());
         call.answer(call.broker.remove_registration(caller, who, allow_missing, options)).await
+    }
+
+    async fn who_am_i(
+        &self,
+        request: Request<pb::OperatorServiceWhoAmIRequest>,
+    ) -> Reply<pb::OperatorServiceWhoAmIResponse> {
+        let (call, ()) = self.begin(request)?;
+        call.answer(async {
+            let Principal::Operator(name, role, _) = &call.caller else {
+                return Err(Error::OperatorRequired);
+            };
+            let who = Registered::Operator(name.clone());
+            let registration = call.broker.registration(&call.caller, &who)?;
+            Ok(pb::OperatorServiceWhoAmIResponse {
+                spiffe_id: call.peer.svid.id.uri(call.broker.authority().domain()),
+                operator: Some(operator_message(&registration)),
+                certificate_expire_time: convert::timestamp(call.peer.svid.not_after),
+                methods: included(*role),
+            })
+        })
+        .await
     }
 }
 

@@ -35,6 +35,10 @@ fn an_operator_is_added_by_two_commands() {
     let add = ["operator", "add", "op2", "--role", "operator", "--csr", request.trim_end()];
     answer(&mut keyhatch_in(directory.path(), &add));
     answer(&mut at_home(&home, &["connection", "list"]));
+    let me = answer(&mut at_home(&home, &["whoami"]));
+    for told in ["op2", "create connections and groups", "certificate until"] {
+        assert!(me.contains(told), "{me}");
+    }
     let named = answer(&mut at_home(&home, &["operator", "renew", "--help"]));
     assert!(named.contains("Renew"));
     // An operator's identity is no executor's identity.

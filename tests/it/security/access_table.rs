@@ -115,6 +115,39 @@ fn every_identity_and_relation_may_do_what_the_table_says() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// `WhoAmI` tells a console what to offer.
+#[test]
+fn whoami_lists_the_methods_that_the_table_allows() {
+    let broker = TestBroker::start();
+    let rows = table();
+    for (identity, role) in
+        [(2, pb::Role::Viewer), (3, pb::Role::Operator), (4, pb::Role::Administrator)]
+    {
+        let name = IDENTITIES[identity].0;
+        let mut client =
+            pb::operator_service_client::OperatorServiceClient::new(broker.enroll(name, role));
+        let asked = client.who_am_i(pb::OperatorServiceWhoAmIRequest {});
+        let me = broker.block_on(asked).unwrap().into_inner();
+        // An editor shows whether the role is enough.
+        let is_included = |row: &&Row| row.outcomes[identity][RELATIONS.len() - 1] == "ok";
+        let allowed: BTreeSet<String> = rows
+            .iter()
+            .filter(is_included)
+            .map(|row| row.method.split('+').next().unwrap().replacen('.', "/", 1))
+            .map(|method| format!("keyhatch.v1.{method}"))
+            .collect();
+        let listed: BTreeSet<String> = me.methods.iter().cloned().collect();
+        let (more, less) = (listed.difference(&allowed), allowed.difference(&listed));
+        let (more, less): (Vec<_>, Vec<_>) = (more.collect(), less.collect());
+        let place = "src/grpc/admin/abilities.rs";
+        assert!(more.is_empty() && less.is_empty(), "{name}: {place} has {more:?}, lacks {less:?}");
+        let operator = me.operator.unwrap();
+        assert_eq!((operator.name, operator.role), (format!("operators/{name}"), role.into()));
+        assert_eq!(me.spiffe_id, format!("spiffe://keyhatch.local/operator/{name}"));
+        assert_eq!(me.certificate_expire_time, operator.certificates[0].expire_time);
+    }
+}
+
 /// The number of a cell. Each cell has its own connection and group, with its one relation on both. In a row `+member`
 /// the connection is a member of the group, and everybody edits the connection.
 fn cell_of(row: usize, identity: usize, relation: usize) -> usize {
@@ -498,6 +531,7 @@ async fn operator(channel: Channel, method: &str, cell: usize) -> Result<(), Sta
                 pb::DeleteOperatorRequest { name, allow_missing: true, ..Default::default() };
             client.delete_operator(request).await.map(drop)
         }
+        "WhoAmI" => client.who_am_i(pb::OperatorServiceWhoAmIRequest {}).await.map(drop),
         _ => panic!("teach this test to call {method}"),
     }
 }
