@@ -2,6 +2,9 @@
 # Serve it:      docker run -v STATE:/var/lib/keyhatch -v RUNTIME:/run/keyhatch-broker IMAGE
 # Find faults:   docker exec CONTAINER keyhatch doctor
 #
+# Operators on other machines need a port: add  -p 7443:7443 … serve --admin-listen [::]:7443 --admin-name HOST  to the
+# second line, where HOST is the name of the container's host.
+#
 # The container may not change owners, so it opens steps for its own uid, 10001. It writes only to its two volumes
 # (--read-only). It needs a network only to mint credentials upstream; else give it none (--network none).
 #

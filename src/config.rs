@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::egress::{EgressTable, InvalidRule, Rules};
 use crate::identity::IssuerUrl;
-use crate::model::{JournalMode, Limits};
+use crate::model::{HostName, Invalid, JournalMode, Limits};
 use crate::sys::{DirectoryError, Trust, group_id, input};
 
 /// Why the configuration cannot be used.
@@ -56,6 +56,21 @@ pub enum ConfigError {
          id, which is the third part of what this prints: getent group NAME"
     )]
     GroupUnknown(String),
+    /// The address for operators over TCP has another form.
+    #[error(
+        "the address {0:?} of --admin-listen is not an IP address of this host and a port, such as 10.0.0.5:7443, \
+         [2001:db8::5]:7443 or, for all addresses, [::]:7443"
+    )]
+    AdminListen(String),
+    /// A name of `--admin-name` is malformed.
+    #[error("--admin-name: {0}")]
+    AdminName(#[from] Invalid),
+    /// Operators over TCP need both an address and a name.
+    #[error(
+        "--admin-listen and --admin-name go together: the address at which operators are served over TCP, and the host \
+         by which they reach it, such as --admin-listen [::]:7443 --admin-name broker.example.com"
+    )]
+    AdminListenAlone,
     /// The metrics address is not a loopback address.
     #[error(
         "the metrics address {0:?} must be a loopback address with a port, such as 127.0.0.1:9464 or [::1]:9464: \
@@ -108,6 +123,8 @@ struct ConfigFile {
     runtime: Option<PathBuf>,
     shared_parent: Vec<PathBuf>,
     admin_group: Option<String>,
+    admin_listen: Option<String>,
+    admin_name: Vec<String>,
     journal: Option<JournalMode>,
     metrics: Option<String>,
     kek: Option<KekTable>,
@@ -127,6 +144,10 @@ pub struct Given {
     pub shared_parents: Vec<PathBuf>,
     /// `--admin-group`, `KEYHATCH_ADMIN_GROUP`
     pub admin_group: Option<String>,
+    /// `--admin-listen`, `KEYHATCH_ADMIN_LISTEN`
+    pub admin_listen: Option<String>,
+    /// `--admin-name`, `KEYHATCH_ADMIN_NAME`
+    pub admin_names: Vec<String>,
     /// `--journal`, `KEYHATCH_JOURNAL`
     pub journal: Option<JournalMode>,
     /// `--metrics`, `KEYHATCH_METRICS`
@@ -135,6 +156,15 @@ pub struct Given {
     pub expect_head: Option<u64>,
     /// `--config`
     pub file: Option<PathBuf>,
+}
+
+/// Where operators are served over TCP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminListen {
+    /// The address to listen at.
+    pub address: SocketAddr,
+    /// The hosts by which operators reach it; at least one.
+    pub hosts: Vec<HostName>,
 }
 
 /// The checked configuration of a daemon.
@@ -148,6 +178,8 @@ pub struct Config {
     pub shared_parents: Vec<PathBuf>,
     /// The id of the group that may connect to the admin socket, besides the daemon's own user.
     pub admin_group: Option<u32>,
+    /// Where operators are served over TCP; `None` if they are not.
+    pub admin_listen: Option<AdminListen>,
     /// When a decision on the step door is answered.
     pub journal: JournalMode,
     /// The loopback address that metrics are served at; `None` for no metrics.
@@ -172,6 +204,7 @@ impl Config {
             runtime,
             shared_parents: Vec::new(),
             admin_group: None,
+            admin_listen: None,
             journal: JournalMode::default(),
             metrics: None,
             expect_head: None,
@@ -193,6 +226,8 @@ impl Config {
         let (file, fault) = read.unwrap_or_default();
         let admin_group = given.admin_group.or(file.admin_group);
         let metrics = given.metrics.or(file.metrics);
+        let names = if given.admin_names.is_empty() { file.admin_name } else { given.admin_names };
+        let admin_listen = admin_listen(given.admin_listen.or(file.admin_listen), &names)?;
         let is_given = !given.shared_parents.is_empty();
         let state = given.state.or(file.state).unwrap_or_else(default_state);
         if let (Some(kek), Some(path)) = (&file.kek, &given.file) {
@@ -210,6 +245,7 @@ impl Config {
             runtime: given.runtime.or(file.runtime).unwrap_or_else(default_runtime),
             shared_parents: if is_given { given.shared_parents } else { file.shared_parent },
             admin_group: admin_group.as_deref().map(group).transpose()?,
+            admin_listen,
             journal: given.journal.or(file.journal).unwrap_or_default(),
             metrics: metrics.as_deref().map(metrics_address).transpose()?,
             expect_head: given.expect_head,
@@ -302,6 +338,31 @@ pub fn default_in_words(key: &str) -> Option<String> {
             Some(format!("`{}`", mode.as_str()?))
         }
         _ => None,
+    }
+}
+
+/// Parses the address and the names for operators over TCP.
+///
+/// # Errors
+/// If either is malformed, or given without the other.
+pub fn admin_listen(
+    address: Option<String>,
+    names: &[String],
+) -> Result<Option<AdminListen>, ConfigError> {
+    let mut hosts = Vec::new();
+    for name in names {
+        let host = HostName::parse(name)?;
+        if !hosts.contains(&host) {
+            hosts.push(host);
+        }
+    }
+    match address {
+        None if hosts.is_empty() => Ok(None),
+        Some(text) if !hosts.is_empty() => {
+            let address = text.parse().map_err(|_| ConfigError::AdminListen(text))?;
+            Ok(Some(AdminListen { address, hosts }))
+        }
+        _ => Err(ConfigError::AdminListenAlone),
     }
 }
 

@@ -91,7 +91,7 @@ pub fn serve(directory: &Path) {
     let serials = [serial(1), serial(2), serial(3)];
     let domain = TrustDomain::parse(TrustDomain::DEFAULT).unwrap();
     let authority = Authority::create(domain, serials, now).unwrap();
-    let own = authority.issue_daemon("bare", serial(4), now, life).unwrap();
+    let own = authority.issue_daemon("bare", &[], serial(4), now, life).unwrap();
     let step = SpiffeId::Step {
         workflow: WorkflowName::parse("bench").unwrap(),
         run: RunName::parse("1").unwrap(),

@@ -33,11 +33,13 @@ requests! {
     GetIntegrationRequest GetIssuerRequest GetOperatorRequest GetRunRequest GetSigningKeyRequest GetStatusRequest
     ListConnectionsRequest
     ListEndingsRequest ListExecutorsRequest ListGroupsRequest ListIntegrationsRequest ListKeysRequest ListMembersRequest
-    ListOperatorsRequest ListSecretsRequest ListStepsRequest OpenStepRequest PlanRequest PutSecretRequest
+    ListOperatorsRequest ListSecretsRequest ListStepsRequest OpenStepRequest
+    OperatorServiceWhoAmIRequest PlanRequest PutSecretRequest
     RemoveMembersRequest RenewCertificateRequest RenewLeaseRequest RenewStepRequest ResolveRequest RevokeLeaseRequest
     RotateDekRequest RotateIssuerRequest RotateKekRequest SendRequest SignRequest SuggestAccessRequest TailJournalRequest
     TestConnectionRequest
-    UpdateConnectionRequest UpdateGroupRequest UpdateIntegrationRequest WatchRequest WhoAmIRequest
+    UpdateConnectionRequest UpdateGroupRequest UpdateIntegrationRequest UpdateOperatorRequest
+    WatchRequest WhoAmIRequest
 }
 
 /// Each input is read as every request of the API.

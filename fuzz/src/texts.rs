@@ -8,6 +8,7 @@ use keyhatch::catalog::{ConnectionFilter, ConnectionMetadata};
 use keyhatch::cli::parsers::{
     EnvArgument, Masks, Unmasked, address_in_text, fill_in, parse_duration,
 };
+use keyhatch::identity::{BrokerAddress, RemoteBroker};
 use keyhatch::model::FieldName;
 use keyhatch::relay::{
     EvaluationProgress, KnownValues, Language, LookedUp, Query, StepSpec, find_uses,
@@ -62,9 +63,14 @@ pub fn command_line(data: &[u8]) {
         // A duration can also be written in milliseconds.
         assert_eq!(parse_duration(&format!("{}ms", length.as_millis())), Ok(length));
     }
-    if let Some(path) = address_in_text(text(data)) {
-        let written = format!("KEYHATCH_ADDR=unix://{}", path.display());
-        assert_eq!(address_in_text(&written), Some(path));
+    if let Some(address) = address_in_text(text(data)) {
+        let written = match &address {
+            BrokerAddress::Socket(path) => format!("KEYHATCH_ADDR=unix://{}", path.display()),
+            BrokerAddress::Remote(RemoteBroker { address, id }) => {
+                format!("KEYHATCH_ADDR={address}\nKEYHATCH_BROKER={id}")
+            }
+        };
+        assert_eq!(address_in_text(&written), Some(address));
     }
 }
 

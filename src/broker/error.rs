@@ -227,6 +227,16 @@ pub enum Error {
     /// There is no such resource, and the caller may know that.
     #[error("there is no {name}{hint}", name = .0, hint = hint(.0))]
     NotFound(ResourceName),
+    /// The daemon does not listen for operators over TCP.
+    #[error(
+        "the broker serves nobody over TCP; start it so: keyhatch serve --admin-listen ADDRESS:PORT --admin-name HOST"
+    )]
+    NoTcpDoor,
+    /// The caller may not connect over TCP.
+    #[error(
+        "only operators that an administrator lets in may use the broker over TCP: keyhatch operator update NAME --remote"
+    )]
+    NotRemote,
     /// Operators cannot remove themselves.
     #[error("you cannot remove yourself; another administrator can")]
     OwnRegistration,

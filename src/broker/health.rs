@@ -6,6 +6,7 @@ use tokio::sync::watch;
 
 use super::Broker;
 use super::endings::list::EndingCounts;
+use super::registry::tcp::TcpDoor;
 use crate::catalog::Registered;
 use crate::journal::{CommitError, JournalStatus, NewestSignature};
 use crate::model::{JournalMode, ResourceName, Timestamp};
@@ -76,6 +77,8 @@ pub struct Health {
     pub authority_sha256: [u8; 32],
     /// The full names of the resources that a newer keyhatch wrote.
     pub newer: Vec<String>,
+    /// The door for operators over TCP, if there is one.
+    pub tcp_door: Option<TcpDoor>,
 }
 
 /// The numbers of resources. While the journal hangs, open steps and live leases are unknown, and 0.
@@ -91,6 +94,8 @@ pub struct Counts {
     pub own_integrations: usize,
     /// Operators.
     pub operators: usize,
+    /// Operators that may connect over TCP.
+    pub remote_operators: usize,
     /// Executors.
     pub executors: usize,
     /// Open steps.
@@ -153,6 +158,7 @@ impl Broker {
             authority_end: self.authority.expire_time(),
             authority_sha256: self.authority.root_sha256(),
             newer: self.newer("", ""),
+            tcp_door: self.tcp_door.clone(),
         }
     }
 
@@ -181,6 +187,7 @@ impl Broker {
             secrets: catalog.secret_count(),
             own_integrations: catalog.own_integrations().count(),
             operators,
+            remote_operators: catalog.registrations().filter(|one| one.remote).count(),
             executors: catalog.registrations().count() - operators,
             watches: self.watchers.count(),
             reauthorizations: catalog.unusable_count(),

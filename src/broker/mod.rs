@@ -53,6 +53,7 @@ pub use lifecycle::backup::{
 pub use lifecycle::quarantine::Confirmed;
 pub use lifecycle::start::{BrokerParts, StartError};
 pub use registry::offline::Offline;
+pub use registry::tcp::TcpDoor;
 pub use registry::{Enrolled, LOCAL_EXECUTOR, LocalExecutor, NewRegistration};
 pub use resolve::batch::AuthorizedBatch;
 pub use resolve::explain::{
@@ -124,6 +125,7 @@ pub struct Broker {
     readiness: tokio::sync::watch::Sender<bool>,
     /// When the daemon's certificate ends.
     certificate_end: tokio::sync::watch::Receiver<Timestamp>,
+    tcp_door: Option<TcpDoor>,
 }
 
 impl Broker {

@@ -335,6 +335,10 @@ pub struct Registration {
     pub scope: Scope,
     /// True if it is accepted only from this host's root and the daemon's own user.
     pub local_only: bool,
+    /// True if an operator may connect over TCP, too. Older versions do not know the setting, which is written only if it
+    /// is on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub remote: bool,
     /// The certificates in force.
     pub certificates: Vec<PinnedCertificate>,
     /// Up by one with every change, from 1.

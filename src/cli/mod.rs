@@ -20,7 +20,7 @@ use clap::{FromArgMatches as _, Parser, Subcommand};
 use clap::error::ErrorKind;
 use tonic::transport::Channel;
 
-use identity::endpoint::{Caller, Endpoint};
+use identity::endpoint::{Caller, Endpoint, Place};
 use io::failure::Failure;
 use io::output::Output;
 
@@ -44,15 +44,23 @@ struct Common {
     /// The broker's state directory.
     #[arg(long, global = true, env = "KEYHATCH_STATE", value_name = "DIR", help_heading = GLOBAL)]
     state: Option<PathBuf>,
+    /// The context whose broker an operator's command is for; by default the current one.
+    #[arg(long, global = true, env = "KEYHATCH_CONTEXT", value_name = "NAME", help_heading = GLOBAL)]
+    context: Option<String>,
     /// The format of the answer.
     #[arg(short, long, global = true, value_enum, default_value_t, help_heading = GLOBAL)]
     output: Output,
 }
 
 impl Common {
+    /// The broker that the command is for.
+    fn place(&self) -> Place<'_> {
+        Place { state: self.state.as_deref(), context: self.context.as_deref() }
+    }
+
     /// Connects as an operator.
     async fn operator(&self) -> Result<Channel, Failure> {
-        Endpoint::find(Caller::Operator, self.state.as_deref())?.connect().await
+        Endpoint::find(Caller::Operator, self.place())?.connect().await
     }
 }
 
@@ -157,6 +165,9 @@ enum Command {
     /// Add, list and remove executors, as an administrator
     #[command(subcommand, alias = "executors")]
     Executor(admin::registry::ExecutorCommand),
+    /// Take, choose, list and remove the brokers elsewhere that you operate
+    #[command(subcommand, alias = "contexts")]
+    Context(admin::context::ContextCommand),
     /// Renew the certificates of operators and executors
     Renew(admin::renew::Renew),
 }
@@ -242,6 +253,7 @@ fn dispatch(common: &Common, command: Command) -> Result<u8, Failure> {
         Command::Restore(restore) => restore.run(common).map(|()| 0),
         Command::Journal(journal) => journal.run(common).map(|()| 0),
         Command::Operator(operator) => block_on(operator.run(common)).map(|()| 0),
+        Command::Context(context) => context.run(common).map(|()| 0),
         Command::Executor(executor) => block_on(executor.run(common)).map(|()| 0),
         Command::Integration(integration) => block_on(integration.run(common)).map(|()| 0),
         Command::Secret(secret) => block_on(secret.run(common)).map(|()| 0),

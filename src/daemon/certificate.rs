@@ -14,8 +14,8 @@ use zeroize::Zeroizing;
 use super::DaemonError;
 use super::init::{CERTIFICATE, KEY, issue_daemon};
 use super::state::{StateDirectory, StateError};
-use crate::identity::{Authority, ServerTls, ServerTlsConfig, Svid};
-use crate::model::{Clock, Timestamp, TrustDomain};
+use crate::identity::{Authority, ServerTls, ServerTlsConfig, Svid, TlsError};
+use crate::model::{Clock, HostName, Timestamp, TrustDomain};
 
 /// How often the files are checked.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
@@ -26,6 +26,8 @@ const RENEWAL_RETRY: Duration = Duration::from_secs(60);
 pub(super) struct ServerTlsPair {
     pub(super) steps: Arc<ServerTls>,
     pub(super) admin: Arc<ServerTls>,
+    /// Those of the admin door over TCP, if it is served so.
+    pub(super) tcp: Option<Arc<ServerTls>>,
     /// When the certificate in force expires.
     pub(super) certificate_end: watch::Receiver<Timestamp>,
 }
@@ -35,9 +37,12 @@ pub(super) struct CertificateKeeper {
     state: StateDirectory,
     /// The daemon's name.
     name: String,
+    /// The hosts by which it is reached over TCP.
+    hosts: Vec<HostName>,
     clock: Clock,
     steps: Arc<ServerTls>,
     admin: Arc<ServerTls>,
+    tcp: Option<Arc<ServerTls>>,
     /// When the certificate is to be renewed.
     renewal: Timestamp,
     /// When it expires.
@@ -59,33 +64,36 @@ struct Pair {
 
 impl ServerTlsPair {
     /// TLS with the certificate of the state directory. A new certificate is issued if two thirds of its life have passed, or
-    /// clients would refuse it.
+    /// clients would refuse it: also those that reach the daemon by one of `hosts` over TCP.
     ///
     /// # Errors
     /// If the files cannot be read or written, or TLS cannot be set up.
     pub(super) fn open(
         state: &StateDirectory,
         name: &str,
+        hosts: Vec<HostName>,
         authority: &Authority,
         clock: &Clock,
     ) -> Result<(Self, CertificateKeeper), DaemonError> {
-        let (tls, pair, end) = match Self::build(state, authority, clock) {
+        let (tls, pair, end) = match Self::build(state, &hosts, authority, clock) {
             Ok(built) if clock.now() < built.1.renewal(authority.domain()) => built,
             built => {
                 if let Err(error) = built {
                     tracing::warn!(%error, "the daemon's certificate is replaced");
                 }
-                issue_daemon(state, authority, name, clock.now())?;
-                Self::build(state, authority, clock)?
+                issue_daemon(state, authority, (name, &hosts), clock.now())?;
+                Self::build(state, &hosts, authority, clock)?
             }
         };
         let stamp = stamp(state);
         let keeper = CertificateKeeper {
             state: state.clone(),
             name: name.to_owned(),
+            hosts,
             clock: clock.clone(),
             steps: Arc::clone(&tls.steps),
             admin: Arc::clone(&tls.admin),
+            tcp: tls.tcp.clone(),
             renewal: pair.renewal(authority.domain()),
             end,
             tried: stamp,
@@ -96,17 +104,15 @@ impl ServerTlsPair {
 
     fn build(
         state: &StateDirectory,
+        hosts: &[HostName],
         authority: &Authority,
         clock: &Clock,
     ) -> Result<(Self, Pair, watch::Sender<Timestamp>), DaemonError> {
         let pair = Pair::read(state)?;
-        let [steps, admin] = pair.settings(authority, clock);
         let (end, certificate_end) = watch::channel(pair.end(authority.domain()));
-        let tls = Self {
-            steps: Arc::new(ServerTls::new(&steps)?),
-            admin: Arc::new(ServerTls::new(&admin)?),
-            certificate_end,
-        };
+        let (steps, admin, tcp) = pair.tls(hosts, authority, clock)?;
+        let (steps, admin, tcp) = (Arc::new(steps), Arc::new(admin), tcp.map(Arc::new));
+        let tls = Self { steps, admin, tcp, certificate_end };
         Ok((tls, pair, end))
     }
 }
@@ -148,7 +154,8 @@ impl CertificateKeeper {
         let now = self.clock.now();
         if now >= self.renewal {
             self.renewal = now.after(RENEWAL_RETRY);
-            if let Err(error) = issue_daemon(&self.state, authority, &self.name, now) {
+            if let Err(error) = issue_daemon(&self.state, authority, (&self.name, &self.hosts), now)
+            {
                 tracing::warn!(%error, "the daemon's certificate cannot be renewed");
             }
         }
@@ -172,13 +179,15 @@ impl CertificateKeeper {
         }
     }
 
-    /// Swaps in the pair of the files, on both doors or on neither.
+    /// Swaps in the pair of the files, on all doors or on none.
     fn load(&mut self, authority: &Authority) -> Result<(), DaemonError> {
         let pair = Pair::read(&self.state)?;
-        let [steps, admin] = pair.settings(authority, &self.clock);
-        let (steps, admin) = (ServerTls::new(&steps)?, ServerTls::new(&admin)?);
+        let (steps, admin, tcp) = pair.tls(&self.hosts, authority, &self.clock)?;
         self.steps.swap(&steps);
         self.admin.swap(&admin);
+        if let (Some(own), Some(tcp)) = (&self.tcp, tcp) {
+            own.swap(&tcp);
+        }
         self.renewal = pair.renewal(authority.domain());
         self.end.send_replace(pair.end(authority.domain()));
         Ok(())
@@ -206,22 +215,27 @@ impl Pair {
         svid.map_or(Timestamp::from_millis(0), |svid| of(&svid))
     }
 
-    /// The settings of the step door and of the admin door.
-    fn settings<'a>(
-        &'a self,
-        authority: &'a Authority,
-        clock: &'a Clock,
-    ) -> [ServerTlsConfig<'a>; 2] {
-        [authority.steps_certificate(), authority.clients_certificate()].map(|trusted| {
-            ServerTlsConfig {
+    /// The settings of the step door, of the admin door, and of the admin door over TCP if it has hosts.
+    fn tls(
+        &self,
+        hosts: &[HostName],
+        authority: &Authority,
+        clock: &Clock,
+    ) -> Result<(ServerTls, ServerTls, Option<ServerTls>), TlsError> {
+        let (steps, clients) = (authority.steps_certificate(), authority.clients_certificate());
+        let build = |trusted, hosts| {
+            ServerTls::new(&ServerTlsConfig {
                 chain_pem: &self.chain_pem,
                 key_pem: &self.key_pem,
                 root: authority.root_certificate(),
                 trusted,
                 domain: authority.domain(),
                 clock,
-            }
-        })
+                hosts,
+            })
+        };
+        let tcp = if hosts.is_empty() { None } else { Some(build(clients, hosts)?) };
+        Ok((build(steps, &[])?, build(clients, &[])?, tcp))
     }
 }
 

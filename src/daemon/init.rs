@@ -10,7 +10,8 @@ use crate::identity::{Authority, KeyAndCertificate};
 use crate::journal::Journal;
 use crate::model::limits::CLIENT_CERTIFICATE_LIFE;
 use crate::model::{
-    Clock, ExecutorName, OperatorName, PinnedCertificate, SpiffeId, Timestamp, TrustDomain,
+    Clock, ExecutorName, HostName, OperatorName, PinnedCertificate, SpiffeId, Timestamp,
+    TrustDomain,
 };
 use crate::seal::{Keyring, NewKek, random_id};
 use crate::store::Store;
@@ -101,7 +102,7 @@ fn fill(
     state.make_issuer_keys(&keyring, now)?;
     state.write("ca.crt", 0o444, authority.root_pem().as_bytes())?;
     state.make_directory("broker")?;
-    issue_daemon(state, &authority, &options.name, now)?;
+    issue_daemon(state, &authority, (&options.name, &[]), now)?;
     Journal::create(&state.join("journal"), &keyring, now)
         .map_err(|source| StateError::Io { path: state.join("journal"), source })?;
     Store::create(&state.join("store"), &keyring).map_err(StartError::from)?;
@@ -162,15 +163,15 @@ pub(super) fn issue_client(
     Ok(issued.map_err(StateError::from)?)
 }
 
-/// Gives the daemon a new key and certificate.
+/// Gives the daemon a new key and certificate, for its name and the hosts by which it is reached over TCP.
 pub(super) fn issue_daemon(
     state: &StateDirectory,
     authority: &Authority,
-    name: &str,
+    (name, hosts): (&str, &[HostName]),
     now: Timestamp,
 ) -> Result<(), DaemonError> {
     let issued = authority
-        .issue_daemon(name, random_id()?, now, CLIENT_CERTIFICATE_LIFE)
+        .issue_daemon(name, hosts, random_id()?, now, CLIENT_CERTIFICATE_LIFE)
         .map_err(StateError::from)?;
     state.write(KEY, 0o400, issued.key_pem.as_bytes())?;
     state.write(CERTIFICATE, 0o444, issued.issued.chain_pem.as_bytes())?;

@@ -14,6 +14,7 @@ mod rotate;
 mod scrape;
 mod signals;
 mod state;
+mod tcp_listener;
 mod threads;
 mod wiring;
 
@@ -43,10 +44,11 @@ use self::certificate::{CertificateKeeper, ServerTlsPair};
 use self::files::Shares;
 use self::maintenance::{maintain_broker, maintain_connections, release_memory_after_loads};
 use self::scrape::{MetricsSource, ScrapeListener};
+use self::tcp_listener::OperatorListener;
 use self::threads::Threads;
 use self::wiring::Wiring;
 use crate::broker::{
-    Broker, BrokerParts, Error, RuntimeDir, RuntimeDirError, StartError, StepListener,
+    Broker, BrokerParts, Error, RuntimeDir, RuntimeDirError, StartError, StepListener, TcpDoor,
 };
 use crate::config::Config;
 use crate::egress::Egress;
@@ -55,7 +57,7 @@ use crate::identity::{Authority, REFUSALS, TlsError};
 use crate::metrics::Metrics;
 use crate::mint::Upstreams;
 use crate::model::limits::{DRAIN_DEADLINE, REFRESH_DEADLINE};
-use crate::model::{Clock, Invalid, Limits};
+use crate::model::{BrokerId, Clock, Invalid, Limits};
 use crate::seal::{NoRandomness, Unlock, release_free_memory};
 use crate::sys::{Lock, Trust};
 
@@ -66,8 +68,19 @@ pub enum DaemonError {
     #[error(transparent)]
     Broker(#[from] Error),
     /// The address for metrics cannot be bound.
-    #[error("metrics cannot be served at {address} ({source}); {}", address_remedy(source))]
+    #[error("metrics cannot be served at {address} ({source}); {}", remedy(source, "--metrics"))]
     Metrics {
+        /// The address.
+        address: SocketAddr,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The address for operators over TCP cannot be bound.
+    #[error(
+        "operators cannot be served at {address} ({source}); {}",
+        remedy(source, "--admin-listen")
+    )]
+    AdminListener {
         /// The address.
         address: SocketAddr,
         /// The cause.
@@ -99,13 +112,23 @@ pub enum DaemonError {
     Tls(#[from] TlsError),
 }
 
-fn address_remedy(error: &std::io::Error) -> &'static str {
-    match error.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error()) {
-        true => {
+/// What to do about an address of an option that cannot be bound.
+fn remedy(error: &std::io::Error, option: &str) -> String {
+    match Errno::from_io_error(error) {
+        Some(Errno::AFNOSUPPORT) => format!(
             "this process is kept from the network; a unit of systemd needs AF_INET and AF_INET6 among \
-             RestrictAddressFamilies, and PrivateNetwork=no, as keyhatch config systemd-unit --metrics ADDRESS prints it"
+             RestrictAddressFamilies, and PrivateNetwork=no, as keyhatch config systemd-unit {option} ADDRESS prints it"
+        ),
+        Some(Errno::ADDRINUSE) => format!(
+            "another program listens at that port, which ss -ltnp shows; choose another address with {option}"
+        ),
+        Some(Errno::ADDRNOTAVAIL) => format!(
+            "this host has no such address; ip address shows its addresses; choose one of them with {option}"
+        ),
+        Some(Errno::ACCESS | Errno::PERM) => {
+            format!("ports below 1024 need a capability; choose a higher port with {option}")
         }
-        false => "choose another address with --metrics, or port 0 for any that is free",
+        _ => format!("choose another address with {option}, or port 0 for any that is free"),
     }
 }
 
@@ -118,6 +141,7 @@ pub struct Loaded {
     authority: Arc<Authority>,
     listener: std::os::unix::net::UnixListener,
     socket: PathBuf,
+    operators: Option<OperatorListener>,
     scrape: Option<ScrapeListener>,
     new_sockets: mpsc::UnboundedReceiver<StepListener>,
     shares: Shares,
@@ -159,6 +183,11 @@ impl Daemon {
     /// The path of the admin socket.
     pub fn admin_socket(&self) -> &Path {
         &self.socket
+    }
+
+    /// The door for operators over TCP, if there is one.
+    pub fn tcp_door(&self) -> Option<&TcpDoor> {
+        self.broker.tcp_door()
     }
 
     /// The address that metrics are served at, if they are.
@@ -221,8 +250,13 @@ impl Loaded {
         let (runtime, listener) = bind_admin(config, &trust)?;
         let socket = runtime.admin_socket();
         let scrape = config.metrics.map(ScrapeListener::bind).transpose()?;
+        let id = BrokerId { domain: authority.domain().clone(), name: file.name.clone() };
+        let operators = config.admin_listen.as_ref().map(|admin| OperatorListener::bind(admin, id));
+        let operators = operators.transpose()?;
+        let tcp_door = operators.as_ref().map(|operators| operators.door().clone());
+        let hosts = tcp_door.as_ref().map(|door| door.hosts.clone()).unwrap_or_default();
         init::update_addresses(&state, &config.runtime)?;
-        let (tls, keeper) = ServerTlsPair::open(&state, &file.name, &authority, &clock)?;
+        let (tls, keeper) = ServerTlsPair::open(&state, &file.name, hosts, &authority, &clock)?;
         let (step_sockets, new_sockets) = mpsc::unbounded_channel();
         let threads = Threads::start().map_err(DaemonError::Threads)?;
         let metrics = grpc::metrics();
@@ -244,6 +278,7 @@ impl Loaded {
             mints: threads.mints.handle().clone(),
             mint_metrics: Arc::clone(&metrics.mints),
             send_metrics: Arc::clone(&metrics.sends),
+            tcp_door,
         };
         Ok(Self {
             broker: start_broker(&threads, parts)?,
@@ -253,6 +288,7 @@ impl Loaded {
             authority,
             listener,
             socket,
+            operators,
             scrape,
             new_sockets,
             shares,
@@ -267,7 +303,7 @@ impl Loaded {
     /// If a runtime cannot take a socket.
     pub fn serve(self) -> Result<Daemon, DaemonError> {
         let Self { broker, tls, keeper, authority, listener, socket, .. } = self;
-        let Self { metrics, scrape, new_sockets, shares, threads, lock, .. } = self;
+        let Self { operators, metrics, scrape, new_sockets, shares, threads, lock, .. } = self;
         // The channel closes when the last server has drained; nothing is sent on it.
         let (running, servers) = mpsc::channel(1);
         let (broker, stop) = (Arc::new(broker), CancellationToken::new());
@@ -287,7 +323,7 @@ impl Loaded {
         };
         threads.keep_spares(&broker.write_hangs(), &stop);
         wiring.serve_steps(&threads, new_sockets, shares);
-        wiring.serve_admin(&threads.admin, listener, shares)?;
+        wiring.serve_admin(&threads.admin, (listener, operators), shares)?;
         maintain_broker(&threads.admin, &broker, &stop);
         maintain_connections(&threads.admin, &broker, (steps_open, admin_open), &stop);
         release_memory_after_loads(threads.all(), &stop);

@@ -149,7 +149,7 @@ fn fill(
     let keyring = unlocked.keyring().map_err(StateError::from)?;
     let authority = Arc::new(state.authority(&keyring)?);
     state.make_directory("broker")?;
-    issue_daemon(state, &authority, &file.name, options.clock.now())?;
+    issue_daemon(state, &authority, (&file.name, &[]), options.clock.now())?;
     let broker = Offline {
         journal: &state.join("journal"),
         store: &state.join("store"),

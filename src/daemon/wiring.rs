@@ -12,12 +12,13 @@ use super::DaemonError;
 use super::certificate::ServerTlsPair;
 use super::files::Shares;
 use super::quotas::{AdminQuotas, StepQuotas};
+use super::tcp_listener::OperatorListener;
 use super::threads::Threads;
 use crate::broker::{Broker, StepListener, StepSession};
 use crate::grpc::{self, AdminConnection, StepConnection};
 use crate::identity::{
-    Acceptor, Admission, CertificateCheck, FindQuota, HandshakeLimits, Handshakes, ListenerConfig,
-    OpenConnections, PeerQuota, Timeouts,
+    Acceptor, Admission, CertificateCheck, FindQuota, HandshakeLimits, Handshakes, Listener,
+    ListenerConfig, OpenConnections, PeerQuota, ServerTls, Timeouts,
 };
 use crate::metrics::Metrics;
 use crate::model::Limits;
@@ -85,49 +86,33 @@ impl Wiring {
         StepWorker { acceptor: Arc::new(acceptor), runtime: runtime.handle().clone() }
     }
 
-    /// Serves the admin socket on this runtime.
+    /// Serves the admin socket on this runtime, and the TCP listener for operators if there is one.
     ///
     /// # Errors
-    /// If the runtime cannot take the socket.
+    /// If the runtime cannot take a listener.
     pub(super) fn serve_admin(
         self,
         runtime: &AsyncRuntime,
-        listener: std::os::unix::net::UnixListener,
+        (listener, operators): (std::os::unix::net::UnixListener, Option<OperatorListener>),
         shares: Shares,
     ) -> Result<(), DaemonError> {
         let limits = self.broker.limits();
-        let broker = Arc::clone(&self.broker);
         let quotas = AdminQuotas::new(limits, shares);
         let find_quota: FindQuota = Arc::new(move |svid| quotas.peer_quota(svid));
-        let certificate_check: CertificateCheck =
-            Arc::new(move |svid, uid| broker.check_admin_certificate(svid, uid));
         let (sender, connections) = mpsc::channel::<AdminConnection>(WAITING_CONNECTIONS);
         let handshakes = HandshakeLimits {
             slots: shares.admin_handshakes,
             // Other users than root and the daemon's are members of the admin group, if there is one.
             guests: limits.admin_guest_connections(),
         };
-        let config = ListenerConfig {
-            tag: (),
-            uid: None,
-            certificate_check,
-            admission: Admission::of_many(handshakes, find_quota),
-            timeouts: timeouts(limits),
-            rate_limit: None,
-            stop: CancellationToken::new(),
-        };
-        let acceptor = Acceptor {
-            tls: self.tls.admin,
-            open: self.admin_open,
-            connections: sender,
-            handshakes: None,
-            draining: self.stop.clone(),
-            refused: Arc::clone(&self.metrics.admin.refused),
-        };
-        let listener = runtime
-            .block_on(async { UnixListener::from_std(listener) })
-            .map_err(DaemonError::Threads)?;
-        runtime.spawn(async move { acceptor.run(listener, config).await });
+        let _entered = runtime.enter();
+        let socket = UnixListener::from_std(listener).map_err(DaemonError::Threads)?;
+        let bounds = Admission::of_many(handshakes, Arc::clone(&find_quota));
+        self.accept_admin(runtime, socket, (&self.tls.admin, bounds), sender.clone());
+        if let (Some(operators), Some(tls)) = (operators, &self.tls.tcp) {
+            let bounds = Admission::of_network(limits.admin_guest_connections(), find_quota);
+            self.accept_admin(runtime, operators.listen()?, (tls, bounds), sender);
+        }
         let served = grpc::serve_admin(self.broker, connections, self.metrics.admin, self.stop);
         let running = self.running;
         runtime.spawn(async move {
@@ -137,6 +122,38 @@ impl Wiring {
             drop(running);
         });
         Ok(())
+    }
+
+    /// Accepts the connections of one listener of the admin door.
+    fn accept_admin(
+        &self,
+        runtime: &AsyncRuntime,
+        listener: impl Into<Listener>,
+        (tls, admission): (&Arc<ServerTls>, Admission),
+        connections: mpsc::Sender<AdminConnection>,
+    ) {
+        let broker = Arc::clone(&self.broker);
+        let certificate_check: CertificateCheck =
+            Arc::new(move |svid, origin| broker.check_admin_certificate(svid, origin));
+        let config = ListenerConfig {
+            tag: (),
+            uid: None,
+            certificate_check,
+            admission,
+            timeouts: timeouts(self.broker.limits()),
+            rate_limit: None,
+            stop: CancellationToken::new(),
+        };
+        let acceptor = Acceptor {
+            tls: Arc::clone(tls),
+            open: Arc::clone(&self.admin_open),
+            connections,
+            handshakes: None,
+            draining: self.stop.clone(),
+            refused: Arc::clone(&self.metrics.admin.refused),
+        };
+        let listener = listener.into();
+        runtime.spawn(async move { acceptor.run(listener, config).await });
     }
 }
 

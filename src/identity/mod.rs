@@ -12,6 +12,7 @@ mod accept;
 pub mod certificate;
 mod client;
 mod issuer;
+mod socket;
 mod tls;
 
 pub use accept::acceptor::{Acceptor, Handshakes, ListenerConfig};
@@ -19,6 +20,7 @@ pub use accept::admission::{Admission, FindQuota};
 pub use accept::certificate_check::{CertificateCheck, CertificateRefusal, OpenConnections};
 pub use accept::connection::{Peer, PeerConnection};
 pub use accept::handshake_slots::HandshakeLimits;
+pub use accept::listener::Listener;
 pub use accept::quota::{
     Allotment, Lane, OversizeTurn, OversizeWaiter, PeerQuota, QuotaLimits, QuotaPool, WeakMap,
 };
@@ -34,9 +36,13 @@ pub use certificate::request::{
 pub use certificate::root::RootKey;
 pub use certificate::svid::{Svid, SvidError};
 pub use certificate::validity::{CertificateRole, Validity, check_issued};
-pub use client::{ClientIdentity, ConnectError, TlsClientStream, connect, connect_heard};
+pub use client::{
+    BrokerAddress, ClientIdentity, ConnectError, RemoteBroker, TlsClientStream, connect,
+    connect_heard,
+};
 pub use issuer::{
     DISCOVERY, Issuer, IssuerDocuments, IssuerError, IssuerKeys, IssuerUrl, KEY_SET, KeyUse,
     PublishedKey,
 };
+pub use socket::{Origin, Socket};
 pub use tls::{ServerTls, ServerTlsConfig, TlsError};

@@ -9,7 +9,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerifier as _};
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, InvalidDnsNameError, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{
     ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier,
@@ -17,13 +17,13 @@ use rustls::server::{
 use rustls::sign::CertifiedKey;
 use rustls::time_provider::TimeProvider;
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, RootCertStore,
-    ServerConfig, SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, NamedGroup, OtherError,
+    RootCertStore, ServerConfig, SignatureScheme,
 };
 
 use super::accept::certificate_check;
 use super::certificate::svid::Svid;
-use crate::model::{Clock, Timestamp, TrustDomain};
+use crate::model::{Clock, HostName, Timestamp, TrustDomain};
 
 /// Why TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -78,12 +78,15 @@ pub struct ServerTlsConfig<'a> {
     pub domain: &'a TrustDomain,
     /// The clock for the validity of certificates.
     pub clock: &'a Clock,
+    /// The names by which clients reach the daemon over TCP; empty for a Unix socket. Its certificate must have them.
+    pub hosts: &'a [HostName],
 }
 
 impl ServerTlsConfig<'_> {
     fn build(&self) -> Result<Arc<ServerConfig>, TlsError> {
         let setup = |error: &dyn std::fmt::Display| TlsError::Setup(error.to_string());
-        let provider = Arc::new(default_provider());
+        // A recording of a network must stay secret from computers of the future, too.
+        let provider = if self.hosts.is_empty() { provider() } else { hybrid_provider() };
         let chain = WebPkiClientVerifier::builder_with_provider(
             store_of(self.trusted)?,
             Arc::clone(&provider),
@@ -111,11 +114,11 @@ impl ServerTlsConfig<'_> {
 
     /// Checks the daemon's certificate as every client does.
     fn check_own(&self, chain: &[CertificateDer<'_>]) -> Result<(), TlsError> {
-        check_daemon(chain, self.root, self.clock.now())
+        check_daemon(chain, self.root, self.clock.now(), self.hosts)
     }
 }
 
-/// Checks a daemon's chain as every client does.
+/// Checks a daemon's chain as every client does: for localhost, and for the names by which it is reached over TCP.
 ///
 /// # Errors
 /// Why clients would refuse it.
@@ -123,16 +126,28 @@ pub(super) fn check_daemon(
     chain: &[CertificateDer<'_>],
     root: &CertificateDer<'static>,
     now: Timestamp,
+    hosts: &[HostName],
 ) -> Result<(), TlsError> {
     let refused = |error: &dyn std::fmt::Display| TlsError::Certificate(error.to_string());
     let verifier = WebPkiServerVerifier::builder_with_provider(store_of(root)?, provider())
         .build()
         .map_err(|error| refused(&error))?;
     let (leaf, issuers) = chain.split_first().ok_or(TlsError::Pem("certificate"))?;
-    let name = ServerName::try_from("localhost").map_err(|error| refused(&error))?;
     let now = unix_time(now).ok_or_else(|| refused(&"the clock is before 1970"))?;
-    let verified = verifier.verify_server_cert(leaf, issuers, &name, &[], now);
-    verified.map(drop).map_err(|error| refused(&error))
+    for host in std::iter::once(&HostName::localhost()).chain(hosts) {
+        let name = server_name(host).map_err(|error| refused(&error))?;
+        let verified = verifier.verify_server_cert(leaf, issuers, &name, &[], now);
+        verified.map_err(|error| refused(&format!("{host}: {error}")))?;
+    }
+    Ok(())
+}
+
+/// A host as the name that a server's certificate must have.
+pub(super) fn server_name(host: &HostName) -> Result<ServerName<'static>, InvalidDnsNameError> {
+    match host {
+        HostName::Dns(name) => ServerName::try_from(name.clone()),
+        HostName::Ip(address) => Ok(ServerName::from(*address)),
+    }
 }
 
 /// Checks a client's chain as the doors do.
@@ -174,6 +189,13 @@ pub(super) fn private_key(pem: &str) -> Result<PrivateKeyDer<'static>, TlsError>
 
 pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(default_provider())
+}
+
+/// The same, with X25519MLKEM768 before all other key exchanges.
+pub(super) fn hybrid_provider() -> Arc<CryptoProvider> {
+    let mut provider = default_provider();
+    provider.kx_groups.sort_by_key(|group| group.name() != NamedGroup::X25519MLKEM768);
+    Arc::new(provider)
 }
 
 /// The broker's clock as the clock of handshakes.

@@ -95,6 +95,12 @@ pub const MIN_FREE_BYTES: u64 = 4 * 1024 * 1024;
 pub const DISK_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a client may take for its TLS handshake.
 pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(3);
+/// Unfinished handshakes over TCP at a time: of one address (of IPv6 a /64), and of all.
+pub const MAX_TCP_HANDSHAKES_OF_NETWORK: usize = 8;
+/// See [`MAX_TCP_HANDSHAKES_OF_NETWORK`].
+pub const MAX_TCP_HANDSHAKES: usize = 64;
+/// Connections over TCP of one operator at a time.
+pub const MAX_TCP_CONNECTIONS: usize = 16;
 /// How long a drain waits for open requests. They take milliseconds; a client that goes silent in a request must not delay
 /// a restart.
 pub const DRAIN_DEADLINE: Duration = Duration::from_secs(2);

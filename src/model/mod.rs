@@ -25,17 +25,18 @@ pub use formats::Formats;
 pub use id::{Id, IdMap, IdSet};
 pub use limits::{JournalMode, Limits};
 pub use log_limit::LogLimit;
+pub use names::host::{HostName, HostPort};
 pub use names::label::Labels;
 pub use names::letter::is_unseen;
 pub use names::name::{
-    ConnectionName, ExecutorName, FieldName, GroupName, IntegrationName, Invalid, KindName,
-    OperatorName, RequestId, RunAsName, RunName, SecretName, StepName, WorkflowName,
+    ConnectionName, ContextName, ExecutorName, FieldName, GroupName, IntegrationName, Invalid,
+    KindName, OperatorName, RequestId, RunAsName, RunName, SecretName, StepName, WorkflowName,
 };
 pub use names::path::WorkflowPath;
 pub use names::reference::{ConnectionRef, GroupRef, Reference, SecretRef};
 pub use names::resource::ResourceName;
 pub use names::run_as::{RunAs, RunAsKind};
-pub use names::spiffe::{SpiffeId, TrustDomain};
+pub use names::spiffe::{BrokerId, SpiffeId, TrustDomain};
 pub use names::tag::{Identifiers, Tag, TagKey, TagValue, Tags};
 pub use opening::{Opening, PinnedCertificate, StepKey, StepOwner};
 pub use rate::{Rate, RateLimit};

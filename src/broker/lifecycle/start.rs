@@ -25,6 +25,7 @@ use crate::broker::error::Error;
 use crate::broker::insight::readers::Readers;
 use crate::broker::keys::Keys;
 use crate::broker::minting::{FlightParts, Keeper, LandedMint, Mints, Refresher};
+use crate::broker::registry::tcp::TcpDoor;
 use crate::broker::resolve::watch::Watchers;
 use crate::broker::send::Sends;
 use crate::broker::sign::signatures_at_once;
@@ -137,6 +138,8 @@ pub struct BrokerParts<'a> {
     pub mint_metrics: Arc<MintMetrics>,
     /// The counters of requests that are sent for steps.
     pub send_metrics: Arc<SendMetrics>,
+    /// The door for operators over TCP, if there is one.
+    pub tcp_door: Option<TcpDoor>,
 }
 
 /// Journal and store, opened and reconciled.
@@ -312,6 +315,7 @@ impl Broker {
             is_draining: AtomicBool::new(false),
             readiness: watch::Sender::new(true),
             certificate_end: parts.certificate_end,
+            tcp_door: parts.tcp_door,
         };
         broker.resume(&foundation.recovery, now).await?;
         endings.start(&parts.mints, landings);

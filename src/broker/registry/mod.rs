@@ -4,6 +4,7 @@ pub(super) mod budgets;
 pub(super) mod offline;
 pub(super) mod operators;
 pub(super) mod rates;
+pub(super) mod tcp;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,15 +36,22 @@ pub const LOCAL_EXECUTOR: &str = "local";
 pub enum NewRegistration {
     /// An executor.
     Executor(ExecutorName, Scope),
-    /// An operator.
-    Operator(OperatorName, Role),
+    /// An operator, and whether it may connect over TCP.
+    Operator {
+        /// Its name.
+        name: OperatorName,
+        /// Its role.
+        role: Role,
+        /// True if it may connect over TCP.
+        remote: bool,
+    },
 }
 
 impl NewRegistration {
     fn who(&self) -> Registered {
         match self {
             Self::Executor(name, _) => Registered::Executor(name.clone()),
-            Self::Operator(name, _) => Registered::Operator(name.clone()),
+            Self::Operator { name, .. } => Registered::Operator(name.clone()),
         }
     }
 }
@@ -95,6 +103,9 @@ impl Broker {
         options: WriteOptions,
     ) -> Result<Enrolled, Error> {
         require_role(&caller, Role::Administrator)?;
+        if matches!(&new, NewRegistration::Operator { remote: true, .. }) {
+            self.require_tcp_door()?;
+        }
         let key = requested_key(request)?;
         let now = self.now();
         let who = new.who();
@@ -236,7 +247,7 @@ pub(super) fn register_first(
     (operator, operator_certificate): (OperatorName, PinnedCertificate),
     (executor, executor_certificate): (ExecutorName, PinnedCertificate),
 ) -> Result<(), Error> {
-    let operator = NewRegistration::Operator(operator, Role::Administrator);
+    let operator = administrator(operator);
     register(draft, "init", operator, operator_certificate)?;
     let executor = NewRegistration::Executor(executor, Scope::all());
     register(draft, "init", executor, executor_certificate)
@@ -252,12 +263,12 @@ pub(super) fn reissue(
 ) -> Result<bool, Error> {
     match draft.catalog().operator(&operator).cloned() {
         None => {
-            let new = NewRegistration::Operator(operator, Role::Administrator);
-            register(draft, "init", new, certificate)?;
+            register(draft, "init", administrator(operator), certificate)?;
         }
         Some(found) => {
             let role = Some(Role::Administrator);
-            let found = Registration { role, certificates: Vec::new(), ..found.as_ref().clone() };
+            let (remote, certificates) = (false, Vec::new());
+            let found = Registration { role, remote, certificates, ..found.as_ref().clone() };
             pin(draft, ("init", "reissue"), &found, None, certificate);
         }
     }
@@ -273,6 +284,11 @@ pub(super) fn reissue(
     Ok(true)
 }
 
+/// The first operator works on the broker's own host.
+fn administrator(name: OperatorName) -> NewRegistration {
+    NewRegistration::Operator { name, role: Role::Administrator, remote: false }
+}
+
 fn register(
     draft: &mut Draft,
     by: &str,
@@ -280,15 +296,15 @@ fn register(
     certificate: PinnedCertificate,
 ) -> Result<(), Error> {
     let who = new.who();
-    let (role, scope) = match new {
-        NewRegistration::Executor(_, scope) => (None, scope),
-        NewRegistration::Operator(_, role) => (Some(role), Scope::default()),
+    let (role, scope, remote) = match new {
+        NewRegistration::Executor(_, scope) => (None, scope, false),
+        NewRegistration::Operator { role, remote, .. } => (Some(role), Scope::default(), remote),
     };
     let local_only = matches!(&who, Registered::Executor(name) if name.as_str() == LOCAL_EXECUTOR);
     let certificates = vec![certificate];
     let uid = random_id()?;
     let registration =
-        Registration { uid, who, role, scope, local_only, certificates, revision: 1 };
+        Registration { uid, who, role, scope, local_only, remote, certificates, revision: 1 };
     draft.note(note(by, "create", &registration));
     draft.put(Resource::Registration(Arc::new(registration)));
     Ok(())
@@ -369,7 +385,8 @@ fn note(by: &str, action: &str, registration: &Registration) -> ChangeNote {
     let role = role.map(|role| format!("role={role}")).into_iter();
     let workflows = scope.workflows.iter().map(|glob| format!("workflow={glob}"));
     let run_as = scope.run_as.iter().map(|pattern| format!("run_as={pattern}"));
-    let settings = role.chain(workflows).chain(run_as).collect();
+    let remote = registration.remote.then(|| "remote=true".to_owned());
+    let settings = role.chain(workflows).chain(run_as).chain(remote).collect();
     let resource = registration.who.resource();
     let action = format!("{kind}.{action}");
     let note = change_note(by, action, resource, registration.uid, registration.revision);

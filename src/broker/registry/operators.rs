@@ -4,18 +4,18 @@ use crate::access::{Principal, Role};
 use crate::broker::Broker;
 use crate::broker::error::Error;
 use crate::catalog::Registered;
-use crate::identity::{CertificateRefusal, Svid};
+use crate::identity::{CertificateRefusal, Origin, Svid};
 use crate::journal::{LiveOpening, NotAccepted};
 use crate::model::{ExecutorName, Id, SpiffeId, Timestamp};
 
 impl Broker {
-    /// The principal behind a certificate on the admin socket. Checked at every request: removal and replacement count
+    /// The principal behind a certificate on the admin door. Checked at every request: removal and replacement count
     /// at once, on open connections too.
     ///
     /// # Errors
     /// If the certificate is not pinned, has expired, or is a local executor's and this user is neither root nor the
-    /// daemon's own.
-    pub fn admin_principal(&self, svid: &Svid, uid: u32) -> Result<Principal, Error> {
+    /// daemon's own; over TCP, if it is not that of an operator who may connect so.
+    pub fn admin_principal(&self, svid: &Svid, origin: Origin) -> Result<Principal, Error> {
         let snapshot = self.snapshot();
         let registration = match &svid.id {
             SpiffeId::Executor(name) => snapshot.catalog.executor(name),
@@ -29,9 +29,15 @@ impl Broker {
         if self.now() >= pinned.not_after {
             return Err(Error::NotAccepted(NotAccepted::CertificateExpired));
         }
-        let is_local = || uid == 0 || uid == rustix::process::geteuid().as_raw();
-        if registration.local_only && !is_local() {
-            return Err(Error::Unregistered);
+        match origin {
+            Origin::Tcp(_) if !registration.remote => return Err(Error::NotRemote),
+            Origin::Tcp(_) => {}
+            Origin::Unix(uid) => {
+                let is_local = uid == 0 || uid == rustix::process::geteuid().as_raw();
+                if registration.local_only && !is_local {
+                    return Err(Error::Unregistered);
+                }
+            }
         }
         let uid = registration.uid;
         Ok(match (&registration.who, registration.role) {
@@ -52,12 +58,17 @@ impl Broker {
         taken.map_err(Error::TooManyRequests)
     }
 
-    /// Checks that a peer with this certificate and Unix user may connect to the admin socket.
+    /// Checks that a peer with this certificate may connect to the admin door from this origin.
     ///
     /// # Errors
     /// The reason of the refusal.
-    pub fn check_admin_certificate(&self, svid: &Svid, uid: u32) -> Result<(), CertificateRefusal> {
-        self.admin_principal(svid, uid).map(drop).map_err(|error| match error {
+    pub fn check_admin_certificate(
+        &self,
+        svid: &Svid,
+        origin: Origin,
+    ) -> Result<(), CertificateRefusal> {
+        self.admin_principal(svid, origin).map(drop).map_err(|error| match error {
+            Error::NotRemote => CertificateRefusal::WrongSocket,
             Error::NotAccepted(NotAccepted::CertificateExpired) => CertificateRefusal::Expired,
             _ => CertificateRefusal::Unknown,
         })

@@ -21,8 +21,10 @@ use crate::sys::{Directory, DirectoryError, Trust, as_owner, as_owner_of, input}
 
 /// More than any signing request takes.
 const MAX_CSR_BYTES: usize = 64 * 1024;
-const KEY: &str = "tls.key";
-const REQUEST: &str = "tls.csr";
+/// The admin socket of a daemon of root, by default.
+const DEFAULT_SOCKET: &str = "/run/keyhatch-broker/admin.sock";
+pub(super) const KEY: &str = "tls.key";
+pub(super) const REQUEST: &str = "tls.csr";
 
 /// The place of the new key.
 #[derive(clap::Args)]
@@ -76,6 +78,12 @@ impl IdentityRequest {
             shell_words::quote(&self.name),
             shell_words::quote(&csr.to_string_lossy())
         ));
+        if caller == Caller::Operator {
+            say(
+                "for a broker on another machine, copy the request there and add --remote; its answer goes to: keyhatch \
+                 context add FILE",
+            );
+        }
         let answer = json!({ "directory": directory, "request": csr });
         let table = || {
             properties(&[
@@ -105,6 +113,19 @@ pub struct IssuedIdentity {
 }
 
 impl IdentityArgs {
+    /// Reads the request of a key that was made on another machine.
+    pub(crate) fn request(&self) -> Result<Vec<u8>, Failure> {
+        let csr = self.csr.as_ref().ok_or_else(|| Failure::usage("--csr is needed"))?;
+        let request = input::file(csr, MAX_CSR_BYTES);
+        let request = request.map_err(|error| {
+            Failure::usage(format!(
+                "{}: {error}; copy tls.csr of keyhatch operator request here",
+                csr.display()
+            ))
+        })?;
+        Ok(request.to_vec())
+    }
+
     /// Makes a key, or reads the request of a key that was made elsewhere.
     pub(crate) fn prepare(self) -> Result<PreparedIdentity, Failure> {
         let Some(csr) = self.csr else {
@@ -168,8 +189,11 @@ impl PreparedIdentity {
         who: &str,
         issued: &IssuedIdentity,
     ) -> Result<(), Failure> {
-        let address = endpoint.socket().display();
-        let env = format!("KEYHATCH_ADDR=unix://{address}\nKEYHATCH_AUTHORITY=localhost\n");
+        // The new identity works on the broker's host, wherever the administrator is.
+        let by_default = || PathBuf::from(DEFAULT_SOCKET);
+        let socket = endpoint.socket().map_or_else(by_default, Path::to_owned);
+        let socket = socket.display();
+        let env = format!("KEYHATCH_ADDR=unix://{socket}\nKEYHATCH_AUTHORITY=localhost\n");
         let mut answer = json!({
             "certificate_chain": issued.chain,
             "ca_certificate": issued.ca,
@@ -202,14 +226,14 @@ fn new_key() -> Result<(zeroize::Zeroizing<String>, String), Failure> {
 }
 
 /// Opens a directory. Root does so as its owner.
-fn open(path: &Path) -> Result<Directory, Failure> {
+pub(super) fn open(path: &Path) -> Result<Directory, Failure> {
     let trust = trusted_parents(path);
     as_owner_of(path, || Directory::open(path, &Trust::of_process(&trust)))?
         .map_err(|error| unfit(&error))
 }
 
 /// Opens a directory, or makes it. Root does so as the owner of the directory above.
-fn make(path: &Path) -> Result<Directory, Failure> {
+pub(super) fn make(path: &Path) -> Result<Directory, Failure> {
     let there = path.ancestors().find(|above| above.exists()).unwrap_or(path);
     let trust = trusted_parents(there);
     let made = as_owner_of(there, || Directory::make(path, 0o700, &Trust::of_process(&trust)))?;
@@ -258,7 +282,12 @@ fn there_is_a_key(directory: &Path) -> Failure {
 }
 
 /// Writes a file, in place of an existing one.
-fn write(directory: &Directory, name: &str, mode: u32, content: &[u8]) -> Result<(), Failure> {
+pub(super) fn write(
+    directory: &Directory,
+    name: &str,
+    mode: u32,
+    content: &[u8],
+) -> Result<(), Failure> {
     let written = directory
         .remove(name)
         .and_then(|()| directory.create(name, mode, content))

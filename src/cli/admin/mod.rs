@@ -1,6 +1,8 @@
 //! The commands of administrators.
 
 pub(super) mod backup;
+mod bundle;
+pub(super) mod context;
 pub(super) mod enrolment;
 pub(super) mod issuer;
 pub(super) mod kek;

@@ -5,12 +5,14 @@ use serde_json::json;
 use tonic::Status;
 use tonic::transport::Channel;
 
+use super::bundle::Bundle;
 use super::enrolment::{IdentityArgs, IdentityRequest, IssuedIdentity};
 use super::renew::renew_own;
 use crate::cli::Common;
 use crate::cli::identity::endpoint::{Caller, Endpoint};
 use crate::cli::io::failure::Failure;
-use crate::cli::io::output::{list, say};
+use crate::cli::io::output;
+use crate::cli::io::output::{list, print, say};
 use crate::cli::io::pages;
 use crate::cli::io::prompt::confirm;
 use crate::cli::io::text::last_part;
@@ -18,6 +20,7 @@ use crate::cli::io::time::moment;
 use crate::grpc::pb;
 use crate::grpc::pb::executor_registry_service_client::ExecutorRegistryServiceClient;
 use crate::grpc::pb::operator_service_client::OperatorServiceClient;
+use crate::model::{BrokerId, HostPort, OperatorName};
 
 /// `keyhatch operator …`
 #[derive(Subcommand)]
@@ -29,11 +32,17 @@ pub enum OperatorCommand {
         /// The rights of the operator. Each role includes the ones before it.
         #[arg(long, value_enum)]
         role: OperatorRole,
+        /// Let the operator connect over TCP, from the machine where its request was made. The answer is a bundle without a
+        /// key, which keyhatch context add takes there.
+        #[arg(long, requires = "csr", conflicts_with = "out")]
+        remote: bool,
         #[command(flatten)]
         identity: IdentityArgs,
     },
     /// Make a key and a request for a certificate here, for an operator that an administrator then adds
     Request(IdentityRequest),
+    /// Let an operator connect over TCP, or no longer; its connections then end at once
+    Update(UpdateOperator),
     /// List the operators
     #[command(alias = "ls")]
     List,
@@ -71,6 +80,19 @@ pub enum ExecutorCommand {
     Renew,
 }
 
+/// Arguments of `operator update`.
+#[derive(clap::Args)]
+pub struct UpdateOperator {
+    /// Its name.
+    name: String,
+    /// Let it connect over TCP.
+    #[arg(long, required_unless_present = "no_remote", conflicts_with = "no_remote")]
+    remote: bool,
+    /// Let it connect on the broker's own host only.
+    #[arg(long)]
+    no_remote: bool,
+}
+
 /// Arguments of `operator remove` and `executor remove`.
 #[derive(clap::Args)]
 pub struct RemoveArgs {
@@ -92,22 +114,65 @@ pub enum OperatorRole {
     Administrator,
 }
 
+impl OperatorRole {
+    fn to_message(self) -> pb::Role {
+        match self {
+            Self::Viewer => pb::Role::Viewer,
+            Self::Operator => pb::Role::Operator,
+            Self::Administrator => pb::Role::Administrator,
+        }
+    }
+}
+
+impl UpdateOperator {
+    async fn run(self, common: &Common) -> Result<(), Failure> {
+        let Self { name, remote, .. } = self;
+        let operator =
+            pb::Operator { name: format!("operators/{name}"), remote, ..Default::default() };
+        let request = pb::UpdateOperatorRequest {
+            operator: Some(operator),
+            update_mask: Some(prost_types::FieldMask { paths: vec!["remote".to_owned()] }),
+            validate_only: false,
+        };
+        let channel = common.operator().await?;
+        OperatorServiceClient::new(channel).update_operator(request).await?;
+        say(&match remote {
+            true => format!("operator {name} may connect over TCP"),
+            false => format!("operator {name} may connect on the broker's own host only"),
+        });
+        Ok(())
+    }
+}
+
+/// Registers an operator who works from another machine, and prints the bundle for that operator.
+async fn add_remote(common: &Common, operator: pb::Operator, csr: Vec<u8>) -> Result<(), Failure> {
+    let name = OperatorName::parse(last_part(&operator.name))?;
+    let operator = Some(operator);
+    let request = pb::CreateOperatorRequest { operator, csr, ..Default::default() };
+    let channel = common.operator().await?;
+    let made = OperatorServiceClient::new(channel).create_operator(request).await?.into_inner();
+    let broker = (HostPort::parse(&made.address)?, BrokerId::parse(&made.broker)?);
+    let bundle = Bundle::new(name.clone(), broker, made.certificate_chain, made.ca_certificate);
+    let text = output::json(&bundle)?;
+    say(&format!("operator {name} takes this bundle with: keyhatch context add FILE"));
+    print(common.output, &bundle, || text.clone(), || text.clone())
+}
+
 impl OperatorCommand {
     pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
         match self {
             Self::Request(request) => request.run(common, Caller::Operator),
             Self::Renew => renew_own(common, Caller::Operator).await,
-            Self::Add { name, role, identity } => {
-                let role = match role {
-                    OperatorRole::Viewer => pb::Role::Viewer,
-                    OperatorRole::Operator => pb::Role::Operator,
-                    OperatorRole::Administrator => pb::Role::Administrator,
-                };
+            Self::Add { name, role, remote, identity } => {
                 let operator = pb::Operator {
                     name: format!("operators/{name}"),
-                    role: role.into(),
+                    role: role.to_message().into(),
+                    remote,
                     ..Default::default()
                 };
+                if remote {
+                    return add_remote(common, operator, identity.request()?).await;
+                }
                 let create = async |channel, csr| {
                     let operator = Some(operator);
                     let request = pb::CreateOperatorRequest { operator, csr, ..Default::default() };
@@ -117,6 +182,7 @@ impl OperatorCommand {
                 };
                 enroll(common, identity, &format!("operator {name}"), create).await
             }
+            Self::Update(update) => update.run(common).await,
             Self::List => list_operators(common).await,
             Self::Remove(RemoveArgs { name, yes }) => {
                 let question =
@@ -178,7 +244,7 @@ async fn enroll(
     who: &str,
     create: impl AsyncFnOnce(Channel, Vec<u8>) -> Result<IssuedIdentity, Status>,
 ) -> Result<(), Failure> {
-    let endpoint = Endpoint::find(Caller::Operator, common.state.as_deref())?;
+    let endpoint = Endpoint::find(Caller::Operator, common.place())?;
     let channel = endpoint.connect().await?;
     let prepared = identity.prepare()?;
     let issued = create(channel, prepared.request.clone()).await;
@@ -203,6 +269,7 @@ async fn list_operators(common: &Common) -> Result<(), Failure> {
         json!({
             "operator": last_part(&one.name),
             "role": role(one),
+            "remote": one.remote,
             "certificate_expire_time": expiry(&one.certificates),
         })
     };
@@ -211,6 +278,7 @@ async fn list_operators(common: &Common) -> Result<(), Failure> {
     let columns = [
         ("operator", "operator"),
         ("role", "role"),
+        ("remote", "remote"),
         ("certificate until", "certificate_expire_time"),
     ];
     list(common.output, &rows, "operator", &columns, "no operators")

@@ -80,7 +80,7 @@ async fn renew(directory: &Path, if_due: bool) -> Result<(String, String), Failu
 
 /// `operator renew` and `executor renew`.
 pub(super) async fn renew_own(common: &Common, caller: Caller) -> Result<(), Failure> {
-    let endpoint = Endpoint::find(caller, common.state.as_deref())?;
+    let endpoint = Endpoint::find(caller, common.place())?;
     let who = name_of(&endpoint.identity()?).filter(|who| who.starts_with(caller.word()));
     let who = who.ok_or_else(|| {
         Failure::usage(format!("KEYHATCH_DIR is not the identity of an {}", caller.word()))

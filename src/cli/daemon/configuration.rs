@@ -41,7 +41,7 @@ fn reference() -> String {
         | flag | variable | key | value | default | meaning |\n|---|---|---|---|---|---|\n"
         .to_owned();
     let is_of_daemon =
-        |arg: &&&Arg| !["output", "help", "version"].contains(&arg.get_id().as_str());
+        |arg: &&&Arg| !["context", "output", "help", "version"].contains(&arg.get_id().as_str());
     for argument in arguments.iter().filter(is_of_daemon) {
         text.push_str(&row(argument, &keys));
     }

@@ -19,7 +19,7 @@ pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 pub(crate) async fn run(common: &Common) -> Result<(), Failure> {
     let asked = async {
         // Connects with renewal: if only probes use the identity, they must renew its certificate.
-        let endpoint = Endpoint::find_any(common.state.as_deref())?;
+        let endpoint = Endpoint::find_any(common.place())?;
         let channel = endpoint.connect_within(&mut RetryDeadline::after(Duration::ZERO)).await?;
         is_serving(channel).await
     };

@@ -26,6 +26,14 @@ pub struct Serve {
     /// they are.
     #[arg(long, env = "KEYHATCH_ADMIN_GROUP", value_name = "GROUP")]
     admin_group: Option<String>,
+    /// Serve operators over TCP, too, at this address and port, such as 10.0.0.5:7443 or [::]:7443. It takes only operators
+    /// whom an administrator lets in, and no executors.
+    #[arg(long, env = "KEYHATCH_ADMIN_LISTEN", value_name = "ADDRESS")]
+    admin_listen: Option<String>,
+    /// A host, DNS name or IP address, by which operators reach that address. The daemon's certificate names it. May be given
+    /// more than once, or with commas between; bundles have the first.
+    #[arg(long, env = "KEYHATCH_ADMIN_NAME", value_name = "HOST", value_delimiter = ',')]
+    admin_name: Vec<String>,
     /// When an answer to a step counts as journaled: synced, when the disk has the line, or written, when the operating
     /// system has it.
     #[arg(long, env = "KEYHATCH_JOURNAL", value_name = "MODE", value_parser = journal_mode)]
@@ -38,8 +46,8 @@ pub struct Serve {
     /// older copy has replaced the store.
     #[arg(long, value_name = "CHANGE")]
     expect_head: Option<u64>,
-    /// The configuration file: state, runtime, shared_parent, admin_group, journal, metrics, and the tables kek and
-    /// limits, in TOML.
+    /// The configuration file: state, runtime, shared_parent, admin_group, admin_listen, admin_name, journal,
+    /// metrics, and the tables kek and limits, in TOML.
     #[arg(long, env = "KEYHATCH_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     /// The form of the log, on stderr.
@@ -65,6 +73,8 @@ impl Serve {
         start_log(self.log_format, &self.log)?;
         let given = Given {
             admin_group: self.admin_group,
+            admin_listen: self.admin_listen,
+            admin_names: self.admin_name,
             journal: self.journal,
             metrics: self.metrics,
             expect_head: self.expect_head,

@@ -16,7 +16,7 @@ use crate::grpc::pb::system_service_client::SystemServiceClient;
 
 pub(crate) async fn run(common: &Common) -> Result<(), Failure> {
     // Without retries: the status is that of this moment.
-    let endpoint = Endpoint::find(Caller::Operator, common.state.as_deref())?;
+    let endpoint = Endpoint::find(Caller::Operator, common.place())?;
     let channel = endpoint.connect_within(&mut RetryDeadline::after(Duration::ZERO)).await?;
     let status = SystemServiceClient::new(channel).get_status(pb::GetStatusRequest {}).await?;
     let status = status.into_inner();
@@ -59,6 +59,9 @@ fn answer(status: &pb::Status) -> Json {
         "caller_certificate_expire_time": moment(status.caller_certificate_expire_time.as_ref()),
         "ca_sha256": status.ca_sha256,
         "newer": status.newer,
+        "tcp_listen_address": status.tcp_listen_address,
+        "tcp_names": status.tcp_names,
+        "remote_operators": status.remote_operators,
     })
 }
 
@@ -93,6 +96,7 @@ fn table(status: &pb::Status) -> String {
         ("your certificate", until(status.caller_certificate_expire_time.as_ref())),
         ("CA's SHA-256", status.ca_sha256.clone()),
         ("of a newer version", newer(status)),
+        ("over TCP", over_tcp(status)),
     ])
 }
 
@@ -131,6 +135,18 @@ fn newer(status: &pb::Status) -> String {
     match status.newer.is_empty() {
         true => "nothing".to_owned(),
         false => format!("{}; run the newer keyhatch", status.newer.join(", ")),
+    }
+}
+
+/// How operators are served over TCP.
+fn over_tcp(status: &pb::Status) -> String {
+    match status.tcp_listen_address.as_str() {
+        "" => "nobody".to_owned(),
+        address => format!(
+            "{} operator(s) at {address}, as {}",
+            status.remote_operators,
+            status.tcp_names.join(", ")
+        ),
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::cli::io::failure::Failure;
 use crate::cli::io::output;
 use crate::cli::io::output::say;
-use crate::config::metrics_address;
+use crate::config::{AdminListen, admin_listen, metrics_address};
 
 const UNIT: &str = include_str!("packaging/keyhatch.service");
 const RENEWAL: &str = include_str!("packaging/keyhatch-renew.service");
@@ -24,7 +24,7 @@ const CLOSED: &str = " (closed: it connects to nobody)";
 const WHY_CLOSED: &str = "\
 # This unit is closed: the daemon serves Unix sockets only and connects to nobody. It sees no network, its own loopback
 # apart. For connections that are minted upstream, and for a KEK command that asks a KMS, print this with --network; for
-# metrics, with --metrics ADDRESS.
+# metrics, with --metrics ADDRESS; for operators over TCP, with --admin-listen ADDRESS --admin-name HOST.
 ";
 const WHY_OPEN: &str = "\
 # The daemon serves Unix sockets, and connects to the upstreams of minted connections. Its configuration says where to
@@ -32,6 +32,10 @@ const WHY_OPEN: &str = "\
 ";
 const WHY_LOOPBACK: &str = "\
 # This unit is closed but for loopback: the daemon serves Unix sockets and its metrics, and connects to nobody else.
+";
+const WHY_LISTENS: &str = "\
+# The daemon serves Unix sockets, and operators over TCP. A firewall says from where they reach it. It connects to nobody
+# unless its configuration has upstreams.
 ";
 const NO_NETWORK: &str = "PrivateNetwork=yes\nRestrictAddressFamilies=AF_UNIX\n";
 const NETWORK: &str = "PrivateNetwork=no\nRestrictAddressFamilies=AF_UNIX AF_INET AF_INET6\n";
@@ -46,6 +50,12 @@ pub struct SystemdUnit {
     /// no other network.
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<String>,
+    /// Have the daemon serve operators over TCP at this address, such as [::]:7443. It gets the network.
+    #[arg(long, value_name = "ADDRESS", requires = "admin_name")]
+    admin_listen: Option<String>,
+    /// A host by which operators reach that address; may be given more than once.
+    #[arg(long, value_name = "HOST", requires = "admin_listen")]
+    admin_name: Vec<String>,
     /// Give the daemon the network, for connections that are minted upstream and for a KEK command that asks a KMS. Without it
     /// the unit is closed: nothing is minted.
     #[arg(long)]
@@ -69,7 +79,9 @@ impl SystemdUnit {
         let program = plain(&program).unwrap_or_else(|_| PROGRAM.to_owned());
         let metrics = self.metrics.as_deref().map(metrics_address).transpose();
         let metrics = metrics.map_err(|error| Failure::usage(error.to_string()))?;
-        let unit = daemon(&program, &state, metrics, self.network);
+        let operators = admin_listen(self.admin_listen.clone(), &self.admin_name);
+        let operators = operators.map_err(|error| Failure::usage(error.to_string()))?;
+        let unit = daemon(&program, &state, metrics, operators.as_ref(), self.network);
         let Some(directory) = &self.out else { return output::write(unit.as_bytes()) };
         let renewed = self.renew.iter().map(|path| plain(path)).collect::<Result<Vec<_>, _>>()?;
         for (name, text) in [
@@ -91,19 +103,30 @@ impl SystemdUnit {
     }
 }
 
-fn daemon(program: &str, state: &str, metrics: Option<SocketAddr>, has_network: bool) -> String {
+fn daemon(
+    program: &str,
+    state: &str,
+    metrics: Option<SocketAddr>,
+    operators: Option<&AdminListen>,
+    has_network: bool,
+) -> String {
     let directory = match Path::new(state).strip_prefix(STATES) {
         Ok(below) if below != Path::new("") => {
             STATE_DIRECTORY.replace("keyhatch", &below.to_string_lossy())
         }
         _ => format!("ReadWritePaths={state}\n"),
     };
-    let (closed, network) = match (has_network, metrics) {
-        (true, _) => ("", format!("{WHY_OPEN}{NETWORK}")),
-        (false, Some(_)) => (CLOSED, format!("{WHY_LOOPBACK}{NETWORK}{LOOPBACK}")),
-        (false, None) => (CLOSED, format!("{WHY_CLOSED}{NO_NETWORK}")),
+    let (closed, network) = match (has_network, operators, metrics) {
+        (true, ..) => ("", format!("{WHY_OPEN}{NETWORK}")),
+        (false, Some(_), _) => ("", format!("{WHY_LISTENS}{NETWORK}")),
+        (false, None, Some(_)) => (CLOSED, format!("{WHY_LOOPBACK}{NETWORK}{LOOPBACK}")),
+        (false, None, None) => (CLOSED, format!("{WHY_CLOSED}{NO_NETWORK}")),
     };
-    let option = metrics.map(|address| format!(" --metrics {address}")).unwrap_or_default();
+    let mut option = metrics.map(|address| format!(" --metrics {address}")).unwrap_or_default();
+    if let Some(AdminListen { address, hosts }) = operators {
+        option.push_str(&format!(" --admin-listen {address}"));
+        hosts.iter().for_each(|host| option.push_str(&format!(" --admin-name {host}")));
+    }
     let begin = format!("ExecStart={PROGRAM} serve");
     UNIT.replace(STATE_DIRECTORY, &directory)
         .replace(CLOSED, closed)

@@ -67,8 +67,9 @@ impl NewStep {
     pub(super) fn request(self, mount_path: String, endpoint: &Endpoint) -> pb::OpenStepRequest {
         let own = rustix::process::geteuid().as_raw();
         let is_for_us = mount_path == "host" && self.uid.is_none() && self.gid.is_none();
-        let daemon = std::fs::metadata(endpoint.socket()).map(|socket| socket.uid());
-        let uid = match is_for_us && !daemon.is_ok_and(|daemon| daemon == own) {
+        let daemon = endpoint.socket().and_then(|socket| std::fs::metadata(socket).ok());
+        let daemon = daemon.map(|socket| socket.uid());
+        let uid = match is_for_us && !daemon.is_some_and(|daemon| daemon == own) {
             true => Some(StepUid::Only(own)),
             false => self.uid,
         };

@@ -53,7 +53,7 @@ impl RunCommand {
 impl RunArgument {
     /// Shows the run. An operator sees the runs of this name of every executor.
     async fn show(&self, common: &Common) -> Result<(), Failure> {
-        let channel = Endpoint::find_any(common.state.as_deref())?.connect().await?;
+        let channel = Endpoint::find_any(common.place())?.connect().await?;
         let run = self.find(channel).await?;
         let answer: Vec<_> = run.steps.iter().map(to_json).collect();
         let names = || {
@@ -71,7 +71,7 @@ impl RunArgument {
     }
 
     async fn close(self, common: &Common) -> Result<(), Failure> {
-        let endpoint = Endpoint::find(Caller::Executor, common.state.as_deref())?;
+        let endpoint = Endpoint::find(Caller::Executor, common.place())?;
         let channel = endpoint.connect().await?;
         let workflow = match self.workflow.clone() {
             Some(workflow) => workflow,
@@ -111,7 +111,7 @@ impl RunArgument {
         }
         let who = own.executor().unwrap_or_else(|| "this executor".to_owned());
         let asked = async {
-            let operator = Endpoint::find(Caller::Operator, common.state.as_deref())?;
+            let operator = Endpoint::find(Caller::Operator, common.place())?;
             self.find(operator.connect().await?).await
         };
         let others = match asked.await {

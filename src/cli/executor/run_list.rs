@@ -50,7 +50,7 @@ struct RunSummary {
 
 impl RunList {
     pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
-        let endpoint = Endpoint::find(Caller::Operator, common.state.as_deref())?;
+        let endpoint = Endpoint::find(Caller::Operator, common.place())?;
         let channel = endpoint.connect().await?;
         let opened = self.opened(&channel).await;
         let mut openings = opened.map_err(|failure| for_operators(failure, &endpoint))?;

@@ -125,7 +125,7 @@ impl StepArgument {
 
 impl StepCommand {
     pub(crate) async fn run(self, common: &Common) -> Result<u8, Failure> {
-        let endpoint = Endpoint::find(Caller::Executor, common.state.as_deref());
+        let endpoint = Endpoint::find(Caller::Executor, common.place());
         match self {
             Self::Open(open) => open.run(common, &endpoint?).await.map(|()| 0),
             Self::Close(step) => step.close(common, endpoint).await.map(|()| 0),

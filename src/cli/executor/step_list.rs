@@ -21,7 +21,7 @@ pub struct StepList {
 impl StepList {
     pub(super) async fn run(self, common: &Common) -> Result<(), Failure> {
         // An operator sees the steps of every executor.
-        let endpoint = Endpoint::find_any(common.state.as_deref())?;
+        let endpoint = Endpoint::find_any(common.place())?;
         let mut steps = pages::steps(&endpoint.connect().await?, self.workflow.as_deref()).await?;
         let by_name =
             |step: &pb::Step| (step.workflow.clone(), step.run.clone(), step.step.clone());

@@ -6,26 +6,34 @@ use crate::cli::{Cli, Common};
 
 /// Options of every command that some commands ignore.
 const STATE: &str = "state";
+const CONTEXT: &str = "context";
 const OUTPUT: &str = "output";
 
-/// The commands that accept these options and do not show them: they have no state directory, or no form of output.
+/// The commands that accept these options and do not show them: they have no broker elsewhere, no state directory, or no
+/// form of output.
 const UNUSED: &[(&str, &[&str])] = &[
-    ("completion", &[STATE, OUTPUT]),
-    ("config", &[OUTPUT]),
+    ("completion", &[CONTEXT, STATE, OUTPUT]),
+    ("config", &[CONTEXT, OUTPUT]),
     ("connection delete", &[OUTPUT]),
-    ("dev", &[STATE, OUTPUT]),
-    ("exec", &[STATE, OUTPUT]),
-    ("get", &[STATE]),
+    ("context", &[CONTEXT, STATE]),
+    ("dev", &[CONTEXT, STATE, OUTPUT]),
+    ("doctor", &[CONTEXT]),
+    ("exec", &[CONTEXT, STATE, OUTPUT]),
+    ("get", &[CONTEXT, STATE]),
     ("group delete", &[OUTPUT]),
     ("healthcheck", &[OUTPUT]),
-    ("helper", &[STATE, OUTPUT]),
-    ("inject", &[STATE]),
-    ("man", &[STATE, OUTPUT]),
+    ("helper", &[CONTEXT, STATE, OUTPUT]),
+    ("init", &[CONTEXT]),
+    ("inject", &[CONTEXT, STATE]),
+    ("man", &[CONTEXT, STATE, OUTPUT]),
     ("secret delete", &[OUTPUT]),
-    ("send", &[STATE, OUTPUT]),
-    ("serve", &[OUTPUT]),
-    ("step run", &[OUTPUT]),
-    ("token", &[STATE]),
+    ("send", &[CONTEXT, STATE, OUTPUT]),
+    ("serve", &[CONTEXT, OUTPUT]),
+    ("step close", &[CONTEXT]),
+    ("step open", &[CONTEXT]),
+    ("step renew", &[CONTEXT]),
+    ("step run", &[CONTEXT, OUTPUT]),
+    ("token", &[CONTEXT, STATE]),
 ];
 
 /// The exit codes. docs/steps.md lists them, too.

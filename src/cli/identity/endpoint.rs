@@ -1,9 +1,11 @@
-//! The identity that a command uses, and the socket of the broker. The first of these that is there:
+//! The identity that a command uses, and the address of the broker. The first of these that is there:
 //!
-//! 1. The directory in `KEYHATCH_DIR`. The socket is `keyhatch.sock` in it, or the address in its `env`.
-//! 2. The files in `KEYHATCH_ADDR`, `KEYHATCH_CACERT`, `KEYHATCH_CLIENT_CERT` and `KEYHATCH_CLIENT_KEY`.
-//! 3. For a step `/run/keyhatch`. For an operator or executor the identity under the state directory of `--state`, the
-//!    user's own in `~/.config/keyhatch`, or the identity under the default state directory.
+//! 1. For an operator the context of `--context`.
+//! 2. The directory in `KEYHATCH_DIR`. The socket is `keyhatch.sock` in it, or the address in its `env`.
+//! 3. The files in `KEYHATCH_ADDR`, `KEYHATCH_CACERT`, `KEYHATCH_CLIENT_CERT` and `KEYHATCH_CLIENT_KEY`.
+//! 4. For a step `/run/keyhatch`. For an operator or executor the identity under the state directory of `--state`, an
+//!    operator's current context, the user's own in `~/.config/keyhatch`, or the identity under the default state
+//!    directory.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -11,6 +13,7 @@ use std::time::Duration;
 
 use tonic::transport::Channel;
 
+use super::contexts::{self, Contexts};
 use super::identity_files::{IdentityFiles, is_missing, read, read_or_fail, step_has_ended};
 use super::renewal::renew_if_due;
 use super::retry::{RETRY_TIME, RetryDeadline};
@@ -19,8 +22,8 @@ use crate::cli::io::failure::{Failure, exit};
 use crate::config::{default_identity, default_state};
 use crate::daemon::{EXECUTOR_DIRECTORY, OPERATOR_DIRECTORY};
 use crate::grpc::client::channel;
-use crate::identity::{ConnectError, Svid};
-use crate::model::{Id, SpiffeId};
+use crate::identity::{BrokerAddress, ConnectError, RemoteBroker, Svid};
+use crate::model::{BrokerId, HostPort, Id, SpiffeId};
 
 /// The kind of identity that a command needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,10 +47,19 @@ impl Caller {
     }
 }
 
-/// An identity, and the socket of the broker.
+/// Which broker a command is for. By default that of the environment, of the current context, or of this host.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Place<'a> {
+    /// The state directory of `--state`.
+    pub state: Option<&'a Path>,
+    /// The context of `--context`.
+    pub context: Option<&'a str>,
+}
+
+/// An identity, and the address of the broker.
 #[derive(Debug)]
 pub struct Endpoint {
-    socket: PathBuf,
+    address: BrokerAddress,
     pub(crate) files: IdentityFiles,
 }
 
@@ -60,7 +72,11 @@ const AS_A_STEP: &str =
 
 impl Endpoint {
     /// Finds the identity for a caller. Fails if there is none.
-    pub fn find(caller: Caller, state: Option<&Path>) -> Result<Self, Failure> {
+    pub fn find(caller: Caller, place: Place<'_>) -> Result<Self, Failure> {
+        let state = place.state;
+        if let Some(context) = place.context.filter(|_| caller == Caller::Operator) {
+            return Self::in_directory(&contexts::named(context)?);
+        }
         let named = std::env::var_os("KEYHATCH_DIR").filter(|directory| !directory.is_empty());
         if let Some(directory) = named {
             return Self::for_caller(caller, Path::new(&directory)).map_err(|failure| Failure {
@@ -71,8 +87,15 @@ impl Endpoint {
         if let Some(endpoint) = Self::from_variables() {
             return Ok(endpoint);
         }
-        if let Some(directory) = own_identity(caller).filter(|_| state.is_none()) {
-            return Self::in_directory(&directory);
+        if state.is_none() {
+            if caller == Caller::Operator
+                && let Some(directory) = contexts::current()?
+            {
+                return Self::in_directory(&directory);
+            }
+            if let Some(directory) = own_identity(caller) {
+                return Self::in_directory(&directory);
+            }
         }
         let state = state.map_or_else(default_state, Path::to_owned);
         let directory = match caller {
@@ -87,7 +110,7 @@ impl Endpoint {
             Caller::Step => {
                 Failure { message: format!("{}; {AS_A_STEP}", failure.message), ..failure }
             }
-            _ => with_pending_request(unreachable::missing(failure, &state)),
+            _ => with_pending_request(with_contexts(unreachable::missing(failure, &state))),
         })
     }
 
@@ -108,9 +131,9 @@ impl Endpoint {
     }
 
     /// Finds an operator's identity, or else an executor's, for requests that both may send. Fails if there is neither.
-    pub(crate) fn find_any(state: Option<&Path>) -> Result<Self, Failure> {
-        let operator = Self::find(Caller::Operator, state);
-        operator.or_else(|missing| Self::find(Caller::Executor, state).map_err(|_| missing))
+    pub(crate) fn find_any(place: Place<'_>) -> Result<Self, Failure> {
+        let operator = Self::find(Caller::Operator, place);
+        operator.or_else(|missing| Self::find(Caller::Executor, place).map_err(|_| missing))
     }
 
     /// Finds an identity in a state directory, an operator's before an executor's. Ignores the environment. Fails if
@@ -122,11 +145,14 @@ impl Endpoint {
         })
     }
 
-    /// The identity in this directory. Fails if the directory names no socket.
+    /// The identity in this directory. Fails if the directory names no broker.
     pub fn in_directory(directory: &Path) -> Result<Self, Failure> {
         let socket = directory.join("keyhatch.sock");
-        let socket = if socket.exists() { socket } else { address_in(directory)? };
-        Ok(Self { socket, files: IdentityFiles::in_directory(directory) })
+        let address = match socket.exists() {
+            true => BrokerAddress::Socket(socket),
+            false => address_in(directory)?,
+        };
+        Ok(Self { address, files: IdentityFiles::in_directory(directory) })
     }
 
     fn from_variables() -> Option<Self> {
@@ -137,11 +163,21 @@ impl Endpoint {
             key: path("KEYHATCH_CLIENT_KEY")?,
             step: None,
         };
-        Some(Self { socket: socket_of(&std::env::var("KEYHATCH_ADDR").ok()?)?, files })
+        let broker = std::env::var("KEYHATCH_BROKER").ok();
+        let address = address_of(&std::env::var("KEYHATCH_ADDR").ok()?, broker.as_deref())?;
+        Some(Self { address, files })
     }
 
-    pub fn socket(&self) -> &Path {
-        &self.socket
+    pub fn address(&self) -> &BrokerAddress {
+        &self.address
+    }
+
+    /// The Unix socket of the broker. None if it is reached over TCP.
+    pub fn socket(&self) -> Option<&Path> {
+        match &self.address {
+            BrokerAddress::Socket(path) => Some(path),
+            BrokerAddress::Remote(_) => None,
+        }
     }
 
     /// Connects, and retries while the broker is away. Fails if a file cannot be read, or the broker cannot be reached
@@ -172,7 +208,7 @@ impl Endpoint {
     ) -> Result<Channel, Failure> {
         let mut hang_ups = 0;
         loop {
-            let error = match channel(&self.socket, self.files.read()?).await {
+            let error = match channel(self.address.clone(), self.files.read()?).await {
                 Ok(connected) => return Ok(connected),
                 Err(error) => error,
             };
@@ -203,17 +239,17 @@ impl Endpoint {
         }
     }
 
-    /// Whether nothing listens at the socket now, and may again: the directory of the socket exists.
+    /// Whether nothing listens at the address now, and may again. The directory of a socket exists then.
     fn is_away(&self, error: &ConnectError) -> bool {
         use std::io::ErrorKind::{ConnectionRefused, NotFound};
         let is_absent = matches!(error, ConnectError::Io(error)
             if [ConnectionRefused, NotFound].contains(&error.kind()));
-        is_absent && self.socket.parent().is_some_and(Path::exists)
+        is_absent && self.socket().is_none_or(|socket| socket.parent().is_some_and(Path::exists))
     }
 
     fn unreachable(&self, error: &ConnectError) -> Failure {
         let is_step = || self.identity().is_ok_and(|id| matches!(id, SpiffeId::Step { .. }));
-        unreachable::failure(error, &self.socket, self.files.step.is_some() || is_step())
+        unreachable::failure(error, &self.address, self.files.step.is_some() || is_step())
     }
 
     /// The identity in the certificate. Fails if the certificate cannot be read.
@@ -247,6 +283,18 @@ fn own_identity(caller: Caller) -> Option<PathBuf> {
     }
 }
 
+/// Adds that there are contexts of which none is current, if there are.
+fn with_contexts(failure: Failure) -> Failure {
+    let names = Contexts::of_user().and_then(|contexts| contexts.names().ok()).unwrap_or_default();
+    let Some(first) = names.first() else { return failure };
+    let message = format!(
+        "{}; to use the context {first}, of {}: keyhatch context use {first}",
+        failure.message,
+        names.len()
+    );
+    Failure { message, ..failure }
+}
+
 /// Adds that a request for the certificate of the user's own identity has not been answered yet, if there is one.
 fn with_pending_request(failure: Failure) -> Failure {
     let request = default_identity().map(|directory| directory.join("tls.csr"));
@@ -266,21 +314,32 @@ fn has_hung_up(error: &ConnectError) -> bool {
         if [BrokenPipe, ConnectionReset, UnexpectedEof].contains(&error.kind()))
 }
 
-fn address_in(directory: &Path) -> Result<PathBuf, Failure> {
+fn address_in(directory: &Path) -> Result<BrokerAddress, Failure> {
     let path = directory.join("env");
     let text = read_or_fail(&path)?;
     address_in_text(&text).ok_or_else(|| {
-        let text = format!("{} has no line KEYHATCH_ADDR=unix://PATH", path.display());
+        let text = format!(
+            "{} has no line KEYHATCH_ADDR=unix://PATH, nor KEYHATCH_ADDR=HOST:PORT beside KEYHATCH_BROKER=ID",
+            path.display()
+        );
         Failure::new("IDENTITY_INVALID", text, exit::FAILED)
     })
 }
 
-/// The path of the socket that an identity's `env` names. None if there is no such line.
-pub fn address_in_text(env: &str) -> Option<PathBuf> {
-    env.lines().find_map(|line| socket_of(line.strip_prefix("KEYHATCH_ADDR=")?))
+/// The address of the broker that an identity's `env` names. None if there is no such line.
+pub fn address_in_text(env: &str) -> Option<BrokerAddress> {
+    let value = |name: &str| {
+        env.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=').map(str::to_owned))
+    };
+    address_of(&value("KEYHATCH_ADDR")?, value("KEYHATCH_BROKER").as_deref())
 }
 
-fn socket_of(address: &str) -> Option<PathBuf> {
-    let path = address.strip_prefix("unix://").or_else(|| address.strip_prefix("unix:"))?;
-    Some(PathBuf::from(path))
+/// The broker at an address. Over TCP its identity must be known, too.
+fn address_of(address: &str, broker: Option<&str>) -> Option<BrokerAddress> {
+    let path = address.strip_prefix("unix://").or_else(|| address.strip_prefix("unix:"));
+    if let Some(path) = path {
+        return Some(BrokerAddress::Socket(PathBuf::from(path)));
+    }
+    let address = HostPort::parse(address).ok()?;
+    Some(BrokerAddress::Remote(RemoteBroker { address, id: BrokerId::parse(broker?).ok()? }))
 }

@@ -1,5 +1,6 @@
 //! The identity that a command uses, and its connection to the broker.
 
+pub(super) mod contexts;
 pub(super) mod endpoint;
 pub(super) mod identity_files;
 pub(super) mod renewal;

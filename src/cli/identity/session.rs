@@ -91,7 +91,7 @@ pub struct SessionChannel {
 impl Session {
     /// Connects as a step. Now and later, the session retries for this time while the broker is away.
     pub async fn open(common: &Common, retry_time: Duration) -> Result<Self, Failure> {
-        let endpoint = Endpoint::find(Caller::Step, common.state.as_deref())?;
+        let endpoint = Endpoint::find(Caller::Step, common.place())?;
         let channel = endpoint.connect_within(&mut RetryDeadline::after(retry_time)).await?;
         let channel = Mutex::new(SessionChannel { channel, number: 0 });
         Ok(Self { endpoint, retry_time, channel })

@@ -4,7 +4,7 @@ use std::io::{Error, ErrorKind};
 use std::path::Path;
 
 use crate::cli::io::failure::{Failure, exit};
-use crate::identity::ConnectError;
+use crate::identity::{BrokerAddress, CertificateRefusal, ConnectError, RemoteBroker};
 
 /// The directories of units of administrators and packages (systemd.unit(5)).
 const UNIT_DIRECTORIES: [&str; 4] = [
@@ -39,18 +39,83 @@ impl StartAdvice {
     }
 }
 
-/// Explains why a connection to this socket failed.
-pub(super) fn failure(error: &ConnectError, socket: &Path, is_step: bool) -> Failure {
+/// Explains why a connection to this address failed.
+pub(super) fn failure(error: &ConnectError, address: &BrokerAddress, is_step: bool) -> Failure {
+    if let BrokerAddress::Remote(broker) = address {
+        return of_tcp(error, broker);
+    }
     if let Some(failure) = Failure::of_certificates(error) {
         return failure;
     }
     let uid = rustix::process::geteuid().as_raw();
-    let socket = socket.display().to_string();
+    let socket = address.to_string();
     let text = match error {
         ConnectError::Io(error) => explain(error, &socket, uid, StartAdvice::of(is_step)),
         other => format!("the broker cannot be reached at {socket} ({other})"),
     };
     Failure::new("UNREACHABLE", text, exit::UNREACHABLE)
+}
+
+/// Explains why a connection over TCP failed.
+fn of_tcp(error: &ConnectError, broker: &RemoteBroker) -> Failure {
+    let RemoteBroker { address, id } = broker;
+    let refused = |reason, text| Failure::new(reason, text, exit::FAILED);
+    match error {
+        ConnectError::Rejected(CertificateRefusal::WrongSocket) => refused(
+            "REMOTE_DENIED",
+            format!(
+                "{address} takes no certificate of an executor, nor of an operator who may not connect over TCP; an \
+                 administrator lets an operator in with: keyhatch operator update NAME --remote"
+            ),
+        ),
+        ConnectError::OtherHost => refused(
+            "BROKER_UNKNOWN",
+            format!(
+                "the certificate at {address} does not name {}; the broker's administrator gives that name to \
+                 keyhatch serve --admin-name, or you take another bundle: keyhatch context add FILE",
+                address.host
+            ),
+        ),
+        ConnectError::OtherBroker => refused(
+            "BROKER_UNKNOWN",
+            format!(
+                "another broker than {id} answers at {address}; ask its administrator which of the two is right, and \
+                 take a bundle of that one: keyhatch context add FILE"
+            ),
+        ),
+        ConnectError::Io(error) => {
+            Failure::new("UNREACHABLE", explain_tcp(error, &address.to_string()), exit::UNREACHABLE)
+        }
+        other => Failure::of_certificates(other).unwrap_or_else(|| {
+            let text = format!("the broker cannot be reached at {address} ({other})");
+            Failure::new("UNREACHABLE", text, exit::UNREACHABLE)
+        }),
+    }
+}
+
+fn explain_tcp(error: &Error, address: &str) -> String {
+    match error.kind() {
+        ErrorKind::ConnectionRefused => format!(
+            "nobody listens at {address} ({error}): the broker is not running, or without --admin-listen; its \
+             administrator sees with: keyhatch status"
+        ),
+        ErrorKind::TimedOut | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => {
+            format!(
+                "{address} does not answer ({error}): look whether this machine may reach it, for firewalls and VPNs"
+            )
+        }
+        ErrorKind::BrokenPipe | ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof => format!(
+            "{address} closed the connection before it answered ({error}): it has its most connections or handshakes, \
+             of you or of all; try again, or have its administrator read its log"
+        ),
+        ErrorKind::InvalidData => format!(
+            "{address} is not the broker of this context, or speaks no TLS ({error}); take another bundle of its \
+             administrator: keyhatch context add FILE"
+        ),
+        _ => {
+            format!("the connection to {address} failed ({error}); check the name and the network")
+        }
+    }
 }
 
 fn explain(error: &Error, socket: &str, uid: u32, advice: StartAdvice) -> String {

@@ -16,18 +16,21 @@ use crate::model::SpiffeId;
 
 /// Shows the identity of this step, or outside of a step that of the operator. Fails if there is neither.
 pub(crate) async fn run(common: &Common) -> Result<(), Failure> {
-    let step = Endpoint::find(Caller::Step, common.state.as_deref());
+    if common.context.is_some() {
+        return operator(common).await;
+    }
     let is_operators = |endpoint: &Endpoint| {
         endpoint.identity().is_ok_and(|identity| matches!(identity, SpiffeId::Operator(_)))
     };
-    match step {
+    match Endpoint::find(Caller::Step, common.place()) {
         Ok(endpoint) if is_operators(&endpoint) => operator(common).await,
         Ok(endpoint) => of_step(common, &endpoint).await,
         Err(ended) if ended.reason == "STEP_NOT_OPEN" => Err(ended),
         // No step is here. If no operator is here either, the advice is that for a step.
-        Err(missing) => match Endpoint::find(Caller::Operator, common.state.as_deref()) {
-            Ok(_) => operator(common).await,
+        Err(missing) => match Endpoint::find(Caller::Operator, common.place()) {
+            Err(broken) if broken.reason.starts_with("CONTEXT_") => Err(broken),
             Err(_) => Err(missing),
+            Ok(_) => operator(common).await,
         },
     }
 }
@@ -59,7 +62,7 @@ async fn of_step(common: &Common, endpoint: &Endpoint) -> Result<(), Failure> {
 }
 
 async fn operator(common: &Common) -> Result<(), Failure> {
-    let endpoint = Endpoint::find(Caller::Operator, common.state.as_deref())?;
+    let endpoint = Endpoint::find(Caller::Operator, common.place())?;
     let asked = endpoint.with_retries(RETRY_TIME, async |channel| {
         let request = pb::OperatorServiceWhoAmIRequest {};
         Ok(OperatorServiceClient::new(channel).who_am_i(request).await?.into_inner())
@@ -74,7 +77,7 @@ async fn operator(common: &Common) -> Result<(), Failure> {
         "may": may,
         "methods": me.methods,
         "certificate_expire_time": moment(me.certificate_expire_time.as_ref()),
-        "broker": endpoint.socket().display().to_string(),
+        "broker": endpoint.address().to_string(),
     });
     let titles = [
         ("SPIFFE ID", "spiffe_id"),

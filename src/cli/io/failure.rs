@@ -67,7 +67,10 @@ impl Failure {
     /// A certificate of either side that the other does not accept; none of any other error.
     pub(crate) fn of_certificates(error: &ConnectError) -> Option<Self> {
         let (reason, next) = match error {
-            ConnectError::Io(_) | ConnectError::Tls(_) => return None,
+            ConnectError::Io(_)
+            | ConnectError::Tls(_)
+            | ConnectError::OtherHost
+            | ConnectError::OtherBroker => return None,
             ConnectError::NotYetValid { .. } => (
                 "CERTIFICATE_NOT_YET_VALID",
                 "the clock here is behind the broker's; set it, for example with: timedatectl set-ntp true",
@@ -76,9 +79,11 @@ impl Failure {
                 "CERTIFICATE_EXPIRED",
                 "if the clock here is right, the daemon could not renew it: see keyhatch doctor and the daemon's log",
             ),
-            ConnectError::Rejected(CertificateRefusal::WrongSocket) => {
-                ("SOCKET_MISMATCH", "take socket and certificate from one directory")
-            }
+            ConnectError::Rejected(CertificateRefusal::WrongSocket) => (
+                "SOCKET_MISMATCH",
+                "take socket and certificate from one directory; over TCP an administrator lets an operator in with: \
+                     keyhatch operator update NAME --remote",
+            ),
             ConnectError::Rejected(CertificateRefusal::Expired) => (
                 "SVID_INVALID",
                 "if the broker's clock is right, ask an administrator for another, or the executor for another step",

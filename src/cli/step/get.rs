@@ -102,7 +102,7 @@ pub(crate) async fn resolve(
     fields: Vec<String>,
     ttl: Option<Duration>,
 ) -> Result<Credential, Failure> {
-    let endpoint = Endpoint::find(Caller::Step, common.state.as_deref())?;
+    let endpoint = Endpoint::find(Caller::Step, common.place())?;
     let resolved = endpoint.with_retries(timeout, async |channel| {
         Credential::resolve(channel, reference.clone(), fields.clone(), ttl).await
     });

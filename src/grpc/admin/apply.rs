@@ -83,7 +83,7 @@ async fn read<T: ApiRequest<Parsed = Document>>(
         return Err(refuse(Error::DocumentsInvalid(problems)));
     }
     // Reading may take a while. A caller who was removed meanwhile is refused, even if the name is registered again.
-    call.broker.admin_principal(&call.peer.svid, call.peer.uid).map_err(refuse)?;
+    call.broker.admin_principal(&call.peer.svid, call.peer.origin).map_err(refuse)?;
     Ok(documents)
 }
 

@@ -70,7 +70,7 @@ impl AdminService {
     fn call<T: Name, B>(&self, request: Request<B>) -> Result<(Call, B), Status> {
         let peer = peer(&request)?;
         self.broker.check_serving()?;
-        let caller = self.broker.admin_principal(&peer.svid, peer.uid)?;
+        let caller = self.broker.admin_principal(&peer.svid, peer.origin)?;
         let call = Call {
             broker: Arc::clone(&self.broker),
             caller,

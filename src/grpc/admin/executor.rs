@@ -40,7 +40,8 @@ impl ExecutorService for AdminService {
             self.begin_on(request, |one| format!("{}/{}/{}", one.workflow, one.run, one.step))?;
         call.answer(async {
             let asked = StepRequest { named: call.options.request.clone(), ..asked };
-            let opened = call.broker.open_step(&call.caller, call.peer.uid, asked).await?;
+            let uid = call.peer.origin.uid().ok_or(Error::ExecutorRequired)?;
+            let opened = call.broker.open_step(&call.caller, uid, asked).await?;
             call.broker.synced().await?;
             let certificate = opened.opening.certificates.first();
             Ok(pb::OpenedStep {

@@ -15,7 +15,7 @@ use crate::grpc::pb::operator_service_server::OperatorService;
 use crate::grpc::request::parse_requests;
 use crate::grpc::{Reply, convert, pb};
 use crate::model::limits::MAX_PAGE_BYTES;
-use crate::model::{Invalid, PinnedCertificate};
+use crate::model::{Invalid, OperatorName, PinnedCertificate};
 
 parse_requests! {
     CreateExecutorRequest [validate_only] -> (NewRegistration, Vec<u8>) = |one| {
@@ -25,8 +25,8 @@ parse_requests! {
     };
     CreateOperatorRequest [validate_only] -> (NewRegistration, Vec<u8>) = |one| {
         let operator = one.operator.unwrap_or_default();
-        let role = role(operator.role())?;
-        Ok((NewRegistration::Operator(convert::operator_name(&operator.name)?, role), one.csr))
+        let (name, remote) = (convert::operator_name(&operator.name)?, operator.remote);
+        Ok((NewRegistration::Operator { name, role: role(operator.role())?, remote }, one.csr))
     };
     DeleteExecutorRequest [validate_only] -> (Registered, bool) =
         |one| Ok((Registered::Executor(convert::executor_name(&one.name)?), one.allow_missing));
@@ -41,6 +41,15 @@ parse_requests! {
     ListOperatorsRequest -> PageRequest<String> =
         |one| PageRequest::parse(one.page_size, &one.page_token);
     OperatorServiceWhoAmIRequest -> () = |_| Ok(());
+    UpdateOperatorRequest [validate_only] -> (OperatorName, bool) = |one| {
+        let operator = one.operator.unwrap_or_default();
+        let paths = convert::mask(one.update_mask).unwrap_or_default();
+        match paths.iter().find(|path| *path != "remote") {
+            Some(path) => Err(Error::UpdateMaskInvalid(path.clone())),
+            None if paths.is_empty() => Err(Error::UpdateMaskInvalid(String::new())),
+            None => Ok((convert::operator_name(&operator.name)?, operator.remote)),
+        }
+    };
 }
 
 #[tonic::async_trait]
@@ -55,7 +64,16 @@ impl OperatorService for AdminService {
         call.answer(async {
             let (registration, certificate_chain, ca_certificate) = enroll(&call, new).await?;
             let operator = Some(operator_message(&registration));
-            Ok(pb::CreateOperatorResponse { operator, certificate_chain, ca_certificate })
+            let door = call.broker.tcp_door().filter(|_| registration.remote);
+            let address = door.map(|door| door.address.to_string()).unwrap_or_default();
+            let broker = door.map(|door| door.broker.to_string()).unwrap_or_default();
+            Ok(pb::CreateOperatorResponse {
+                operator,
+                certificate_chain,
+                ca_certificate,
+                address,
+                broker,
+            })
         })
         .await
     }
@@ -86,6 +104,21 @@ impl OperatorService for AdminService {
         let (call, (who, allow_missing)) = self.begin_on(request, |one| one.name.clone())?;
         let (caller, options) = (call.caller.clone(), call.options.clone());
         call.answer(call.broker.remove_registration(caller, who, allow_missing, options)).await
+    }
+
+    async fn update_operator(
+        &self,
+        request: Request<pb::UpdateOperatorRequest>,
+    ) -> Reply<pb::Operator> {
+        let (call, (name, remote)) = self.begin_on(request, |one| {
+            one.operator.as_ref().map_or_else(String::new, |one| one.name.clone())
+        })?;
+        let (caller, options) = (call.caller.clone(), call.options.clone());
+        call.answer(async {
+            let changed = call.broker.set_remote(caller, name, remote, options).await?;
+            Ok(operator_message(&changed))
+        })
+        .await
     }
 
     async fn who_am_i(
@@ -201,6 +234,7 @@ fn operator_message(registration: &Registration) -> pb::Operator {
         name: registration.who.resource().to_string(),
         role: role.into(),
         certificates: registration.certificates.iter().map(certificate).collect(),
+        remote: registration.remote,
     }
 }
 

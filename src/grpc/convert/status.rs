@@ -87,6 +87,8 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
         Error::Newer(_) => (Code::FailedPrecondition, "RECORD_NEWER"),
         Error::NoMember => (Code::NotFound, "GROUP_MEMBER_NOT_FOUND"),
         Error::NotSigned(_, refusal) => (of_signing(*refusal), refusal.reason()),
+        Error::NoTcpDoor => (Code::FailedPrecondition, "TCP_LISTENER_OFF"),
+        Error::NotRemote => (Code::Unauthenticated, "REMOTE_DENIED"),
         Error::NotFound(name) => (Code::NotFound, existence_reasons(name).0),
         Error::Overloaded => (Code::ResourceExhausted, "OVERLOADED"),
         Error::OwnRegistration => (Code::FailedPrecondition, "OWN_REGISTRATION"),

@@ -31,11 +31,12 @@ use super::in_flight::{self, InFlight, IncomingBody, too_slow};
 use super::peer::AdmissionPolicy;
 use super::reply_bytes::ReplyBytes;
 use super::request_class::RequestClass;
-use super::request_form;
+use super::request_form::{self, Authorities};
 use crate::broker::Broker;
 use crate::grpc::convert::status::to_status;
-use crate::identity::Peer;
+use crate::identity::{Origin, Peer};
 use crate::metrics::EndpointMetrics;
+use crate::model::HostName;
 
 /// Wraps services in an [`AdmissionService`]. `T` is the tag of their connections.
 pub(crate) struct AdmissionLayer<T> {
@@ -43,6 +44,8 @@ pub(crate) struct AdmissionLayer<T> {
     arrival: Duration,
     deadline: Duration,
     metrics: Arc<EndpointMetrics>,
+    /// The names under which the door is served over TCP.
+    hosts: Arc<[HostName]>,
     tag: PhantomData<fn() -> T>,
 }
 
@@ -60,6 +63,7 @@ impl<T> AdmissionLayer<T> {
             arrival: arrival.min(deadline),
             deadline,
             metrics,
+            hosts: broker.tcp_door().map(|door| door.hosts.clone()).unwrap_or_default().into(),
             tag: PhantomData,
         }
     }
@@ -72,6 +76,7 @@ impl<T> Clone for AdmissionLayer<T> {
             arrival: self.arrival,
             deadline: self.deadline,
             metrics: Arc::clone(&self.metrics),
+            hosts: Arc::clone(&self.hosts),
             tag: PhantomData,
         }
     }
@@ -100,12 +105,16 @@ impl<S: Clone, T> Clone for AdmissionService<S, T> {
 impl<S, T: AdmissionPolicy> AdmissionService<S, T> {
     /// Admits a request, or returns the response that refuses it.
     fn admit(&self, request: &Request<Body>) -> Result<Arc<InFlight>, Box<Response<Body>>> {
-        if let Some(refusal) = request_form::refusal(request) {
-            return Err(refusal.into());
-        }
         let Some(peer) = request.extensions().get::<Arc<Peer<T>>>() else {
             return Err(Status::internal("a request without a peer").into_http().into());
         };
+        let authorities = match peer.origin {
+            Origin::Unix(_) => Authorities::Socket,
+            Origin::Tcp(_) => Authorities::Tcp(&self.layer.hosts),
+        };
+        if let Some(refusal) = request_form::refusal(request, authorities) {
+            return Err(refusal.into());
+        }
         let (broker, class) = (&self.layer.broker, RequestClass::of(request.uri().path()));
         let charged = T::charge(broker, peer, class);
         charged

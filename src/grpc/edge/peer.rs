@@ -11,7 +11,7 @@ use crate::identity::{Peer, PeerConnection};
 
 /// A connection to the socket of a step, with the session of its opening.
 pub type StepConnection = PeerConnection<Arc<StepSession>>;
-/// A connection to the admin socket.
+/// A connection to the admin door.
 pub type AdminConnection = PeerConnection<()>;
 
 impl<T: Clone + Send + Sync + 'static> Connected for PeerConnection<T> {
@@ -62,7 +62,7 @@ impl AdmissionPolicy for () {
     }
 
     fn check(broker: &Broker, peer: &Peer<Self>) -> Result<(), Error> {
-        broker.admin_principal(&peer.svid, peer.uid).map(drop)
+        broker.admin_principal(&peer.svid, peer.origin).map(drop)
     }
 }
 

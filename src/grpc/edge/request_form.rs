@@ -15,11 +15,29 @@ use tonic::codegen::http::{HeaderMap, HeaderValue, Method, Request, Response, St
 use tonic::{Code, Status};
 
 use crate::grpc::convert::status;
+use crate::model::HostName;
 
 /// The accepted content types. gRPC-Web is for browsers, which have no client certificate.
 const CONTENT_TYPES: [&[u8]; 2] = [b"application/grpc", b"application/grpc+proto"];
-/// The name of every door: the name in the daemon's certificate, and the name that clients send on Unix sockets.
-const AUTHORITY: &str = "localhost";
+/// The names of a door that a client may send as `:authority`.
+#[derive(Clone, Copy)]
+pub(crate) enum Authorities<'a> {
+    /// `localhost`, on a Unix socket.
+    Socket,
+    /// Those of the daemon's options, over TCP.
+    Tcp(&'a [HostName]),
+}
+
+impl Authorities<'_> {
+    /// True for a name of the door, with or without a port. Some clients add a port.
+    fn have(self, authority: &str) -> bool {
+        let host = HostName::of_authority(authority);
+        host.is_some_and(|host| match self {
+            Self::Socket => host == HostName::localhost(),
+            Self::Tcp(names) => names.contains(&host),
+        })
+    }
+}
 
 /// A fault in the form of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,29 +48,34 @@ enum FormFault {
     Path,
     Query,
     Scheme,
+    TcpAuthority,
     Te,
 }
 
 /// The response to a request that is not well formed; `None` if the form is right.
-pub(crate) fn refusal<B>(request: &Request<B>) -> Option<Response<Body>> {
-    fault(request).map(|fault| {
+pub(crate) fn refusal<B>(
+    request: &Request<B>,
+    authorities: Authorities<'_>,
+) -> Option<Response<Body>> {
+    fault(request, authorities).map(|fault| {
         let speaks_grpc = has_content_type(request.headers());
         tracing::debug!(?fault, "a request was refused for its form");
         answer(fault, speaks_grpc)
     })
 }
 
-fn fault<B>(request: &Request<B>) -> Option<FormFault> {
+fn fault<B>(request: &Request<B>, authorities: Authorities<'_>) -> Option<FormFault> {
     let (uri, headers) = (request.uri(), request.headers());
+    let authority = match authorities {
+        Authorities::Socket => FormFault::Authority,
+        Authorities::Tcp(_) => FormFault::TcpAuthority,
+    };
     let checks = [
         (request.method() == Method::POST, FormFault::Method),
         (has_content_type(headers), FormFault::ContentType),
         (only(headers, &TE).is_some_and(|te| te == "trailers"), FormFault::Te),
         (matches!(uri.scheme_str(), Some("http" | "https")), FormFault::Scheme),
-        (
-            uri.authority().is_some_and(|authority| is_ours(authority.as_str())),
-            FormFault::Authority,
-        ),
+        (uri.authority().is_some_and(|given| authorities.have(given.as_str())), authority),
         (uri.query().is_none(), FormFault::Query),
         (is_method_path(uri.path()), FormFault::Path),
     ];
@@ -65,6 +88,11 @@ fn answer(fault: FormFault, speaks_grpc: bool) -> Response<Body> {
             StatusCode::BAD_REQUEST,
             ":authority must be localhost; set the client's option for it (in grpcio \
              grpc.default_authority, in grpcurl -authority)",
+        ),
+        FormFault::TcpAuthority => (
+            StatusCode::BAD_REQUEST,
+            ":authority must be one of the names that the broker serves operators under (serve --admin-name); \
+             keyhatch status on its host prints them",
         ),
         FormFault::ContentType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, ""),
         FormFault::Method => {
@@ -99,12 +127,6 @@ fn has_content_type(headers: &HeaderMap) -> bool {
     only(headers, &CONTENT_TYPE).is_some_and(|value| CONTENT_TYPES.contains(&value.as_bytes()))
 }
 
-/// True for `localhost`, with or without a port. Some clients add a port.
-fn is_ours(authority: &str) -> bool {
-    let (host, port) = authority.split_once(':').unwrap_or((authority, "0"));
-    host.eq_ignore_ascii_case(AUTHORITY) && port.parse::<u16>().is_ok()
-}
-
 /// True for `/package.Service/Method`, in the characters of protobuf names.
 fn is_method_path(path: &str) -> bool {
     let is_name = |name: &str, others: &[u8]| {
@@ -132,20 +154,17 @@ mod tests {
     }
 
     #[test]
-    fn only_localhost_is_an_authority() {
+    fn a_door_has_its_own_names_only() {
+        let names = ["broker.example.com", "192.0.2.1"].map(|name| HostName::parse(name).unwrap());
+        let (socket, tcp) = (Authorities::Socket, Authorities::Tcp(&names));
         for authority in ["localhost", "LOCALHOST", "localhost:443"] {
-            assert!(is_ours(authority), "{authority}");
+            assert!(socket.have(authority) && !tcp.have(authority), "{authority}");
         }
-        for authority in [
-            "",
-            "localhost.",
-            "x@localhost",
-            "localhost@x",
-            "localhost:",
-            "localhost:x",
-            "127.0.0.1",
-        ] {
-            assert!(!is_ours(authority), "{authority}");
+        for authority in ["broker.example.com:7443", "Broker.example.com", "192.0.2.1:7443"] {
+            assert!(tcp.have(authority) && !socket.have(authority), "{authority}");
+        }
+        for authority in ["", "127.0.0.1", "localhost.", "x.broker.example.com", "example.com"] {
+            assert!(!tcp.have(authority) && !socket.have(authority), "{authority}");
         }
     }
 }

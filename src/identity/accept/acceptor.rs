@@ -7,17 +7,17 @@
 //! listener slots → accept → rate limit → SO_PEERCRED → handshake slot → handshake, with a deadline → connection quota
 //! ```
 //!
+//! Over TCP the peer's address takes the place of SO_PEERCRED.
+//!
 //! On the socket of one step, connections over a bound wait in the kernel's queue. Clients that disconnected while
-//! queued are skipped, so connect-and-close loops cannot delay others. On the admin socket every connection is accepted
-//! at once, and the loop waits for no handshake: see [`handshake_slots`](super::handshake_slots). A bad client ends its
-//! own connection only.
+//! queued are skipped, so connect-and-close loops cannot delay others. On the admin socket and over TCP every
+//! connection is accepted at once, and the loop waits for no handshake: see [`handshake_slots`](super::handshake_slots)
+//! and [`network_slots`](super::network_slots). A bad client ends its own connection only.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use tokio::io::Interest;
-use tokio::net::{UnixListener, UnixStream};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
@@ -28,11 +28,12 @@ use super::CLIENT_LOG_LIMIT;
 use super::admission::{Admission, PendingPeer};
 use super::certificate_check::{self, CertificateCheck, OpenConnections};
 use super::connection::{ConnectionHolds, Peer, PeerConnection};
-use super::handshake_slots::PeerProcess;
+use super::listener::{Listener, Newcomer};
 use super::rate_limiter::{RateLimiter, ReadLimiter};
 use super::refused::{ConnectionRefusal, RefusalCounter};
 use super::timeouts::{Timeouts, Traffic};
 use crate::identity::certificate::svid::Svid;
+use crate::identity::socket::{Origin, Socket};
 use crate::identity::tls::ServerTls;
 use crate::metrics::LabelCounters;
 use crate::model::RateLimit;
@@ -106,8 +107,8 @@ impl Handshakes {
 
 impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
     /// Accepts until `config.stop` is cancelled or the receiver of connections is dropped.
-    pub async fn run(&self, listener: UnixListener, config: ListenerConfig<T>) {
-        let stop = config.stop.clone();
+    pub async fn run(&self, listener: impl Into<Listener>, config: ListenerConfig<T>) {
+        let (listener, stop) = (listener.into(), config.stop.clone());
         tokio::select! {
             () = stop.cancelled() => {}
             () = self.connections.closed() => {}
@@ -115,14 +116,14 @@ impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
         }
     }
 
-    async fn accept(&self, listener: UnixListener, config: &ListenerConfig<T>) {
+    async fn accept(&self, listener: Listener, config: &ListenerConfig<T>) {
         let (mut limiter, mut gone) =
             (config.rate_limit.map(RateLimiter::new), RateLimiter::new(GONE_RATE));
         let mut pause = OUT_OF_FILES_PAUSE;
         loop {
             let slots = config.admission.slots().await;
-            let stream = match listener.accept().await {
-                Ok((stream, _)) => stream,
+            let (stream, address) = match listener.accept().await {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     if let Some(suppressed) = CLIENT_LOG_LIMIT.allow() {
                         tracing::warn!(%error, suppressed, "a connection cannot be accepted");
@@ -142,12 +143,14 @@ impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
             if let Some(limiter) = &mut limiter {
                 limiter.wait().await;
             }
-            match origin(&stream, config.uid) {
-                Ok(origin) => match config.admission.admit(origin, has_spoken, slots) {
-                    Ok(pending) => self.start_handshake((stream, origin.uid), config, pending),
-                    Err(refusal) => self.refused().note(refusal, Some(origin.uid)),
+            match Newcomer::of(&stream, address, config.uid) {
+                Ok(newcomer) => match config.admission.admit(newcomer, has_spoken, slots) {
+                    Ok(pending) => {
+                        self.start_handshake((stream, newcomer.origin()), config, pending);
+                    }
+                    Err(refusal) => self.refused().note(refusal, Some(newcomer.origin())),
                 },
-                Err((refusal, uid)) => self.refused().note(refusal, uid),
+                Err((refusal, origin)) => self.refused().note(refusal, origin),
             }
         }
     }
@@ -159,7 +162,7 @@ impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
     /// Starts a task for the handshake of a new connection.
     fn start_handshake(
         &self,
-        (stream, uid): (UnixStream, u32),
+        (stream, origin): (Socket, Origin),
         config: &ListenerConfig<T>,
         pending: PendingPeer,
     ) {
@@ -174,7 +177,7 @@ impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
             None => (Handle::current(), None),
         };
         runtime.spawn(async move {
-            let done = handshake(&pending, stream, &acceptor, Arc::clone(&check), uid).await;
+            let done = handshake(&pending, stream, &acceptor, Arc::clone(&check), origin).await;
             drop(permit);
             let admitted = done.and_then(|(stream, svid)| {
                 let slot = pending.complete(&svid).map_err(Failed::Refused)?;
@@ -182,17 +185,17 @@ impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
             });
             let (stream, svid, slot) = match admitted {
                 Ok(admitted) => admitted,
-                Err(Failed::Refused(refusal)) => return refused.note(refusal, Some(uid)),
-                Err(Failed::Handshake(error)) => return refused.note_handshake(&error, uid),
+                Err(Failed::Refused(refusal)) => return refused.note(refusal, Some(origin)),
+                Err(Failed::Handshake(error)) => return refused.note_handshake(&error, origin),
             };
             let quota = Arc::clone(&slot.quota);
             let reading = ReadLimiter::new(quota.read_limiter());
-            let peer = Arc::new(Peer { svid, uid, tag, traffic: Traffic::begin(), quota });
+            let peer = Arc::new(Peer { svid, origin, tag, traffic: Traffic::begin(), quota });
             let checked = Arc::clone(&peer);
-            let is_accepted = move || check(&checked.svid, checked.uid).is_ok();
+            let is_accepted = move || check(&checked.svid, checked.origin).is_ok();
             let tracked = open.track(peer.svid.not_after, is_accepted.clone(), stop.clone());
             if !is_accepted() {
-                return refused.note(ConnectionRefusal::NoIdentity, Some(uid));
+                return refused.note(ConnectionRefusal::NoIdentity, Some(origin));
             }
             let holds = ConnectionHolds { _slot: slot, _tracked: tracked };
             let ends = (stop, draining);
@@ -211,20 +214,20 @@ enum Failed {
 /// Runs the handshake within its deadline. It is aborted if its slot goes to another client.
 async fn handshake(
     pending: &PendingPeer,
-    stream: UnixStream,
+    stream: Socket,
     acceptor: &TlsAcceptor,
     check: CertificateCheck,
-    uid: u32,
-) -> Result<(TlsStream<UnixStream>, Svid), Failed> {
+    origin: Origin,
+) -> Result<(TlsStream<Socket>, Svid), Failed> {
     let made = async {
         // tokio reports a new socket as readable until the first attempt to read.
         let has_spoken = || match poll_peer(&stream) {
             (true, _) => Ok(()),
             (false, _) => Err(std::io::ErrorKind::WouldBlock.into()),
         };
-        stream.async_io(Interest::READABLE, has_spoken).await?;
+        stream.when_readable(has_spoken).await?;
         pending.speak();
-        certificate_check::run_checked(check, uid, acceptor.accept(stream)).await
+        certificate_check::run_checked(check, origin, acceptor.accept(stream)).await
     };
     let done = tokio::select! {
         done = tokio::time::timeout(HANDSHAKE_DEADLINE, made) => done,
@@ -239,26 +242,10 @@ async fn handshake(
 }
 
 /// Whether the client has sent bytes, and whether it has disconnected.
-fn poll_peer(stream: &UnixStream) -> (bool, bool) {
+fn poll_peer(stream: &Socket) -> (bool, bool) {
     let mut asked = [PollFd::new(stream, PollFlags::IN)];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     let is_ready = poll(&mut asked, Some(&now)).is_ok_and(|count| count > 0);
     let has = |flag| is_ready && asked.iter().any(|asked| asked.revents().contains(flag));
     (has(PollFlags::IN), has(PollFlags::HUP))
-}
-
-/// The process behind a connection.
-///
-/// # Errors
-/// The refusal, and the user if it is known: the system gives no credentials, or the user is not the expected one.
-fn origin(
-    stream: &UnixStream,
-    expected: Option<u32>,
-) -> Result<PeerProcess, (ConnectionRefusal, Option<u32>)> {
-    let credentials = stream.peer_cred().map_err(|_| (ConnectionRefusal::NoCredentials, None))?;
-    let uid = credentials.uid();
-    match expected {
-        Some(expected) if expected != uid => Err((ConnectionRefusal::OtherUser, Some(uid))),
-        _ => Ok(PeerProcess { uid, process: credentials.pid().unwrap_or_default() }),
-    }
 }

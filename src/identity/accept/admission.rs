@@ -4,10 +4,15 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::handshake_slots::{HandshakeLimits, HandshakeSlot, HandshakeSlots, PeerProcess};
-use super::quota::{ConnectionShare, PeerQuota};
+use super::handshake_slots::{HandshakeLimits, HandshakeSlots};
+use super::listener::Newcomer;
+use super::network_slots::NetworkSlots;
+use super::pending::HandshakeSlot;
+use super::quota::{ConnectionShare, PeerQuota, WeakMap};
 use super::refused::ConnectionRefusal;
 use crate::identity::certificate::svid::Svid;
+use crate::model::limits::MAX_TCP_CONNECTIONS;
+use crate::model::{RateLimit, SpiffeId};
 
 /// Finds the quota of the peer behind a certificate.
 pub type FindQuota = Arc<dyn Fn(&Svid) -> Arc<PeerQuota> + Send + Sync>;
@@ -17,8 +22,12 @@ pub struct Admission(SocketBounds);
 
 enum SocketBounds {
     One { quota: Arc<PeerQuota>, connections: Arc<Semaphore>, handshakes: Arc<Semaphore> },
-    Many { handshakes: Arc<HandshakeSlots>, find_quota: FindQuota },
+    Many { handshakes: HandshakeSlots, find_quota: FindQuota },
+    Network { handshakes: NetworkSlots, identities: Arc<Identities>, find_quota: FindQuota },
 }
+
+/// The connections of each identity over TCP.
+type Identities = WeakMap<SpiffeId, Semaphore>;
 
 /// The connection slot and the handshake slot that the listener waits for; `None` where it waits for neither.
 pub(crate) type ListenerSlots = Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)>;
@@ -26,7 +35,7 @@ pub(crate) type ListenerSlots = Option<(OwnedSemaphorePermit, OwnedSemaphorePerm
 /// A connection whose handshake is not done.
 pub(crate) enum PendingPeer {
     One { quota: Arc<PeerQuota>, share: ConnectionShare, slots: ListenerSlots },
-    Many { slot: HandshakeSlot, find_quota: FindQuota },
+    Many { slot: HandshakeSlot, find_quota: FindQuota, identities: Option<Arc<Identities>> },
 }
 
 /// The parts of the bounds that a connection holds until it ends.
@@ -50,6 +59,12 @@ impl Admission {
         Self(SocketBounds::Many { handshakes: HandshakeSlots::new(handshakes), find_quota })
     }
 
+    /// The bounds of a TCP listener. Each network may connect at this rate.
+    pub fn of_network(rate: RateLimit, find_quota: FindQuota) -> Self {
+        let (handshakes, identities) = (NetworkSlots::new(rate), Arc::default());
+        Self(SocketBounds::Network { handshakes, identities, find_quota })
+    }
+
     /// Waits for the slots of the next connection.
     pub(crate) async fn slots(&self) -> ListenerSlots {
         let SocketBounds::One { connections, handshakes, .. } = &self.0 else { return None };
@@ -65,19 +80,32 @@ impl Admission {
     /// The refusal, if a bound is reached.
     pub(crate) fn admit(
         &self,
-        origin: PeerProcess,
+        newcomer: Newcomer,
         has_spoken: bool,
         slots: ListenerSlots,
     ) -> Result<PendingPeer, ConnectionRefusal> {
-        match &self.0 {
+        match (&self.0, newcomer) {
             // The quota is taken for a connection that exists. An idle listener must hold nothing of the shared pool.
-            SocketBounds::One { quota, .. } => {
+            (SocketBounds::One { quota, .. }, Newcomer::Process(_)) => {
                 let share = quota.connect().ok_or(ConnectionRefusal::TooMany)?;
                 Ok(PendingPeer::One { quota: Arc::clone(quota), share, slots })
             }
-            SocketBounds::Many { handshakes, find_quota } => {
-                let slot = handshakes.admit(origin, has_spoken)?;
-                Ok(PendingPeer::Many { slot, find_quota: Arc::clone(find_quota) })
+            (SocketBounds::Many { handshakes, find_quota }, Newcomer::Process(process)) => {
+                let slot = handshakes.admit(process, has_spoken)?;
+                let find_quota = Arc::clone(find_quota);
+                Ok(PendingPeer::Many { slot, find_quota, identities: None })
+            }
+            (
+                SocketBounds::Network { handshakes, identities, find_quota },
+                Newcomer::Address(address),
+            ) => {
+                let slot = handshakes.admit(address, has_spoken)?;
+                let (find_quota, identities) = (Arc::clone(find_quota), Arc::clone(identities));
+                Ok(PendingPeer::Many { slot, find_quota, identities: Some(identities) })
+            }
+            (SocketBounds::One { .. } | SocketBounds::Many { .. }, Newcomer::Address(_))
+            | (SocketBounds::Network { .. }, Newcomer::Process(_)) => {
+                Err(ConnectionRefusal::NoCredentials)
             }
         }
     }
@@ -109,10 +137,16 @@ impl PendingPeer {
                 let connection = slots.map(|(connection, _handshake)| connection);
                 Ok(ConnectionSlot { quota, _share: share, _connection: connection })
             }
-            Self::Many { find_quota, .. } => {
+            Self::Many { find_quota, identities, .. } => {
+                let of_identity = |identities: Arc<Identities>| {
+                    let most = || Arc::new(Semaphore::new(MAX_TCP_CONNECTIONS));
+                    identities.of(svid.id.clone(), most).try_acquire_owned()
+                };
+                let connection = identities.map(of_identity).transpose();
+                let connection = connection.map_err(|_| ConnectionRefusal::TooMany)?;
                 let quota = find_quota(svid);
                 let share = quota.connect().ok_or(ConnectionRefusal::TooMany)?;
-                Ok(ConnectionSlot { quota, _share: share, _connection: None })
+                Ok(ConnectionSlot { quota, _share: share, _connection: connection })
             }
         }
     }

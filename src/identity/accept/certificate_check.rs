@@ -20,6 +20,7 @@ use rustls::CertificateError;
 use tokio_util::sync::CancellationToken;
 
 use crate::identity::certificate::svid::Svid;
+use crate::identity::socket::Origin;
 use crate::model::Timestamp;
 
 /// How long a connection lasts after its certificate was refused, so that open requests can report the reason.
@@ -47,8 +48,9 @@ impl From<CertificateRefusal> for CertificateError {
     }
 }
 
-/// Decides whether a certificate is accepted now on one socket, from a Unix user.
-pub type CertificateCheck = Arc<dyn Fn(&Svid, u32) -> Result<(), CertificateRefusal> + Send + Sync>;
+/// Decides whether a certificate is accepted now on one socket, from an origin.
+pub type CertificateCheck =
+    Arc<dyn Fn(&Svid, Origin) -> Result<(), CertificateRefusal> + Send + Sync>;
 
 tokio::task_local! {
     /// The check of the handshake that this task runs.
@@ -57,7 +59,7 @@ tokio::task_local! {
 
 struct HandshakeCheck {
     check: CertificateCheck,
-    uid: u32,
+    origin: Origin,
     accepted: OnceCell<Svid>,
 }
 
@@ -67,7 +69,7 @@ struct HandshakeCheck {
 /// If the certificate is not accepted, or this task runs no handshake.
 pub(crate) fn check(svid: Svid) -> Result<(), CertificateError> {
     let asked = HANDSHAKE_CHECK.try_with(|handshake| {
-        (handshake.check)(&svid, handshake.uid)?;
+        (handshake.check)(&svid, handshake.origin)?;
         let _ = handshake.accepted.set(svid);
         Ok(())
     });
@@ -78,10 +80,10 @@ pub(crate) fn check(svid: Svid) -> Result<(), CertificateError> {
 /// Runs a handshake with a check, and returns the identity that was accepted in it.
 pub(crate) async fn run_checked<S>(
     check: CertificateCheck,
-    uid: u32,
+    origin: Origin,
     handshake: impl Future<Output = std::io::Result<S>>,
 ) -> std::io::Result<(S, Option<Svid>)> {
-    let handshake_check = HandshakeCheck { check, uid, accepted: OnceCell::new() };
+    let handshake_check = HandshakeCheck { check, origin, accepted: OnceCell::new() };
     let made = async {
         let stream = handshake.await?;
         // The client proves that it has the certificate's key only at the end of the handshake.

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::UnixStream;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
@@ -17,14 +16,15 @@ use super::quota::PeerQuota;
 use super::rate_limiter::ReadLimiter;
 use super::timeouts::{EndReason, Timeouts, Traffic, Watchdog};
 use crate::identity::certificate::svid::Svid;
+use crate::identity::socket::{Origin, Socket};
 
 /// The verified peer of a connection.
 #[derive(Debug)]
 pub struct Peer<T> {
     /// The identity in its certificate.
     pub svid: Svid,
-    /// Its Unix user, as the kernel saw it at connect time.
-    pub uid: u32,
+    /// Where it is.
+    pub origin: Origin,
     /// The purpose of the socket, for example an opening.
     pub tag: T,
     /// The open requests and unsent replies of this connection.
@@ -54,7 +54,7 @@ const CROWDED_SENDS: u8 = 32;
 /// Bytes that are written in one turn are sent together. HTTP/2 flushes after each reply and again after its trailers.
 /// Each flush would be a write(2) of its own, two for a warm Resolve.
 pub struct PeerConnection<T> {
-    stream: TlsStream<UnixStream>,
+    stream: TlsStream<Socket>,
     peer: Arc<Peer<T>>,
     stopped: Pin<Box<WaitForCancellationFutureOwned>>,
     silent: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
@@ -71,7 +71,7 @@ pub struct PeerConnection<T> {
 
 impl<T> PeerConnection<T> {
     pub(crate) fn new(
-        stream: TlsStream<UnixStream>,
+        stream: TlsStream<Socket>,
         peer: Arc<Peer<T>>,
         timeouts: Timeouts,
         reading: ReadLimiter,
@@ -126,7 +126,8 @@ impl<T> PeerConnection<T> {
     fn log_disconnected(&self, why: &str) {
         if let Some(suppressed) = CLIENT_LOG_LIMIT.allow() {
             tracing::warn!(
-                peer.uid = self.peer.uid,
+                peer.uid = self.peer.origin.uid(),
+                peer.address = self.peer.origin.address().map(tracing::field::display),
                 suppressed,
                 "a client was disconnected: {why}"
             );

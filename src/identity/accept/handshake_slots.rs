@@ -18,19 +18,16 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
-use super::rate_limiter::RateLimiter;
+use super::listener::PeerProcess;
+use super::pending::{HandshakeSlot, PendingHandshake, PendingList};
+use super::rate_limiter::KeyedRates;
 use super::refused::ConnectionRefusal;
 use crate::model::RateLimit;
 
-/// The most users whose rate is tracked. Further users are refused until the rate of one is forgotten.
-const MAX_USERS: usize = 1024;
 /// How long a handshake keeps its slot against its own process: after bytes were received, and while the client is
 /// silent. Both are zero against a process with fewer handshakes.
 const GRACE: Duration = Duration::from_millis(100);
@@ -45,58 +42,16 @@ pub struct HandshakeLimits {
     pub guests: RateLimit,
 }
 
-/// The process behind a connection, as the kernel recorded it at connect time.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct PeerProcess {
-    /// The Unix user.
-    pub(crate) uid: u32,
-    /// The process id; 0 for every process outside of the daemon's PID namespace.
-    pub(crate) process: i32,
-}
-
-/// The pending handshakes, the oldest first.
+/// The pending handshakes of the admin socket.
 pub(crate) struct HandshakeSlots {
     limits: HandshakeLimits,
-    pending: Mutex<VecDeque<PendingHandshake>>,
-    limiters: Mutex<HashMap<u32, RateLimiter>>,
-}
-
-struct PendingHandshake {
-    origin: PeerProcess,
-    since: Instant,
-    has_spoken: Arc<AtomicBool>,
-    evicted: CancellationToken,
-}
-
-/// A slot of one pending handshake, free again when it is dropped.
-pub(crate) struct HandshakeSlot {
-    slots: Arc<HandshakeSlots>,
-    has_spoken: Arc<AtomicBool>,
-    evicted: CancellationToken,
-}
-
-impl HandshakeSlot {
-    /// Notes that the client has sent bytes.
-    pub(crate) fn speak(&self) {
-        self.has_spoken.store(true, Ordering::Release);
-    }
-
-    /// Waits until the slot is given to another client.
-    pub(super) async fn evicted(&self) {
-        self.evicted.cancelled().await;
-    }
-}
-
-impl Drop for HandshakeSlot {
-    fn drop(&mut self) {
-        let is_it = |one: &PendingHandshake| Arc::ptr_eq(&one.has_spoken, &self.has_spoken);
-        self.slots.pending.lock().retain(|one| !is_it(one));
-    }
+    pending: PendingList<PeerProcess>,
+    rates: KeyedRates<u32>,
 }
 
 impl HandshakeSlots {
-    pub(crate) fn new(limits: HandshakeLimits) -> Arc<Self> {
-        Arc::new(Self { limits, pending: Mutex::default(), limiters: Mutex::default() })
+    pub(crate) fn new(limits: HandshakeLimits) -> Self {
+        Self { limits, pending: Arc::default(), rates: KeyedRates::new(limits.guests) }
     }
 
     /// Takes a slot for a new connection. `has_spoken` says that its client has sent bytes already.
@@ -104,17 +59,17 @@ impl HandshakeSlots {
     /// # Errors
     /// The refusal, if the user connects too often or no slot can be freed.
     pub(crate) fn admit(
-        self: &Arc<Self>,
+        &self,
         origin: PeerProcess,
         has_spoken: bool,
     ) -> Result<HandshakeSlot, ConnectionRefusal> {
-        if !is_trusted(origin.uid) && self.is_over_rate(origin.uid) {
+        if !is_trusted(origin.uid) && self.rates.is_over(origin.uid) {
             return Err(ConnectionRefusal::TooOften);
         }
         self.find_slot(origin, has_spoken).ok_or(ConnectionRefusal::NoSlot)
     }
 
-    fn find_slot(self: &Arc<Self>, origin: PeerProcess, has_spoken: bool) -> Option<HandshakeSlot> {
+    fn find_slot(&self, origin: PeerProcess, has_spoken: bool) -> Option<HandshakeSlot> {
         let uid = origin.uid;
         let slots = usize::try_from(self.limits.slots).unwrap_or(usize::MAX);
         let guests = slots.div_ceil(4);
@@ -123,7 +78,8 @@ impl HandshakeSlots {
         let is_alone = is_trusted(uid) && own_uid() == 0;
         let of_user = if is_alone { of_kind } else { of_kind.div_ceil(2) };
         let mut pending = self.pending.lock();
-        let count = |pending: &VecDeque<PendingHandshake>, is_one: &dyn Fn(u32) -> bool| {
+        let count = |pending: &VecDeque<PendingHandshake<PeerProcess>>,
+                     is_one: &dyn Fn(u32) -> bool| {
             pending.iter().filter(|one| is_one(one.origin.uid)).count()
         };
         let is_alike = |other: u32| is_trusted(other) == is_trusted(uid);
@@ -135,35 +91,14 @@ impl HandshakeSlots {
             let most = alike.max_by_key(|other| count(&pending, &|one| one == *other))?;
             evict(&mut pending, origin.process, |other| other == most)?;
         }
-        let has_spoken = Arc::new(AtomicBool::new(has_spoken));
-        let evicted = CancellationToken::new();
-        let slot = HandshakeSlot {
-            slots: Arc::clone(self),
-            has_spoken: Arc::clone(&has_spoken),
-            evicted: evicted.clone(),
-        };
-        pending.push_back(PendingHandshake { origin, since: Instant::now(), has_spoken, evicted });
-        Some(slot)
-    }
-
-    fn is_over_rate(&self, uid: u32) -> bool {
-        let mut limiters = self.limiters.lock();
-        if limiters.len() >= MAX_USERS && !limiters.contains_key(&uid) {
-            // A limiter with its whole burst is like a new one, so it can be forgotten.
-            limiters.retain(|_, limiter| !limiter.is_rested());
-            if limiters.len() >= MAX_USERS {
-                return true;
-            }
-        }
-        let limiter = limiters.entry(uid).or_insert_with(|| RateLimiter::new(self.limits.guests));
-        limiter.take().is_err()
+        Some(HandshakeSlot::take(&self.pending, &mut pending, origin, has_spoken))
     }
 }
 
 /// Evicts a handshake of the users that `is_theirs` selects, for a new connection of a process. `None` if no handshake
 /// may be evicted.
 fn evict(
-    pending: &mut VecDeque<PendingHandshake>,
+    pending: &mut VecDeque<PendingHandshake<PeerProcess>>,
     newcomer: i32,
     is_theirs: impl Fn(u32) -> bool,
 ) -> Option<()> {
@@ -178,15 +113,14 @@ fn evict(
     let now = Instant::now();
     let oldest = |least: Duration, may_speak: bool| {
         pending.iter().position(|one| {
-            let is_it = may_speak || !one.has_spoken.load(Ordering::Acquire);
+            let is_it = may_speak || !one.has_spoken();
             // If every process has one handshake, any of them may go.
             let is_of_it = most == 1 || one.origin.process == heaviest;
             is_it && is_of_it && is_theirs(one.origin.uid) && now - one.since >= least
         })
     };
     let oldest = oldest(beginning, false).or_else(|| oldest(grace, true));
-    let evicted = pending.remove(oldest?)?;
-    evicted.evicted.cancel();
+    pending.remove(oldest?)?.evict();
     Some(())
 }
 
@@ -202,16 +136,17 @@ fn own_uid() -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::accept::rate_limiter::MAX_KEYS;
 
     const GUESTS: RateLimit = RateLimit { per_second: 1, burst: 30 };
     const GUEST: u32 = 70_000;
 
-    fn slots() -> Arc<HandshakeSlots> {
+    fn slots() -> HandshakeSlots {
         HandshakeSlots::new(HandshakeLimits { slots: 16, guests: GUESTS })
     }
 
     fn connect(
-        slots: &Arc<HandshakeSlots>,
+        slots: &HandshakeSlots,
         uid: u32,
         process: i32,
         has_spoken: bool,
@@ -281,6 +216,6 @@ mod tests {
         for uid in 0..5000 {
             let _ = connect(&slots, GUEST + uid, 1, true);
         }
-        assert!(slots.limiters.lock().len() <= MAX_USERS);
+        assert!(slots.rates.tracked() <= MAX_KEYS);
     }
 }

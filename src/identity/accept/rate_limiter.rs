@@ -1,5 +1,7 @@
 //! How fast clients may connect, and how fast their bytes are read.
 
+use std::collections::HashMap;
+use std::hash::Hash;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -45,6 +47,40 @@ impl RateLimiter {
 
     fn now(&self) -> i64 {
         i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX)
+    }
+}
+
+/// The most keys whose rates are tracked. Further keys are over their rate until that of another is forgotten.
+pub(super) const MAX_KEYS: usize = 1024;
+
+/// Limits events to a rate for each key, such as a user or a network.
+pub(super) struct KeyedRates<K> {
+    limit: RateLimit,
+    limiters: Mutex<HashMap<K, RateLimiter>>,
+}
+
+impl<K: Copy + Eq + Hash> KeyedRates<K> {
+    pub(super) fn new(limit: RateLimit) -> Self {
+        Self { limit, limiters: Mutex::default() }
+    }
+
+    /// Takes one event of a key. True if none is allowed yet.
+    pub(super) fn is_over(&self, key: K) -> bool {
+        let mut limiters = self.limiters.lock();
+        if limiters.len() >= MAX_KEYS && !limiters.contains_key(&key) {
+            // A limiter with its whole burst is like a new one, so it can be forgotten.
+            limiters.retain(|_, limiter| !limiter.is_rested());
+            if limiters.len() >= MAX_KEYS {
+                return true;
+            }
+        }
+        limiters.entry(key).or_insert_with(|| RateLimiter::new(self.limit)).take().is_err()
+    }
+
+    /// How many keys are tracked.
+    #[cfg(test)]
+    pub(super) fn tracked(&self) -> usize {
+        self.limiters.lock().len()
     }
 }
 

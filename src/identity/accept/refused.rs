@@ -1,11 +1,14 @@
 //! Refused connections: every one is counted, and a few a second are logged.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rustls::{AlertDescription, CertificateError, Error as TlsError, PeerMisbehaved};
+use tracing::field::{DisplayValue, display};
 
 use super::CLIENT_LOG_LIMIT;
+use crate::identity::socket::Origin;
 use crate::metrics::LabelCounters;
 
 /// Every reason for which a connection is refused, as the metrics name it.
@@ -91,34 +94,45 @@ impl ConnectionRefusal {
 pub(crate) struct RefusalCounter(pub(crate) Arc<LabelCounters>);
 
 impl RefusalCounter {
-    /// Notes a refusal, with the Unix user if it is known.
-    pub(crate) fn note(&self, refusal: ConnectionRefusal, uid: Option<u32>) {
+    /// Notes a refusal, with the origin of the connection if it is known.
+    pub(crate) fn note(&self, refusal: ConnectionRefusal, origin: Option<Origin>) {
         let (reason, text) = refusal.texts();
         self.0.count(reason);
         let Some(suppressed) = CLIENT_LOG_LIMIT.allow() else { return };
         match refusal {
             ConnectionRefusal::Gone => tracing::info!(suppressed, "{text}"),
-            _ => tracing::warn!(peer.uid = uid, suppressed, "{text}"),
+            _ => tracing::warn!(
+                peer.uid = origin.and_then(Origin::uid),
+                peer.address = address_of(origin),
+                suppressed,
+                "{text}"
+            ),
         }
     }
 
     /// Notes a failed handshake.
-    pub(super) fn note_handshake(&self, error: &io::Error, uid: u32) {
+    pub(super) fn note_handshake(&self, error: &io::Error, origin: Origin) {
         self.0.count(fault(error));
         let Some(suppressed) = CLIENT_LOG_LIMIT.allow() else { return };
         if let Some(TlsError::PeerMisbehaved(PeerMisbehaved::ServerNameMustContainOneHostName)) =
             tls_error(error)
         {
             tracing::warn!(
-                peer.uid = uid,
+                peer.uid = origin.uid(),
                 suppressed,
                 "a handshake was refused: the client sent a server name that is not a host name, as Python's \
                  grpcio does over unix sockets; set its option grpc.default_authority to localhost"
             );
         } else {
-            tracing::info!(peer.uid = uid, %error, suppressed, "a handshake was refused");
+            let (uid, address) = (origin.uid(), address_of(Some(origin)));
+            tracing::info!(peer.uid = uid, peer.address = address, %error, suppressed, "a handshake was refused");
         }
     }
+}
+
+/// The address of a network, as the log shows it.
+fn address_of(origin: Option<Origin>) -> Option<DisplayValue<SocketAddr>> {
+    origin.and_then(Origin::address).map(display)
 }
 
 /// The error of rustls, if rustls made the handshake fail.

@@ -23,7 +23,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::svid::sha256;
 use crate::model::limits::MAX_CLOCK_STEP_BACK;
-use crate::model::{Id, PinnedCertificate, SpiffeId, Timestamp, TrustDomain};
+use crate::model::{HostName, Id, PinnedCertificate, SpiffeId, Timestamp, TrustDomain};
 
 /// How long the root and the issuers are valid. Few deployments last as long.
 const AUTHORITY_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -204,13 +204,15 @@ impl Authority {
         Ok(self.root.issuer.key().sign(message)?)
     }
 
-    /// Issues a key and certificate for the daemon: `DNS:localhost` and its SPIFFE ID, serverAuth only.
+    /// Issues a key and certificate for the daemon: `DNS:localhost`, the hosts by which it is reached over TCP, and its
+    /// SPIFFE ID, serverAuth only.
     ///
     /// # Errors
     /// If the certificate cannot be created.
     pub fn issue_daemon(
         &self,
         name: &str,
+        hosts: &[HostName],
         serial: Id,
         now: Timestamp,
         life: Duration,
@@ -220,9 +222,17 @@ impl Authority {
         let mut params =
             leaf_params(&format!("keyhatch broker {name}"), &uri, serial, now, now.after(life))?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        let localhost =
-            "localhost".try_into().map_err(|_| AuthorityError::Unusable("localhost"))?;
-        params.subject_alt_names.push(SanType::DnsName(localhost));
+        let localhost = HostName::localhost();
+        let others = hosts.iter().filter(|host| **host != localhost);
+        for host in std::iter::once(&localhost).chain(others) {
+            params.subject_alt_names.push(match host {
+                HostName::Ip(address) => SanType::IpAddress(*address),
+                HostName::Dns(name) => {
+                    let name = name.as_str().try_into();
+                    SanType::DnsName(name.map_err(|_| AuthorityError::Unusable("a host's name"))?)
+                }
+            });
+        }
         let public_key = key.subject_public_key_info();
         let issued = issue(&params, &public_key, &self.root, now, "")?;
         Ok(KeyAndCertificate { issued, key_pem: Zeroizing::new(key.serialize_pem()), public_key })

@@ -59,6 +59,6 @@ pub fn check_issued(
     let root = certificates(root_pem)?.into_iter().next().ok_or(TlsError::Pem("certificate"))?;
     match role {
         CertificateRole::Client => check_client(&chain, &root, now),
-        CertificateRole::Daemon => check_daemon(&chain, &root, now),
+        CertificateRole::Daemon => check_daemon(&chain, &root, now, &[]),
     }
 }

@@ -43,9 +43,10 @@ pub struct ChangeNote {
 }
 
 impl ChangeNote {
-    /// Whether the change removes or disables something, or changes access.
+    /// Whether the change removes or disables something, changes access, or keeps an operator from TCP.
     pub(super) fn takes_away(&self) -> bool {
-        let disables = |setting: &String| setting == "disabled=true";
+        let disables =
+            |setting: &String| ["disabled=true", "remote=false"].contains(&setting.as_str());
         self.action.ends_with(".delete")
             || self.access.is_some()
             || self.settings.iter().any(disables)

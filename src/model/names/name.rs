@@ -209,6 +209,8 @@ macro_rules! names {
 names! {
     /// The name of a connection within its integration.
     ConnectionName: "connection name", PLAIN;
+    /// The name of a context: a broker that an operator reaches over TCP.
+    ContextName: "context name", PLAIN;
     /// The name of an executor.
     ExecutorName: "executor name", PLAIN;
     /// The name of a field of a credential; nested ones are dotted, such as `tokens.api`.

@@ -152,6 +152,44 @@ impl SpiffeId {
     }
 }
 
+/// A daemon, as `spiffe://TD/broker/NAME` names it to clients.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(into = "String")]
+pub struct BrokerId {
+    /// Its trust domain.
+    pub domain: TrustDomain,
+    /// Its name.
+    pub name: String,
+}
+
+impl BrokerId {
+    /// Parses the SPIFFE ID of a daemon.
+    ///
+    /// # Errors
+    /// If it is malformed, or another identity's.
+    pub fn parse(uri: &str) -> Result<Self, Invalid> {
+        let domain = TrustDomain::of(uri)?;
+        match SpiffeId::parse(uri, &domain)? {
+            SpiffeId::Broker(name) => Ok(Self { domain, name }),
+            _ => Err(Invalid::new("broker's SPIFFE ID", uri, "spiffe://TRUST-DOMAIN/broker/NAME")),
+        }
+    }
+}
+
+impl fmt::Display for BrokerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&SpiffeId::Broker(self.name.clone()).uri(&self.domain))
+    }
+}
+
+impl From<BrokerId> for String {
+    fn from(id: BrokerId) -> Self {
+        id.to_string()
+    }
+}
+
+read_from_text!(BrokerId, Self::parse);
+
 fn segments(uri: &mut String, words: &[&str]) {
     for word in words {
         uri.push('/');

@@ -43,6 +43,12 @@ fn the_unit_allows_only_the_network_of_its_options() {
     assert!(!network.contains("closed") && network.contains("[egress]"), "{network}");
     assert!(has(&network, "PrivateNetwork=no") && !network.contains("IPAddress"), "{network}");
     assert!(has(&network, "Type=notify"));
+    let names = ["--admin-name", "a.example.com", "--admin-name", "10.0.0.5"];
+    let operators = unit(&[&["--admin-listen", "[::]:7443"], &names[..]].concat());
+    let options =
+        " serve --admin-listen [::]:7443 --admin-name a.example.com --admin-name 10.0.0.5 --state ";
+    assert!(operators.contains(options), "{operators}");
+    assert!(has(&operators, "PrivateNetwork=no") && !operators.contains("closed"), "{operators}");
     let refused = keyhatch(&["config", "systemd-unit", "--metrics", "0.0.0.0:9464"]).output();
     assert!(text(&refused.unwrap().stderr).contains("must be a loopback address"));
     // A daemon in a unit without a network reports why it cannot bind its address.

@@ -100,6 +100,7 @@ impl BareBroker {
             mints: tokio::runtime::Handle::current(),
             mint_metrics: Metrics::new(vec![], vec![], []).mints,
             send_metrics: Metrics::new(vec![], vec![], []).sends,
+            tcp_door: None,
         };
         let (broker, writer) = Broker::start(parts).await.unwrap();
         tokio::spawn(writer);

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use keyhatch::config::Config;
+use keyhatch::config::{AdminListen, Config};
 use keyhatch::daemon::{Daemon, InitOptions, StateDirectory, init};
 use keyhatch::grpc::client::channel;
 use keyhatch::grpc::pb;
@@ -35,8 +35,10 @@ use keyhatch::grpc::pb::explain_request::Question;
 use keyhatch::grpc::pb::operator_service_client::OperatorServiceClient;
 use keyhatch::grpc::pb::step_service_client::StepServiceClient;
 use keyhatch::grpc::pb::system_service_client::SystemServiceClient;
-use keyhatch::identity::{Authority, CertificateRefusal, ClientIdentity, ConnectError};
-use keyhatch::model::{Clock, Limits, Timestamp, TrustDomain};
+use keyhatch::identity::{
+    Authority, BrokerAddress, CertificateRefusal, ClientIdentity, ConnectError, RemoteBroker,
+};
+use keyhatch::model::{Clock, HostName, Limits, Timestamp, TrustDomain};
 use keyhatch::sys::Trust;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -144,6 +146,43 @@ impl TestBroker {
         broker
     }
 
+    /// A new broker that serves operators over TCP, as localhost and 127.0.0.1.
+    pub fn start_with_tcp(limits: Limits) -> Self {
+        let mut broker = Self::start_with(limits);
+        let hosts = ["localhost", "127.0.0.1"].map(|name| HostName::parse(name).unwrap());
+        let address = (Ipv4Addr::LOCALHOST, 0).into();
+        broker.config.admin_listen = Some(AdminListen { address, hosts: hosts.into() });
+        broker.restart();
+        broker
+    }
+
+    /// Where operators find this broker over TCP.
+    pub fn tcp(&self) -> RemoteBroker {
+        let door = self.daemon.as_ref().and_then(Daemon::tcp_door).unwrap();
+        RemoteBroker { address: door.address.clone(), id: door.broker.clone() }
+    }
+
+    /// Connects over TCP with this identity.
+    pub fn connect_tcp(&self, identity: ClientIdentity) -> Result<Channel, ConnectError> {
+        self.block_on(channel(BrokerAddress::Remote(self.tcp()), identity))
+    }
+
+    /// Registers an operator who may connect over TCP. Returns its identity.
+    pub fn enroll_remote(&self, name: &str, role: pb::Role) -> ClientIdentity {
+        let name = format!("operators/{name}");
+        self.register(pb::Operator { name, role: role.into(), remote: true, ..Default::default() })
+    }
+
+    /// Lets an operator connect over TCP, or no longer.
+    pub fn set_remote(&self, name: &str, remote: bool) -> Result<pb::Operator, Status> {
+        let operator =
+            Some(pb::Operator { name: format!("operators/{name}"), remote, ..Default::default() });
+        let update_mask = Some(prost_types::FieldMask { paths: vec!["remote".to_owned()] });
+        let request = pb::UpdateOperatorRequest { operator, update_mask, validate_only: false };
+        let mut client = OperatorServiceClient::new(self.operator());
+        self.block_on(client.update_operator(request)).map(tonic::Response::into_inner)
+    }
+
     /// The address of the metrics listener.
     pub fn metrics_address(&self) -> SocketAddr {
         self.daemon.as_ref().and_then(Daemon::metrics_address).unwrap()
@@ -242,12 +281,12 @@ impl TestBroker {
 
     /// Registers an operator. Returns its identity.
     pub fn enroll_identity(&self, name: &str, role: pb::Role) -> ClientIdentity {
+        let name = format!("operators/{name}");
+        self.register(pb::Operator { name, role: role.into(), ..Default::default() })
+    }
+
+    fn register(&self, operator: pb::Operator) -> ClientIdentity {
         let (key_pem, csr) = keyhatch::identity::new_request().unwrap();
-        let operator = pb::Operator {
-            name: format!("operators/{name}"),
-            role: role.into(),
-            ..Default::default()
-        };
         let (operator, csr) = (Some(operator), csr.into_bytes());
         let request = pb::CreateOperatorRequest { operator, csr, ..Default::default() };
         let mut client = OperatorServiceClient::new(self.operator());

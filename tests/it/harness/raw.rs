@@ -4,7 +4,7 @@ use std::path::Path;
 
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{PingPong, RecvStream, SendStream};
-use keyhatch::identity::{ClientIdentity, TlsClientStream, connect};
+use keyhatch::identity::{BrokerAddress, ClientIdentity, TlsClientStream, connect};
 use prost::Message;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinHandle;
@@ -42,7 +42,12 @@ pub struct Half {
 impl Raw {
     /// Connects with a flow-control window of this many bytes for each reply.
     pub async fn connect(socket: &Path, identity: &ClientIdentity, window: u32) -> Self {
-        let stream = connect(socket, identity).await.unwrap();
+        Self::at(socket.into(), identity, window).await
+    }
+
+    /// The same at any address.
+    pub async fn at(address: BrokerAddress, identity: &ClientIdentity, window: u32) -> Self {
+        let stream = connect(address, identity).await.unwrap();
         let mut builder = h2::client::Builder::new();
         builder.initial_window_size(window);
         let (sender, mut connection) = builder.handshake(stream).await.unwrap();

@@ -10,7 +10,7 @@ use prost::Message as _;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-use crate::harness::{TestBroker, bytes, reason};
+use crate::harness::{TestBroker, bytes, identity_in, reason};
 
 const RELATIONS: [Option<pb::Relation>; 5] = [
     None,
@@ -73,22 +73,7 @@ fn every_method_has_a_row_and_every_row_a_method() {
 
 #[test]
 fn every_identity_and_relation_may_do_what_the_table_says() {
-    let limits = Limits {
-        step_request_burst: 10_000,
-        step_refusal_burst: 10_000,
-        executor_refusal_burst: 10_000,
-        executor_open_burst: 10_000,
-        admin_refusal_burst: 10_000,
-        admin_request_burst: 10_000,
-        ..Limits::default()
-    };
-    let mut broker = TestBroker::start_with(limits);
-    // What a step has sent goes nowhere.
-    let deny = vec!["slack.com".to_owned()];
-    broker.config.egress = EgressTable { deny, ..EgressTable::default() }.rules().unwrap();
-    broker.restart();
-    let rows = table();
-    seed(&broker, &rows);
+    let broker = table_broker(TestBroker::start_with(limits()));
     let step = broker.open("deploy", "build");
     let channels = [
         step.channel,
@@ -97,13 +82,59 @@ fn every_identity_and_relation_may_do_what_the_table_says() {
         broker.enroll("works", pb::Role::Operator),
         broker.enroll("rules", pb::Role::Administrator),
     ];
+    check_table(&broker, &channels.map(Some));
+}
+
+#[test]
+fn over_tcp_operators_may_do_the_same_and_others_nothing() {
+    let broker = table_broker(TestBroker::start_with_tcp(limits()));
+    let opened = broker.open("deploy", "build").opened;
+    let others = [opened.directory.into(), broker.config.state.join("executors/local")];
+    for directory in others {
+        assert!(broker.connect_tcp(identity_in(&directory)).is_err(), "{}", directory.display());
+    }
+    let operators = [
+        ("looks", pb::Role::Viewer),
+        ("works", pb::Role::Operator),
+        ("rules", pb::Role::Administrator),
+    ];
+    let connect = |(name, role)| broker.connect_tcp(broker.enroll_remote(name, role)).ok();
+    let [viewer, operator, administrator] = operators.map(connect);
+    assert!([&viewer, &operator, &administrator].iter().all(|channel| channel.is_some()));
+    check_table(&broker, &[None, None, viewer, operator, administrator]);
+}
+
+fn limits() -> Limits {
+    Limits {
+        step_request_burst: 10_000,
+        step_refusal_burst: 10_000,
+        executor_refusal_burst: 10_000,
+        executor_open_burst: 10_000,
+        admin_refusal_burst: 10_000,
+        admin_request_burst: 10_000,
+        ..Limits::default()
+    }
+}
+
+/// A broker with the resources of every cell.
+fn table_broker(mut broker: TestBroker) -> TestBroker {
+    // What a step has sent goes nowhere.
+    let deny = vec!["slack.com".to_owned()];
+    broker.config.egress = EgressTable { deny, ..EgressTable::default() }.rules().unwrap();
+    broker.restart();
+    seed(&broker, &table());
+    broker
+}
+
+/// Makes the calls of every row over the channel of each identity, if there is one.
+fn check_table(broker: &TestBroker, channels: &[Option<Channel>; IDENTITIES.len()]) {
     let mut wrong = Vec::new();
-    for (number, row) in rows.iter().enumerate() {
+    for (number, row) in table().iter().enumerate() {
         for (identity, outcomes) in row.outcomes.iter().enumerate() {
+            let Some(channel) = &channels[identity] else { continue };
             for (relation, expected) in outcomes.iter().enumerate() {
                 let cell = cell_of(number, identity, relation);
-                let channel = channels[identity].clone();
-                let outcome = broker.block_on(call(channel, &row.method, cell));
+                let outcome = broker.block_on(call(channel.clone(), &row.method, cell));
                 let got = word(outcome);
                 if got != *expected {
                     let (who, held) = (IDENTITIES[identity].0, RELATIONS[relation]);
@@ -530,6 +561,13 @@ async fn operator(channel: Channel, method: &str, cell: usize) -> Result<(), Sta
             let request =
                 pb::DeleteOperatorRequest { name, allow_missing: true, ..Default::default() };
             client.delete_operator(request).await.map(drop)
+        }
+        "UpdateOperator" => {
+            let operator =
+                Some(pb::Operator { name: "operators/admin".into(), ..Default::default() });
+            let update_mask = Some(prost_types::FieldMask { paths: vec!["remote".to_owned()] });
+            let request = pb::UpdateOperatorRequest { operator, update_mask, validate_only: false };
+            client.update_operator(request).await.map(drop)
         }
         "WhoAmI" => client.who_am_i(pb::OperatorServiceWhoAmIRequest {}).await.map(drop),
         _ => panic!("teach this test to call {method}"),

@@ -52,7 +52,7 @@ fn a_new_daemon_certificate_is_used_at_both_doors() {
     let operator = broker.operator();
     let (serial, now) = (Id::from_bytes([7; 16]), broker.clock.now());
     let life = Duration::from_secs(DAY);
-    let new = broker.authority().issue_daemon("test", serial, now, life).unwrap();
+    let new = broker.authority().issue_daemon("test", &[], serial, now, life).unwrap();
     put(&broker.config.state, &new.issued.chain_pem, &new.key_pem);
 
     let doors = [
@@ -79,7 +79,7 @@ fn a_bad_daemon_certificate_is_never_used_and_is_reloaded() {
     let authority = authority_of(&state);
     let (now, life) = (Clock::system().now(), Duration::from_secs(DAY));
     let issue = |authority: &Authority, serial, now| {
-        authority.issue_daemon("main", Id::from_bytes([serial; 16]), now, life).unwrap()
+        authority.issue_daemon("main", &[], Id::from_bytes([serial; 16]), now, life).unwrap()
     };
     let serials = [1, 2, 3].map(|serial| Id::from_bytes([serial; 16]));
     let stranger = Authority::create(domain(), serials, now).unwrap();

@@ -13,5 +13,6 @@ mod memory;
 mod padding;
 pub mod secrecy;
 mod tampering;
+mod tcp_door;
 mod user_relation;
 mod users;

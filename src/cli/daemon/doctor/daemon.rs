@@ -13,7 +13,7 @@ use super::site::Site;
 use super::socket::admin_socket;
 use crate::cli::admin::issuer;
 use crate::cli::daemon::healthcheck::{ANSWER_LIMIT, is_serving, silence};
-use crate::cli::identity::endpoint::Endpoint;
+use crate::cli::identity::endpoint::{Endpoint, Place};
 use crate::cli::io::failure::Failure;
 use crate::cli::io::pages;
 use crate::cli::io::text::short_name;
@@ -23,6 +23,7 @@ use crate::grpc::pb::system_service_client::SystemServiceClient;
 const DAEMON: &str = "daemon";
 const VERSION: &str = "version";
 const RECORDS: &str = "records";
+const TCP: &str = "operators over TCP";
 const RELEASE: &str = "release";
 const ISSUER: &str = "issuer";
 const REFRESH_TOKENS: &str = "refresh tokens";
@@ -100,6 +101,7 @@ pub(super) fn check(site: &Site, report: Option<DaemonReport>) -> Vec<Diagnosis>
     let mut diagnoses = vec![state(&answer)];
     diagnoses.extend(status.map(|status| version(&status.version)));
     diagnoses.extend(status.and_then(newer));
+    diagnoses.extend(status.and_then(over_tcp));
     diagnoses.extend(long_lived(&answer.stored));
     diagnoses.extend(answer.issuer.as_ref().and_then(of_issuer));
     diagnoses.extend(reauthorization_required(&answer.unusable));
@@ -110,7 +112,7 @@ pub(super) fn check(site: &Site, report: Option<DaemonReport>) -> Vec<Diagnosis>
 }
 
 async fn ask(site: &Site) -> Result<DaemonAnswer, Failure> {
-    let found = Endpoint::find_any(Some(&site.state));
+    let found = Endpoint::find_any(Place { state: Some(&site.state), context: None });
     // The check of the environment reports variables that name no identity.
     let endpoint = found.or_else(|_| Endpoint::of_host(&site.state))?;
     let channel = endpoint.reach().await?;
@@ -160,6 +162,27 @@ fn newer(status: &pb::Status) -> Option<Diagnosis> {
     let names = status.newer.join(", ");
     let text = format!("a newer keyhatch has written {names}: the daemon uses nothing of it");
     (!names.is_empty()).then(|| Diagnosis::warn(RECORDS, text, "run the newer keyhatch"))
+}
+
+/// The listener for operators over TCP. None if there is no listener, and no operator needs one.
+fn over_tcp(status: &pb::Status) -> Option<Diagnosis> {
+    let operators = status.remote_operators;
+    match status.tcp_listen_address.as_str() {
+        "" if operators == 0 => None,
+        "" => {
+            let text = format!(
+                "{operators} operator(s) may connect over TCP, and the daemon does not listen for them"
+            );
+            let advice = "start it with --admin-listen and --admin-name, or take the right away: keyhatch operator update \
+                          NAME --no-remote";
+            Some(Diagnosis::warn(TCP, text, advice))
+        }
+        address => {
+            let names = status.tcp_names.join(", ");
+            let text = format!("{address}, as {names}, for {operators} operator(s)");
+            Some(Diagnosis::ok(TCP, text))
+        }
+    }
 }
 
 /// Connections that hand a long-lived credential to steps although the broker could mint a short-lived one. None if there

@@ -16,6 +16,8 @@ const SINGLE: [&str; 4] =
     ["KEYHATCH_ADDR", "KEYHATCH_CACERT", "KEYHATCH_CLIENT_CERT", "KEYHATCH_CLIENT_KEY"];
 /// For gRPC clients of other programs. No command reads it.
 const AUTHORITY: &str = "KEYHATCH_AUTHORITY";
+/// The identity of a broker that is reached over TCP, beside [`SINGLE`].
+const BROKER: &str = "KEYHATCH_BROKER";
 
 /// The directory of the step that this runs in. None outside of a step.
 pub(super) fn step_directory() -> Option<PathBuf> {
@@ -67,7 +69,7 @@ fn known() -> BTreeSet<String> {
         known.extend(variables.map(|name| name.to_string_lossy().into_owned()));
         command.get_subcommands().for_each(|below| collect(below, known));
     }
-    let mut known = BTreeSet::from([DIRECTORY, AUTHORITY].map(str::to_owned));
+    let mut known = BTreeSet::from([DIRECTORY, AUTHORITY, BROKER].map(str::to_owned));
     known.extend(SINGLE.map(str::to_owned));
     collect(&command(), &mut known);
     known

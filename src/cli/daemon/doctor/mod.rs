@@ -35,6 +35,7 @@ use serde_json::json;
 
 use crate::cli::Common;
 use crate::cli::daemon::broker_args::BrokerArgs;
+use crate::cli::identity::contexts;
 use crate::cli::io::failure::{Failure, exit};
 use crate::cli::io::output::print;
 use crate::cli::io::text::printable;
@@ -60,7 +61,7 @@ impl Doctor {
         let (mut diagnoses, is_named) = (environment::check(), common.state.is_some());
         diagnoses.extend(match environment::step_directory() {
             Some(directory) => step::check(&directory, Clock::system().now()).await,
-            None => match (self.site(common)?, environment::identity_directory()) {
+            None => match (self.site(common)?, own_identity()) {
                 (Ok(site), Some(own)) if !is_named && !site.is_ours() => {
                     identity::check(&own, site.now).await
                 }
@@ -94,6 +95,11 @@ impl Doctor {
             now: Clock::system().now(),
         }))
     }
+}
+
+/// The directory of this user's identity: that of the environment, or the current context. None if there is neither.
+fn own_identity() -> Option<PathBuf> {
+    environment::identity_directory().or_else(|| contexts::current().ok().flatten())
 }
 
 async fn check_broker(site: &Site) -> Vec<Diagnosis> {

@@ -72,6 +72,6 @@ impl<T> BoundedStream<T> {
         !self.has_stalled.load(Ordering::Relaxed)
             && !self.sender.is_closed()
             && self.broker.check_serving().is_ok()
-            && self.broker.admin_principal(&self.peer.svid, self.peer.uid).is_ok()
+            && self.broker.admin_principal(&self.peer.svid, self.peer.origin).is_ok()
     }
 }

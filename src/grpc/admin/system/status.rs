@@ -8,6 +8,8 @@ pub(crate) fn response(health: Health) -> pb::Status {
     let Health { counts, keys, memory, journal, signature, .. } = health;
     let unsynced = journal.as_ref().map(|journal| convert::count(journal.unsynced_lines));
     let signed = signature.as_ref().and_then(|signature| convert::timestamp(signature.time));
+    let door = health.tcp_door.as_ref();
+    let hosts = door.map(|door| door.hosts.iter().map(ToString::to_string).collect());
     pb::Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         trust_domain: health.trust_domain,
@@ -41,5 +43,8 @@ pub(crate) fn response(health: Health) -> pb::Status {
         caller_certificate_expire_time: None,
         ca_sha256: hex::encode(health.authority_sha256),
         newer: health.newer,
+        tcp_listen_address: door.map(|door| door.listens.to_string()).unwrap_or_default(),
+        tcp_names: hosts.unwrap_or_default(),
+        remote_operators: convert::count(counts.remote_operators),
     }
 }

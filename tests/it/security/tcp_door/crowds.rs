@@ -1,0 +1,67 @@
+//! Clients that want more than their share: silent handshakes, and many connections of one operator.
+
+use std::io::{ErrorKind, Read as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+
+use keyhatch::grpc::pb;
+use keyhatch::identity::{BrokerAddress, ConnectError, connect_heard};
+use keyhatch::model::Limits;
+use keyhatch::model::limits::{
+    MAX_TCP_CONNECTIONS, MAX_TCP_HANDSHAKES, MAX_TCP_HANDSHAKES_OF_NETWORK,
+};
+use tokio::net::TcpSocket;
+
+use crate::harness::{TestBroker, wait_until};
+
+/// A connection from an address of this host that says nothing.
+async fn silent(network: usize, to: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    let from = IpAddr::V4(Ipv4Addr::new(127, 0, 1, u8::try_from(network).unwrap()));
+    socket.bind(SocketAddr::new(from, 0)).unwrap();
+    socket.connect(to).await.unwrap().into_std().unwrap()
+}
+
+/// True if the other side has ended the connection.
+fn is_over(mut stream: &TcpStream) -> bool {
+    !matches!(stream.read(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock)
+}
+
+fn open(streams: &[TcpStream]) -> usize {
+    streams.iter().filter(|stream| !is_over(stream)).count()
+}
+
+#[test]
+fn silent_handshakes_are_bounded_and_shut_out_nobody() {
+    let broker = TestBroker::start_with_tcp(Limits::default());
+    let identity = broker.enroll_remote("far", pb::Role::Viewer);
+    let to = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), broker.tcp().address.port);
+    let crowd = |network: usize, count: usize| -> Vec<_> {
+        (0..count).map(|_| broker.block_on(silent(network, to))).collect()
+    };
+    // One address gets its eight, whatever it does.
+    let greedy = crowd(1, 5 * MAX_TCP_HANDSHAKES_OF_NETWORK);
+    wait_until("the others are refused", || open(&greedy) <= MAX_TCP_HANDSHAKES_OF_NETWORK);
+    // Many addresses together get all slots, and a good client still gets in.
+    let mut all = Vec::new();
+    for network in 2..2 + 2 * MAX_TCP_HANDSHAKES / MAX_TCP_HANDSHAKES_OF_NETWORK {
+        all.extend(crowd(network, MAX_TCP_HANDSHAKES_OF_NETWORK));
+        let heard = connect_heard(BrokerAddress::Remote(broker.tcp()), &identity);
+        broker.block_on(heard).unwrap();
+    }
+    wait_until("the older ones have lost their slots", || open(&all) <= MAX_TCP_HANDSHAKES);
+}
+
+#[test]
+fn an_operator_has_sixteen_connections_and_no_more() {
+    let broker = TestBroker::start_with_tcp(Limits::default());
+    let greedy = broker.enroll_remote("greedy", pb::Role::Viewer);
+    let modest = broker.enroll_remote("modest", pb::Role::Viewer);
+    let address = || BrokerAddress::Remote(broker.tcp());
+    let connect = |identity| broker.block_on(connect_heard(address(), identity));
+    let mut taken: Vec<_> = (0..MAX_TCP_CONNECTIONS).map(|_| connect(&greedy).unwrap()).collect();
+    let refused = connect(&greedy).map(drop);
+    assert!(matches!(refused, Err(ConnectError::Io(_))), "{refused:?}");
+    drop(connect(&modest).unwrap());
+    drop(taken.pop());
+    wait_until("a place is free again", || connect(&greedy).is_ok());
+}
