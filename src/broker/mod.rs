@@ -79,7 +79,7 @@ use tokio::sync::Semaphore;
 
 use crate::catalog::{Snapshot, Snapshots};
 use crate::identity::Authority;
-use crate::journal::Journal;
+use crate::journal::{Epoch, Journal};
 use crate::model::{Clock, JournalMode, Limits, RequestMac, SpiffeId, Timestamp};
 use crate::seal::Keyring;
 use crate::store::Store;
@@ -155,7 +155,7 @@ impl Broker {
     }
 
     /// Reports every new catalogue on which decisions may depend from now on; of several at once, the last.
-    pub fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
+    pub fn changes(&self) -> tokio::sync::watch::Receiver<Epoch> {
         self.snapshots.subscribe()
     }
 

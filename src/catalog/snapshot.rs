@@ -6,13 +6,14 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use super::Catalog;
+use crate::journal::Epoch;
 
 /// The catalogue after batch `head`.
 pub struct Snapshot {
     /// The last batch.
     pub head: u64,
     /// The last batch on which a decision may depend.
-    pub epoch: u64,
+    pub epoch: Epoch,
     /// The catalogue after it.
     pub catalog: Catalog,
 }
@@ -21,7 +22,7 @@ pub struct Snapshot {
 pub struct Snapshots {
     newest: ArcSwap<Snapshot>,
     /// Its epoch, for tasks that wait for the next.
-    epoch: watch::Sender<u64>,
+    epoch: watch::Sender<Epoch>,
 }
 
 impl Snapshots {
@@ -37,7 +38,7 @@ impl Snapshots {
     }
 
     /// Reports every new epoch from now on; of several at once, the last.
-    pub fn subscribe(&self) -> watch::Receiver<u64> {
+    pub fn subscribe(&self) -> watch::Receiver<Epoch> {
         self.epoch.subscribe()
     }
 
@@ -60,7 +61,10 @@ mod tests {
 
     #[test]
     fn only_a_new_epoch_wakes_those_who_wait() {
-        let snapshot = |head, epoch| Snapshot { head, epoch, catalog: Catalog::default() };
+        let snapshot = |head, epoch| {
+            let epoch = Epoch::of_batch(epoch);
+            Snapshot { head, epoch, catalog: Catalog::default() }
+        };
         let snapshots = Snapshots::new(snapshot(1, 1));
         let epochs = snapshots.subscribe();
         snapshots.publish(snapshot(2, 1));

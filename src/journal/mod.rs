@@ -48,6 +48,7 @@ pub use read::tail_filter::{PrincipalFilter, TailFilter, TailLine};
 pub use read::verify::{Proof, ProofError, verify};
 pub use state::begun_counts::TooManyEndings;
 pub use state::due::Standing;
+pub use state::heads::Epoch;
 pub use state::live::Live;
 pub use state::lost::LostRefresh;
 pub use state::open_step::{LiveOpening, NotAccepted};
@@ -219,7 +220,7 @@ impl Journal {
         batch: StoredBatch,
         changed: Option<&[Id]>,
         revoked: impl FnOnce(&Live) -> Vec<Id>,
-        publish: impl FnOnce(u64),
+        publish: impl FnOnce(Epoch),
     ) -> Result<Position, Unavailable> {
         let mut chain = self.lock()?;
         chain.live_mut().expire(now);

@@ -34,7 +34,7 @@ use crate::broker::steps::sessions::{Sessions, StepListener};
 use crate::catalog::{LoadError, Snapshot, Snapshots, load};
 use crate::identity::Authority;
 use crate::journal::{
-    Event, Journal, Live, Options, Recovery, ReplayError, StoredBatch, Unavailable,
+    Epoch, Event, Journal, Live, Options, Recovery, ReplayError, StoredBatch, Unavailable,
 };
 use crate::metrics::{MintMetrics, SendMetrics};
 use crate::mint::Upstreams;
@@ -203,7 +203,7 @@ fn read(path: &Path, keyring: &Keyring) -> Result<(Store, Snapshot), StartError>
     };
     let (store, catalog) = at_once(hand_over, || load(batches.into_iter().flatten(), keyring))?;
     let (store, head) = store?;
-    Ok((store, Snapshot { head, epoch: head, catalog: catalog? }))
+    Ok((store, Snapshot { head, epoch: Epoch::of_batch(head), catalog: catalog? }))
 }
 
 /// Runs both functions, the first on its own thread.

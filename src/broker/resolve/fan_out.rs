@@ -13,7 +13,7 @@ use super::watcher_state::WatcherState;
 use super::{Authorization, Room};
 use crate::broker::Broker;
 use crate::broker::error::Error;
-use crate::journal::CommitError;
+use crate::journal::{CommitError, Epoch};
 use crate::model::Timestamp;
 
 /// How many Watches are served at a time. Other work gets a turn in between.
@@ -134,7 +134,7 @@ impl Broker {
                     }
                 }
             }
-            Err(error) => state.put(0, Err(error)),
+            Err(error) => state.put(Epoch::default(), Err(error)),
         }
         None
     }

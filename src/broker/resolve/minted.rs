@@ -21,7 +21,7 @@ use crate::broker::minting::{Credential, Landing, MintKey, Offer, Order, Ticket,
 use crate::broker::steps::session::StepSession;
 use crate::catalog::Unusable;
 use crate::integration::Source;
-use crate::journal::{CommitError, DecisionId, Journal, LiveOpening, MintFault, Waiter};
+use crate::journal::{CommitError, DecisionId, Epoch, Journal, LiveOpening, MintFault, Waiter};
 use crate::metrics::MintLookup;
 use crate::mint::FailureReason;
 use crate::model::{Clock, Id, Opening, ResourceName, Timestamp};
@@ -80,7 +80,7 @@ impl Claim {
         key_of(grant, self.opening.record()).is_some_and(|(_, key)| key == self.key)
     }
 
-    fn waiter(&self, epoch: u64) -> Waiter<'_> {
+    fn waiter(&self, epoch: Epoch) -> Waiter<'_> {
         Waiter {
             epoch,
             opening: &self.opening,

@@ -31,8 +31,8 @@ use super::error::Error;
 use super::steps::session::StepSession;
 use crate::egress::MAX_REPLY_BYTES;
 use crate::journal::{
-    Allowed, CommitError, CommitGroup, Committed, DecisionId, Granted, LiveOpening, NotAccepted,
-    PermitError, Refused, Resolution, Unavailable,
+    Allowed, CommitError, CommitGroup, Committed, DecisionId, Epoch, Granted, LiveOpening,
+    NotAccepted, PermitError, Refused, Resolution, Unavailable,
 };
 use crate::lease::{Ask, Bounds, Lease, LeaseTarget, is_renewable, propose};
 use crate::metrics::MintLookup;
@@ -52,7 +52,7 @@ pub(super) fn lines_of(opening: &Opening, fields: &[String]) -> u32 {
 
 /// The decision on a request by one snapshot.
 pub(super) struct Authorization {
-    pub(super) epoch: u64,
+    pub(super) epoch: Epoch,
     pub(super) outcome: Result<Grant, Refusal>,
 }
 

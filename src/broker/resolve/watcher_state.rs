@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::request::Resolved;
 use super::upstream::Awaits;
 use crate::broker::error::Error;
-use crate::journal::DecisionId;
+use crate::journal::{DecisionId, Epoch};
 use crate::lease::Edition;
 use crate::model::{Id, ResourceName, Timestamp};
 
@@ -44,7 +44,7 @@ pub(crate) struct WatcherState {
 /// A delivery, or the end, in a mailbox.
 pub(super) struct Letter {
     /// The snapshot that it was decided on.
-    pub(super) epoch: u64,
+    pub(super) epoch: Epoch,
     pub(super) outcome: Result<Resolved, Error>,
 }
 
@@ -80,7 +80,7 @@ impl WatcherState {
     }
 
     /// Puts what was decided on the snapshot `epoch` into the mailbox.
-    pub(crate) fn put(&mut self, epoch: u64, outcome: Result<Resolved, Error>) {
+    pub(crate) fn put(&mut self, epoch: Epoch, outcome: Result<Resolved, Error>) {
         if let Ok(resolved) = &outcome {
             self.decided(resolved);
         }

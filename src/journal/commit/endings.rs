@@ -23,7 +23,7 @@ use super::CommitError;
 use crate::journal::commit::permit::{Permit, Root};
 use crate::journal::event::{EndedLine, EndingLine, Event, MintingLine};
 use crate::journal::{
-    Candidates, Journal, Live, LiveOpening, Owed, Position, Standing, Unavailable,
+    Candidates, Epoch, Journal, Live, LiveOpening, Owed, Position, Standing, Unavailable,
 };
 use crate::model::{Id, Timestamp};
 use crate::seal::{RecordKey, RecordKind};
@@ -31,7 +31,7 @@ use crate::seal::{RecordKey, RecordKind};
 /// An ending that is due.
 pub struct EndingRequest {
     /// The snapshot that says how the connection stands.
-    pub epoch: u64,
+    pub epoch: Epoch,
     /// The mint.
     pub mint: Id,
     /// How the connection stands.
@@ -47,7 +47,7 @@ impl Journal {
     pub fn due_endings(
         &self,
         now: Timestamp,
-        epoch: u64,
+        epoch: Epoch,
         candidates: Candidates<'_>,
         most: usize,
         mut standing: impl FnMut(&MintingLine) -> Standing,

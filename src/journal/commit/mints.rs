@@ -15,7 +15,7 @@ use super::{CommitError, minted_record};
 use crate::integration::Source;
 use crate::journal::commit::permit::{HandOut, Permit, Root};
 use crate::journal::event::{Event, MintFailedLine, MintFault, MintedLine, MintingLine};
-use crate::journal::{DecisionId, Journal, LiveOpening, Unavailable};
+use crate::journal::{DecisionId, Epoch, Journal, LiveOpening, Unavailable};
 use crate::lease::{Lease, MintedCredential};
 use crate::model::{Id, Timestamp};
 use crate::seal::RecordKey;
@@ -23,7 +23,7 @@ use crate::seal::RecordKey;
 /// A mint that is about to begin, for a decision that is committed.
 pub struct MintRequest<'a> {
     /// The snapshot that the decision was made on.
-    pub epoch: u64,
+    pub epoch: Epoch,
     /// The step that asks.
     pub opening: &'a LiveOpening,
     /// The decision.
@@ -59,7 +59,7 @@ pub struct Made {
 /// A lease that waits for what a mint makes.
 pub struct Waiter<'a> {
     /// The newest snapshot, which still allows the decision.
-    pub epoch: u64,
+    pub epoch: Epoch,
     /// The step that waits.
     pub opening: &'a LiveOpening,
     /// Its decision.

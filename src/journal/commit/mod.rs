@@ -15,7 +15,9 @@ mod uses;
 use std::sync::Arc;
 
 use crate::journal::event::{Event, RenewalLine, TestLine, Upstream};
-use crate::journal::{DecisionId, Journal, LiveOpening, Position, TooManyEndings, Unavailable};
+use crate::journal::{
+    DecisionId, Epoch, Journal, LiveOpening, Position, TooManyEndings, Unavailable,
+};
 use crate::lease::{Ask, Lease, Terms};
 use crate::model::{FieldName, Id, Timestamp};
 use crate::seal::{RecordKey, RecordKind};
@@ -50,7 +52,7 @@ pub enum CommitError {
 /// A decision on a Resolve, ready to be committed.
 pub struct Resolution {
     /// The snapshot that the decision was made on.
-    pub epoch: u64,
+    pub epoch: Epoch,
     /// When it was decided.
     pub time: Timestamp,
     /// The step that asks.
@@ -185,7 +187,7 @@ impl Journal {
     pub fn commit_renewal(
         &self,
         now: Timestamp,
-        epoch: u64,
+        epoch: Epoch,
         opening: &LiveOpening,
         line: RenewalLine,
     ) -> Result<DecisionId, CommitError> {
@@ -206,7 +208,7 @@ impl Journal {
     pub fn commit_test(
         &self,
         now: Timestamp,
-        epoch: u64,
+        epoch: Epoch,
         record: RecordKey,
         line: TestLine,
     ) -> Result<Permit<Root>, CommitError> {

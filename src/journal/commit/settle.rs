@@ -5,14 +5,14 @@ use std::sync::Arc;
 use super::{Allowed, CommitError, Refused, Resolution};
 use crate::journal::event::{Event, Outcome, ResolveLine, Upstream};
 use crate::journal::state::live::Live;
-use crate::journal::{LiveOpening, Unavailable};
+use crate::journal::{Epoch, LiveOpening, Unavailable};
 use crate::lease::{Ask, Edition, Lease, MintedCredential};
 use crate::model::{Id, Timestamp};
 use crate::seal::{RecordKey, random_id};
 
 impl Live {
     /// Checks that a decision on the snapshot `epoch` may be committed.
-    pub(super) fn check_epoch(&self, epoch: u64) -> Result<(), CommitError> {
+    pub(super) fn check_epoch(&self, epoch: Epoch) -> Result<(), CommitError> {
         if self.is_quarantined() {
             return Err(CommitError::Quarantined);
         }
@@ -28,7 +28,7 @@ impl Live {
     /// Checks that a decision for this opening may be committed.
     pub(super) fn check_decision(
         &self,
-        epoch: u64,
+        epoch: Epoch,
         opening: &LiveOpening,
     ) -> Result<(), CommitError> {
         self.check_epoch(epoch)?;

@@ -3,7 +3,7 @@
 use super::CommitError;
 use super::permit::{Act, Permit};
 use crate::journal::event::{Event, SignLine, UseOutcome};
-use crate::journal::{DecisionId, Journal, LiveOpening};
+use crate::journal::{DecisionId, Epoch, Journal, LiveOpening};
 use crate::model::Timestamp;
 use crate::seal::RecordKey;
 
@@ -16,7 +16,7 @@ impl Journal {
     pub fn commit_sign(
         &self,
         now: Timestamp,
-        epoch: u64,
+        epoch: Epoch,
         opening: &LiveOpening,
         record: Option<RecordKey>,
         line: SignLine,

@@ -2,13 +2,25 @@
 
 use crate::journal::event::Checkpoint;
 
+/// The last batch on which a decision may depend: what a decision was made on, and never just the last batch. Batches with only what
+/// the broker keeps for itself have the epoch of the batch before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Epoch(u64);
+
+impl Epoch {
+    /// The epoch that a batch begins on which decisions may depend, or as far as a start knows.
+    pub fn of_batch(number: u64) -> Self {
+        Self(number)
+    }
+}
+
 /// How far the batches of changes are.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Heads {
     /// The last batch in force.
     pub(crate) head: u64,
     /// The last batch in force on which a decision may depend.
-    pub(crate) epoch: u64,
+    pub(crate) epoch: Epoch,
     /// The last batch that was announced.
     pub(crate) intent: u64,
     /// The last batch that is known never to have reached the store.
@@ -18,12 +30,12 @@ pub(crate) struct Heads {
 impl Heads {
     pub(super) fn start_from(checkpoint: &Checkpoint) -> Self {
         let Checkpoint { head, intent, abandoned, .. } = *checkpoint;
-        Self { head, epoch: head, intent, abandoned }
+        Self { head, epoch: Epoch::of_batch(head), intent, abandoned }
     }
 
     /// Takes in that a batch is in force. A decision may depend on it, as far as its line says.
     pub(super) fn take_head(&mut self, batch: u64) {
-        (self.head, self.epoch) = (batch, batch);
+        (self.head, self.epoch) = (batch, Epoch::of_batch(batch));
         self.intent = self.intent.max(batch);
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::heads::Heads;
+use super::heads::{Epoch, Heads};
 use super::mints::Mints;
 use super::open_step::LiveOpening;
 use super::remembered::Remembered;
@@ -50,12 +50,12 @@ impl Live {
     }
 
     /// The last batch in force on which a decision may depend: decisions must be made on it, or on a later one.
-    pub fn epoch(&self) -> u64 {
+    pub fn epoch(&self) -> Epoch {
         self.heads.epoch
     }
 
     /// Takes in that no decision depends on the batches after this.
-    pub(crate) fn keep_epoch(&mut self, epoch: u64) {
+    pub(crate) fn keep_epoch(&mut self, epoch: Epoch) {
         self.heads.epoch = epoch;
     }
 

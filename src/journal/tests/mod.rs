@@ -9,7 +9,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-use super::{Candidates, CommitError, Owed, RestoredAs, Standing};
+use super::{Candidates, CommitError, Epoch, Owed, RestoredAs, Standing};
 use world::{End, STEPS, World};
 
 /// What happens.
@@ -104,7 +104,7 @@ impl World {
         let changed = Candidates::Changed;
         let found = self
             .journal()
-            .due_endings(self.now, 0, changed, usize::MAX, |_| Standing::Same)
+            .due_endings(self.now, Epoch::default(), changed, usize::MAX, |_| Standing::Same)
             .unwrap();
         let found: BTreeSet<_> = found.iter().map(|(one, _)| one.mint()).collect();
         assert_eq!(found, all.unwrap());

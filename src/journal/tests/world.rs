@@ -163,7 +163,7 @@ impl World {
             upstream: Some(Upstream { source: Source::AwsSts, credential: made }),
         };
         let resolution = Resolution {
-            epoch: 0,
+            epoch: Epoch::default(),
             time: self.now,
             opening: Arc::clone(opening),
             ask: Ask { target, fields: Vec::new(), ttl_millis: None, action: None },
@@ -193,7 +193,7 @@ impl World {
         let Some(nth) = picked(&self.awaited, nth) else { return };
         let Awaited { opening, decision, lease } = self.awaited[nth].clone();
         let request = MintRequest {
-            epoch: 0,
+            epoch: Epoch::default(),
             opening: &opening,
             decision,
             lease,
@@ -261,7 +261,7 @@ impl World {
         let Awaited { opening, decision, lease } = self.awaited.remove(lease);
         let (made, _) = &self.made[nth];
         let waiter = Waiter {
-            epoch: 0,
+            epoch: Epoch::default(),
             opening: &opening,
             decision,
             lease,
@@ -305,7 +305,7 @@ impl World {
 
     pub(super) fn begin(&mut self, nth: usize, standing: Standing) {
         let Some(mint) = self.nth_owed(nth) else { return };
-        let request = EndingRequest { epoch: 0, mint, standing };
+        let request = EndingRequest { epoch: Epoch::default(), mint, standing };
         let begun = self.journal().begin_ending(self.now, &request).unwrap();
         let is_new = !self.is_ending(mint);
         if begun.is_some() {
@@ -364,7 +364,8 @@ impl World {
         self.outliving.clear();
         let (now, by) = (self.now, || "operator:admin".to_owned());
         for mint in self.owed.keys() {
-            let request = EndingRequest { epoch: 0, mint: *mint, standing: Standing::Same };
+            let request =
+                EndingRequest { epoch: Epoch::default(), mint: *mint, standing: Standing::Same };
             let refused = self.journal().begin_ending(now, &request).unwrap_err();
             assert_eq!(refused, CommitError::Quarantined);
             let permit = self.journal().permit_ending(*mint);
