@@ -92,6 +92,7 @@ use minting::Mints;
 use registry::rates::Rates;
 use resolve::watch::Watchers;
 use send::Sends;
+use sign::Signing;
 use steps::sessions::Sessions;
 
 /// The broker, with the parts that it works with.
@@ -117,8 +118,7 @@ pub struct Broker {
     start_time: Timestamp,
     watchers: Watchers,
     sends: Sends,
-    /// The turns to work with a key.
-    signatures: Arc<Semaphore>,
+    signing: Signing,
     mints: Arc<Mints>,
     endings: Arc<Endings>,
     is_draining: AtomicBool,

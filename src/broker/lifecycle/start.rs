@@ -28,7 +28,7 @@ use crate::broker::minting::{FlightParts, Keeper, LandedMint, Mints, Refresher};
 use crate::broker::registry::tcp::TcpDoor;
 use crate::broker::resolve::watch::Watchers;
 use crate::broker::send::Sends;
-use crate::broker::sign::signatures_at_once;
+use crate::broker::sign::Signing;
 use crate::broker::steps::runtime_dir::RuntimeDir;
 use crate::broker::steps::sessions::{Sessions, StepListener};
 use crate::catalog::{LoadError, Snapshot, Snapshots, load};
@@ -309,7 +309,7 @@ impl Broker {
             start_time: now,
             watchers: Watchers::default(),
             sends: Sends::new(parts.send_metrics),
-            signatures: Arc::new(Semaphore::new(signatures_at_once())),
+            signing: Signing::default(),
             mints,
             endings: Arc::clone(&endings),
             is_draining: AtomicBool::new(false),

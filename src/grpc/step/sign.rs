@@ -29,5 +29,6 @@ fn target(target: Option<pb::SigningTarget>) -> Result<Reference, Error> {
 pub(super) fn signing_key(key: PublicSigningKey) -> pb::SigningKey {
     let PublicSigningKey { name, version, public_key, user, known_hosts } = key;
     let (name, version) = (name.to_text(), convert::count(version));
+    let public_key = public_key.to_vec();
     pb::SigningKey { name, version, public_key, user, known_hosts }
 }

@@ -130,6 +130,24 @@ fn what_is_owed_an_ending_is_known_until_it_has_ended() {
 }
 
 #[test]
+fn a_closed_step_or_an_old_decision_gets_no_permit_to_sign() {
+    let mut world = World::new();
+    world.open(0);
+    let (step, before) = (world.step(0), Epoch::default());
+    assert_eq!(world.sign(&step, before), Ok(true));
+    world.publish(1, true);
+    assert_eq!(world.sign(&step, before), Ok(true));
+    assert_eq!(world.sign(&step, Epoch::of_batch(1)), Err(CommitError::Stale));
+    world.publish(2, false);
+    assert_eq!(world.sign(&step, before), Err(CommitError::Stale));
+    assert_eq!(world.sign(&step, Epoch::of_batch(2)), Ok(true));
+    world.close(0);
+    let written = world.journal().written();
+    assert_eq!(world.sign(&step, Epoch::of_batch(2)), Err(CommitError::Closed));
+    assert_eq!(world.journal().written(), written);
+}
+
+#[test]
 fn what_the_broker_keeps_for_itself_makes_no_decision_stale() {
     let mut world = World::new();
     world.open(0);

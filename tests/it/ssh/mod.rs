@@ -2,6 +2,7 @@
 //! OpenSSH's.
 
 mod agent;
+mod decisions;
 mod logins;
 mod requests;
 

@@ -3,23 +3,28 @@
 use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::connection_service_client::ConnectionServiceClient;
 use keyhatch::grpc::pb::step_service_client::StepServiceClient;
+use keyhatch::model::Limits;
 use tonic::Status;
 use tonic_types::StatusExt as _;
 
 use crate::harness::{SshKey, TestBroker, TestStep, bytes, reason};
 
 /// A step that may use `ssh/deploy`.
-struct World {
-    broker: TestBroker,
-    step: TestStep,
-    key: SshKey,
+pub struct World {
+    pub broker: TestBroker,
+    pub step: TestStep,
+    pub key: SshKey,
 }
 
 impl World {
     /// `None` if ssh-keygen is not installed.
-    fn start() -> Option<Self> {
+    pub fn start() -> Option<Self> {
+        Self::start_with(Limits::default())
+    }
+
+    pub fn start_with(limits: Limits) -> Option<Self> {
         std::process::Command::new("ssh-keygen").arg("-?").output().ok()?;
-        let broker = TestBroker::start();
+        let broker = TestBroker::start_with(limits);
         let key = SshKey::make(broker.scratch(), "ed25519");
         let step = broker.open("deploy", "build");
         let world = Self { broker, step, key };
@@ -28,7 +33,7 @@ impl World {
         Some(world)
     }
 
-    fn create(&self, name: &str, fields: &[(&str, &str)], relation: pb::Relation) {
+    pub fn create(&self, name: &str, fields: &[(&str, &str)], relation: pb::Relation) {
         let principals = vec!["workflow:deploy".to_owned()];
         let document = pb::ConnectionDocument {
             integration: "ssh".to_owned(),
@@ -40,7 +45,7 @@ impl World {
         self.broker.apply(vec![pb::apply_request::Document::Connection(document)]).unwrap();
     }
 
-    fn target(reference: &str) -> Option<pb::SigningTarget> {
+    pub fn target(reference: &str) -> Option<pb::SigningTarget> {
         use pb::signing_target::Target;
         let (integration, name) = reference.split_once('/').unwrap();
         let (integration, name) = (integration.to_owned(), name.to_owned());
@@ -48,25 +53,49 @@ impl World {
         Some(pb::SigningTarget { target })
     }
 
-    fn key(&self, reference: &str) -> Result<pb::SigningKey, Status> {
+    pub fn key(&self, reference: &str) -> Result<pb::SigningKey, Status> {
         let mut client = StepServiceClient::new(self.step.channel.clone());
         let request = pb::GetSigningKeyRequest { target: Self::target(reference) };
         self.broker.block_on(client.get_signing_key(request)).map(tonic::Response::into_inner)
     }
 
-    fn sign(&self, reference: &str, data: Vec<u8>) -> Result<Vec<u8>, Status> {
+    pub fn sign(&self, reference: &str, data: Vec<u8>) -> Result<Vec<u8>, Status> {
         let mut client = StepServiceClient::new(self.step.channel.clone());
         let request = pb::SignRequest { target: Self::target(reference), data };
         self.broker.block_on(client.sign(request)).map(|answer| answer.into_inner().signature)
     }
 
-    fn refusal(&self, reference: &str, data: Vec<u8>) -> String {
+    pub fn refusal(&self, reference: &str, data: Vec<u8>) -> String {
         reason(self.sign(reference, data))
+    }
+
+    /// Updates these fields of a connection, such as "disabled".
+    pub fn update(&self, connection: pb::Connection, paths: &[&str], request_id: &str) {
+        let paths = paths.iter().map(|path| (*path).to_owned()).collect();
+        let change = pb::UpdateConnectionRequest {
+            connection: Some(connection),
+            update_mask: Some(prost_types::FieldMask { paths }),
+            request_id: request_id.to_owned(),
+            ..Default::default()
+        };
+        let mut operator = ConnectionServiceClient::new(self.broker.operator());
+        self.broker.block_on(operator.update_connection(change)).unwrap();
+    }
+
+    pub fn disable(&self, reference: &str, disabled: bool) {
+        let name = format!("connections/{reference}");
+        let connection = pb::Connection { name, disabled, ..Default::default() };
+        self.update(connection, &["disabled"], "");
     }
 }
 
-/// What a client signs to log in as `user` with this key.
+/// What a client signs to log in as `user` with this ed25519 key.
 pub fn login(user: &str, public_key: &[u8]) -> Vec<u8> {
+    login_by("ssh-ed25519", user, public_key)
+}
+
+/// What a client signs to log in by this algorithm.
+pub fn login_by(algorithm: &str, user: &str, public_key: &[u8]) -> Vec<u8> {
     let mut data = Vec::new();
     let string = |data: &mut Vec<u8>, string: &[u8]| {
         data.extend(u32::try_from(string.len()).unwrap().to_be_bytes());
@@ -78,7 +107,7 @@ pub fn login(user: &str, public_key: &[u8]) -> Vec<u8> {
         string(&mut data, part.as_bytes());
     }
     data.push(1);
-    string(&mut data, b"ssh-ed25519");
+    string(&mut data, algorithm.as_bytes());
     string(&mut data, public_key);
     data
 }
@@ -177,12 +206,7 @@ fn a_login_must_fit_the_connection() {
 fn nothing_is_signed_for_a_closed_step_or_a_disabled_connection() {
     let Some(world) = World::start() else { return };
     let request = login("git", &world.key("ssh/deploy").unwrap().public_key);
-    let name = "connections/ssh/deploy".to_owned();
-    let connection = Some(pb::Connection { name, disabled: true, ..Default::default() });
-    let update_mask = Some(prost_types::FieldMask { paths: vec!["disabled".to_owned()] });
-    let change = pb::UpdateConnectionRequest { connection, update_mask, ..Default::default() };
-    let mut operator = ConnectionServiceClient::new(world.broker.operator());
-    world.broker.block_on(operator.update_connection(change)).unwrap();
+    world.disable("ssh/deploy", true);
     assert_eq!(world.refusal("ssh/deploy", request.clone()), "CONNECTION_DISABLED");
     world.broker.close(&world.step);
     assert_eq!(world.refusal("ssh/deploy", request), "STEP_NOT_OPEN");
