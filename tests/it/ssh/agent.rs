@@ -1,7 +1,8 @@
 //! The agent that a command is served.
 
-use std::os::unix::fs::PermissionsExt;
-use std::process::{Command, Stdio};
+use std::os::unix::fs::{PermissionsExt, lchown, symlink};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
 
 use super::{World, login, printed};
 use crate::harness::{assert_says, copy_binary, skipped, text, wait_until};
@@ -30,7 +31,7 @@ fn the_agent_lists_its_key_and_can_be_changed_by_nothing() {
     let script = "dirname $SSH_AUTH_SOCK; stat -c %a $SSH_AUTH_SOCK $(dirname $SSH_AUTH_SOCK) $KEYHATCH_SSH_CONFIG";
     let told = printed(&world.exec("deploy", script));
     let (directory, modes) = told.split_once('\n').unwrap();
-    assert_eq!(modes, "600\n700\n600\n");
+    assert_eq!(modes, "600\n700\n400\n");
     assert!(!std::path::Path::new(directory).exists());
 }
 
@@ -108,6 +109,78 @@ fn the_agent_is_for_its_user_alone() {
         ["exec", "--serve", "ssh=ssh/deploy", "--serve-uid", "65534", "--", "sh", "-c", &script];
     let ran = world.steps.run("keyhatch", &arguments);
     assert_says(&printed(&ran), &[&world.key.fingerprint()]);
+}
+
+/// Runs a script that is served the agent, with another directory for temporary files and this user.
+fn exec_in(world: &World, directory: &Path, uid: &str, script: &str) -> Output {
+    let serve = ["exec", "--serve", "ssh=ssh/deploy", "--serve-uid", uid, "--", "sh", "-c", script];
+    let mut command = world.steps.command("keyhatch", &serve);
+    command.env("TMPDIR", directory).env_remove("SSH_AUTH_SOCK").output().unwrap()
+}
+
+#[test]
+fn no_agent_is_served_where_others_could_replace_it() {
+    let Some(world) = World::start() else { return };
+    let own = rustix::process::geteuid().as_raw().to_string();
+    let shared = world.steps.path("shared");
+    std::fs::create_dir(&shared).unwrap();
+    let set = |mode| std::fs::set_permissions(&shared, PermissionsExt::from_mode(mode)).unwrap();
+    let is_empty = || std::fs::read_dir(&shared).unwrap().next().is_none();
+    set(0o777);
+    let refused = exec_in(&world, &shared, &own, "touch ran");
+    assert_says(&text(&refused.stderr), &["ADDRESS", "has mode 0777", "TMPDIR"]);
+    assert!(!world.steps.path("ran").exists() && is_empty());
+    // Where the sticky bit is set, everybody may replace only their own.
+    set(0o1777);
+    let ran = exec_in(&world, &shared, &own, "ssh-add -l");
+    assert_says(&printed(&ran), &[&world.key.fingerprint()]);
+    assert!(is_empty());
+    let missing = exec_in(&world, &shared.join("missing"), &own, "touch ran");
+    assert_says(&text(&missing.stderr), &["ADDRESS", "No such file"]);
+    assert!(is_empty());
+    if rustix::process::geteuid().is_root() {
+        let link = world.steps.path("link");
+        symlink(&shared, &link).unwrap();
+        lchown(&link, Some(65534), None).unwrap();
+        let refused = exec_in(&world, &link, &own, "touch ran");
+        assert_says(&text(&refused.stderr), &["ADDRESS", "symbolic link of uid 65534"]);
+    }
+    assert!(!world.steps.path("ran").exists());
+}
+
+#[test]
+fn the_user_of_an_agent_leads_its_owner_nowhere() {
+    if !rustix::process::geteuid().is_root() {
+        return skipped("an agent of another user", "needs root");
+    }
+    let Some(world) = World::start() else { return };
+    let program = world.steps.path("keyhatch");
+    copy_binary(&program);
+    let [shared, victims] = ["shared", "victims"].map(|name| world.steps.path(name));
+    for (directory, mode) in [(&shared, 0o1777), (&victims, 0o755)] {
+        std::fs::create_dir(directory).unwrap();
+        std::fs::set_permissions(directory, PermissionsExt::from_mode(mode)).unwrap();
+    }
+    std::fs::set_permissions(world.steps.directory.path(), PermissionsExt::from_mode(0o711))
+        .unwrap();
+    for name in ["config", "known_hosts", "agent.sock"] {
+        std::fs::write(victims.join(name), name).unwrap();
+    }
+    // The user tries to lead what is removed at the end to the files of somebody else.
+    let hostile = format!(
+        "d=$(dirname $SSH_AUTH_SOCK); ssh-add -l; mv $d $d.old; ln -sfn {0} $d; rm -f $d/config $d/agent.sock; \
+         ln -s {0}/config $d/config; ln -s {0}/agent.sock $d/agent.sock; chmod 777 $d $d/config; true",
+        victims.display()
+    );
+    let as_nobody = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "sh"];
+    let script = format!("{} -c '{hostile}' 2>/dev/null", as_nobody.join(" "));
+    let ran = exec_in(&world, &shared, "65534", &script);
+    assert_says(&printed(&ran), &[&world.key.fingerprint()]);
+    for name in ["config", "known_hosts", "agent.sock"] {
+        assert_eq!(std::fs::read_to_string(victims.join(name)).unwrap(), name);
+    }
+    let left: Vec<_> = std::fs::read_dir(&shared).unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
 }
 
 #[test]
