@@ -19,6 +19,9 @@ const KIND: &str = "private_key";
 pub(super) const PRIVATE_KEY: &str = "private_key";
 const USER: &str = "user";
 const KNOWN_HOSTS: &str = "known_hosts";
+const HOST_BINDING: &str = "host_binding";
+/// The value of `host_binding` with which a login must name its host. Every other value is `offered`.
+const REQUIRED: &[u8] = b"required";
 
 /// What a step asks for: a signature of the login, or the public key if there is none.
 pub(super) struct Asked<'a> {
@@ -30,6 +33,8 @@ pub(super) struct Asked<'a> {
 pub(super) struct Profile {
     pub(super) user: Vec<u8>,
     pub(super) known_hosts: Vec<u8>,
+    /// True if a login must name its host.
+    is_host_required: bool,
 }
 
 /// A decision that allows the use of a key.
@@ -96,7 +101,11 @@ impl Profile {
             let found = fields.find(|(name, _)| name.as_str() == wanted);
             found.map(|(_, field)| field.value.clone()).unwrap_or_default()
         };
-        is_it.then(|| Self { user: value(USER), known_hosts: value(KNOWN_HOSTS) })
+        is_it.then(|| Self {
+            user: value(USER),
+            known_hosts: value(KNOWN_HOSTS),
+            is_host_required: value(HOST_BINDING) == REQUIRED,
+        })
     }
 
     /// Checks that a login is one that the connection is for.
@@ -105,10 +114,13 @@ impl Profile {
             return Err(SignRefusal::OtherUser);
         }
         let is_known = |host_key| HostKeys::parse(&self.known_hosts).accept(host_key);
-        if !self.known_hosts.is_empty() && !login.host_key().is_none_or(is_known) {
-            return Err(SignRefusal::UnknownHost);
+        match login.host_key() {
+            None if self.is_host_required => Err(SignRefusal::NoHost),
+            Some(host_key) if !self.known_hosts.is_empty() && !is_known(host_key) => {
+                Err(SignRefusal::UnknownHost)
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 

@@ -139,7 +139,7 @@ impl Broker {
                 },
             };
             if self.is_decided_still(session, &asked, &allowed, epoch) {
-                let Allowed { grant, profile: Profile { user, known_hosts }, .. } = allowed;
+                let Allowed { grant, profile: Profile { user, known_hosts, .. }, .. } = allowed;
                 let (name, version) = (grant.name, grant.version);
                 let user = String::from_utf8_lossy(&user).into_owned();
                 return Ok(PublicSigningKey { name, version, public_key, user, known_hosts });

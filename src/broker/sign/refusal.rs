@@ -8,6 +8,12 @@ pub enum SignRefusal {
     /// The stored key does not sign.
     #[error("its private_key {0}")]
     KeyUnusable(#[from] KeyFault),
+    /// The login names no host, and the connection requires a host.
+    #[error(
+        "the login names no host, and its host_binding is required; log in with OpenSSH 8.9 or later, at a server that knows \
+         publickey-hostbound-v00@openssh.com"
+    )]
+    NoHost,
     /// The target has no key of this kind.
     #[error("it is no connection of the kind private_key of ssh, and nothing else signs logins")]
     NoKey,
@@ -33,6 +39,7 @@ impl SignRefusal {
     pub fn reason(self) -> &'static str {
         match self {
             Self::KeyUnusable(_) => "SSH_KEY_UNUSABLE",
+            Self::NoHost => "SSH_HOST_UNNAMED",
             Self::NoKey => "SSH_KEY_MISSING",
             Self::OtherKey => "SSH_KEY_MISMATCH",
             Self::OtherUser => "SSH_USER_MISMATCH",

@@ -149,7 +149,9 @@ fn of_upstream(reason: FailureReason) -> Code {
 /// The code of a refusal to sign.
 fn of_signing(refusal: SignRefusal) -> Code {
     match refusal {
-        SignRefusal::OtherUser | SignRefusal::UnknownHost => Code::PermissionDenied,
+        SignRefusal::NoHost | SignRefusal::OtherUser | SignRefusal::UnknownHost => {
+            Code::PermissionDenied
+        }
         SignRefusal::KeyUnusable(_) | SignRefusal::NoKey | SignRefusal::OtherKey => {
             Code::FailedPrecondition
         }

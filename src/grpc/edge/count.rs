@@ -21,8 +21,10 @@ const HTTP_INVALID: &str = "HTTP_INVALID";
 const EXPECTED: [&str; 2] = ["INTERNAL", "JOURNAL_UNAVAILABLE"];
 const EXPECTED_OF_STEPS: [&str; 1] = ["RESOLVE_DENIED"];
 /// Reasons of one method: a step tries to log in where its key must not be used.
-const EXPECTED_OF_SIGN: (&str, [&str; 2]) =
-    ("/keyhatch.v1.StepService/Sign", ["SSH_HOST_UNKNOWN", "SSH_USER_MISMATCH"]);
+const EXPECTED_OF_SIGN: (&str, [&str; 3]) = (
+    "/keyhatch.v1.StepService/Sign",
+    ["SSH_HOST_UNKNOWN", "SSH_HOST_UNNAMED", "SSH_USER_MISMATCH"],
+);
 
 /// The counters of every method. Reasons that alerts watch begin at zero.
 pub fn metrics() -> Metrics {

@@ -8,7 +8,7 @@ use tonic::Status;
 use tonic::transport::Channel;
 
 use super::requests::{World, login, login_by};
-use crate::harness::{SshKey, TestStep, bytes, reason, wait_until};
+use crate::harness::{TestStep, reason, wait_until};
 
 type Signed = Result<Vec<u8>, Status>;
 
@@ -26,7 +26,7 @@ impl World {
 
     /// Creates a connection, for whose logins the broker works long, and returns such a login.
     fn create_slow(&self, name: &str) -> Vec<u8> {
-        let key = SshKey::make(self.broker.scratch(), "rsa:4096");
+        let key = self.new_key(name, "rsa:4096");
         self.create(name, &[("private_key", &key.private)], pb::Relation::User);
         let public_key = self.key(&format!("ssh/{name}")).unwrap().public_key;
         login_by("rsa-sha2-512", "git", &public_key)
@@ -110,11 +110,8 @@ fn a_changed_key_signs_its_own_logins_and_no_others() {
     let Some(world) = World::start() else { return };
     let old = world.key("ssh/deploy").unwrap().public_key;
     world.sign("ssh/deploy", login("git", &old)).unwrap();
-    let second = SshKey::make(&std::fs::canonicalize(world.broker.scratch()).unwrap(), "ecdsa:256");
-    let fields = bytes(&[("private_key", &second.private)]);
-    let name = "connections/ssh/deploy".to_owned();
-    let connection = pb::Connection { name, fields, ..Default::default() };
-    world.update(connection, &["fields.private_key"], "");
+    let second = world.new_key("second", "ecdsa:256");
+    world.write("ssh/deploy", &[("private_key", &second.private)]).unwrap();
     assert_eq!(world.refusal("ssh/deploy", login("git", &old)), "SSH_KEY_MISMATCH");
     let key = world.key("ssh/deploy").unwrap();
     assert_eq!(key.version, 2);
@@ -147,4 +144,58 @@ fn a_connection_disabled_while_it_signs_gives_no_signature() {
     });
     let refused = world.decided().iter().filter(|line| line.1 == "CONNECTION_DISABLED").count();
     assert_eq!(refused % steps.len(), 0);
+}
+
+#[test]
+fn logins_of_many_steps_take_turns_and_all_are_signed() {
+    let limits = Limits { own_decisions_per_minute: 100_000, ..Limits::default() };
+    let Some(world) = World::start_with(limits) else { return };
+    let data = world.create_slow("slow");
+    let steps = ["a", "b", "c", "d"].map(|step| world.broker.open("deploy", step));
+    let begun: Vec<_> = (0..5)
+        .flat_map(|_| &steps)
+        .map(|step| {
+            let (channel, data, target) =
+                (step.channel.clone(), data.clone(), World::target("ssh/slow"));
+            world.broker.spawn(async move { sign(&channel, &target, &data).await })
+        })
+        .collect();
+    for one in begun {
+        world.broker.block_on(one).unwrap().unwrap();
+    }
+    let expected = [&[("allow", "", false)][..], &[("allow", "", true); 20]].concat();
+    assert_eq!(world.decided(), lines(&expected));
+}
+
+#[test]
+fn no_login_is_signed_once_its_step_is_closed() {
+    let limits = Limits { own_decisions_per_minute: 100_000, ..Limits::default() };
+    let Some(world) = World::start_with(limits) else { return };
+    let data = world.create_slow("slow");
+    let step = world.broker.open("deploy", "a");
+    let running = [(); 3].map(|()| world.sign_on(&step, "ssh/slow", &data));
+    wait_until("the step signs", || world.decided().len() > 3);
+    world.broker.close(&step);
+    let signed = running.map(|one| world.broker.block_on(one).unwrap().0);
+    let lines = world.broker.journal();
+    let closed = lines.iter().position(|line| line["event"] == "closed").unwrap();
+    let is_signing = |line: &&serde_json::Value| line["event"] == "sign";
+    assert_eq!(lines[closed..].iter().filter(is_signing).count(), 0);
+    let allowed = lines.iter().filter(is_signing).count() - 1;
+    assert!(signed.iter().sum::<usize>() <= allowed, "{signed:?} of {allowed}");
+}
+
+#[test]
+fn a_batch_of_no_change_keeps_nobody_from_signing() {
+    let Some(world) = World::start() else { return };
+    let key = world.key("ssh/deploy").unwrap().public_key;
+    let heads = || world.broker.journaled("head").len();
+    let before = heads();
+    // A request is remembered although it changes nothing: a batch on which no decision depends.
+    let (same, paths) = (pb::Connection::default(), ["disabled".to_owned()]);
+    let id = "6f1c1c1e-0d0a-4b0e-9d0a-3f6f0a9d1c1e";
+    world.update_once("ssh/deploy", same, &paths, id).unwrap();
+    assert_eq!(heads(), before + 1);
+    world.sign("ssh/deploy", login("git", &key)).unwrap();
+    world.key("ssh/deploy").unwrap();
 }

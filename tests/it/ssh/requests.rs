@@ -1,5 +1,7 @@
 //! `StepService.Sign` and `GetSigningKey` themselves.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::connection_service_client::ConnectionServiceClient;
 use keyhatch::grpc::pb::step_service_client::StepServiceClient;
@@ -34,6 +36,15 @@ impl World {
     }
 
     pub fn create(&self, name: &str, fields: &[(&str, &str)], relation: pb::Relation) {
+        self.try_create(name, fields, relation).unwrap();
+    }
+
+    fn try_create(
+        &self,
+        name: &str,
+        fields: &[(&str, &str)],
+        relation: pb::Relation,
+    ) -> Result<(), Status> {
         let principals = vec!["workflow:deploy".to_owned()];
         let document = pb::ConnectionDocument {
             integration: "ssh".to_owned(),
@@ -42,7 +53,15 @@ impl World {
             access: vec![pb::AccessBinding { relation: relation.into(), principals }],
             ..Default::default()
         };
-        self.broker.apply(vec![pb::apply_request::Document::Connection(document)]).unwrap();
+        let document = pb::apply_request::Document::Connection(document);
+        self.broker.apply(vec![document]).map(drop)
+    }
+
+    /// Another key, in a directory of this name.
+    pub fn new_key(&self, name: &str, key_type: &str) -> SshKey {
+        let directory = self.broker.scratch().join(name);
+        std::fs::create_dir(&directory).unwrap();
+        SshKey::make(&directory, key_type)
     }
 
     pub fn target(reference: &str) -> Option<pb::SigningTarget> {
@@ -69,23 +88,48 @@ impl World {
         reason(self.sign(reference, data))
     }
 
-    /// Updates these fields of a connection, such as "disabled".
-    pub fn update(&self, connection: pb::Connection, paths: &[&str], request_id: &str) {
-        let paths = paths.iter().map(|path| (*path).to_owned()).collect();
+    fn update(
+        &self,
+        reference: &str,
+        connection: pb::Connection,
+        paths: &[String],
+    ) -> Result<(), Status> {
+        self.update_once(reference, connection, paths, "")
+    }
+
+    /// Updates a connection, once for a request id.
+    pub fn update_once(
+        &self,
+        reference: &str,
+        connection: pb::Connection,
+        paths: &[String],
+        request_id: &str,
+    ) -> Result<(), Status> {
+        let name = format!("connections/{reference}");
         let change = pb::UpdateConnectionRequest {
-            connection: Some(connection),
-            update_mask: Some(prost_types::FieldMask { paths }),
+            connection: Some(pb::Connection { name, ..connection }),
+            update_mask: Some(prost_types::FieldMask { paths: paths.to_vec() }),
             request_id: request_id.to_owned(),
             ..Default::default()
         };
         let mut operator = ConnectionServiceClient::new(self.broker.operator());
-        self.broker.block_on(operator.update_connection(change)).unwrap();
+        self.broker.block_on(operator.update_connection(change)).map(drop)
+    }
+
+    /// Writes these fields of a connection.
+    pub fn write(&self, reference: &str, fields: &[(&str, &str)]) -> Result<(), Status> {
+        let paths: Vec<_> = fields.iter().map(|(name, _)| format!("fields.{name}")).collect();
+        let fields = bytes(fields);
+        self.update(reference, pb::Connection { fields, ..Default::default() }, &paths)
+    }
+
+    fn remove(&self, reference: &str, field: &str) -> Result<(), Status> {
+        self.update(reference, pb::Connection::default(), &[format!("fields.{field}")])
     }
 
     pub fn disable(&self, reference: &str, disabled: bool) {
-        let name = format!("connections/{reference}");
-        let connection = pb::Connection { name, disabled, ..Default::default() };
-        self.update(connection, &["disabled"], "");
+        let connection = pb::Connection { disabled, ..Default::default() };
+        self.update(reference, connection, &["disabled".to_owned()]).unwrap();
     }
 }
 
@@ -96,6 +140,17 @@ pub fn login(user: &str, public_key: &[u8]) -> Vec<u8> {
 
 /// What a client signs to log in by this algorithm.
 pub fn login_by(algorithm: &str, user: &str, public_key: &[u8]) -> Vec<u8> {
+    request("publickey", algorithm, user, &[public_key])
+}
+
+/// What a client signs to log in as `user` with this ed25519 key, at the host of this key alone.
+fn login_at(host: &SshKey, user: &str, public_key: &[u8]) -> Vec<u8> {
+    let host_key = STANDARD.decode(host.public.split(' ').nth(1).unwrap()).unwrap();
+    let method = "publickey-hostbound-v00@openssh.com";
+    request(method, "ssh-ed25519", user, &[public_key, &host_key])
+}
+
+fn request(method: &str, algorithm: &str, user: &str, keys: &[&[u8]]) -> Vec<u8> {
     let mut data = Vec::new();
     let string = |data: &mut Vec<u8>, string: &[u8]| {
         data.extend(u32::try_from(string.len()).unwrap().to_be_bytes());
@@ -103,12 +158,12 @@ pub fn login_by(algorithm: &str, user: &str, public_key: &[u8]) -> Vec<u8> {
     };
     string(&mut data, &[7; 32]);
     data.push(50);
-    for part in [user, "ssh-connection", "publickey"] {
+    for part in [user, "ssh-connection", method] {
         string(&mut data, part.as_bytes());
     }
     data.push(1);
     string(&mut data, algorithm.as_bytes());
-    string(&mut data, public_key);
+    keys.iter().for_each(|key| string(&mut data, key));
     data
 }
 
@@ -210,4 +265,55 @@ fn nothing_is_signed_for_a_closed_step_or_a_disabled_connection() {
     assert_eq!(world.refusal("ssh/deploy", request.clone()), "CONNECTION_DISABLED");
     world.broker.close(&world.step);
     assert_eq!(world.refusal("ssh/deploy", request), "STEP_NOT_OPEN");
+}
+
+#[test]
+fn a_login_without_a_host_is_refused_where_one_is_required() {
+    let Some(world) = World::start() else { return };
+    let [host, other] = ["host", "other"].map(|name| world.new_key(name, "ed25519"));
+    let (private, known_hosts) = (world.key.private.clone(), format!("h {}\n", host.public));
+    let fields = |binding| {
+        [("private_key", &*private), ("known_hosts", &*known_hosts), ("host_binding", binding)]
+    };
+    world.create("offered", &fields("offered"), pb::Relation::User);
+    world.create("required", &fields("required"), pb::Relation::User);
+    let key = world.key("ssh/required").unwrap().public_key;
+    world.sign("ssh/offered", login("git", &key)).unwrap();
+    assert_eq!(world.refusal("ssh/required", login("git", &key)), "SSH_HOST_UNNAMED");
+    world.sign("ssh/required", login_at(&host, "git", &key)).unwrap();
+    assert_eq!(world.refusal("ssh/required", login_at(&other, "git", &key)), "SSH_HOST_UNKNOWN");
+    let last = world.broker.journaled("sign").pop().unwrap();
+    assert_eq!(last["login"]["host_key"], other.fingerprint());
+    // Without known_hosts it would be no restriction.
+    for fields in [&[("private_key", &*private), ("host_binding", "required")][..], &fields("yes")]
+    {
+        let refused = world.try_create("bad", fields, pb::Relation::User);
+        assert_eq!(reason(refused), "DOCUMENTS_INVALID");
+    }
+    let no_hosts = [("known_hosts", ""), ("private_key", &*private)];
+    world.write("ssh/required", &no_hosts).unwrap();
+    assert_eq!(world.refusal("ssh/required", login_at(&host, "git", &key)), "SSH_HOST_UNKNOWN");
+}
+
+#[test]
+fn what_restricts_logins_changes_only_with_the_key() {
+    let Some(world) = World::start() else { return };
+    let host = format!("h {}\n", world.new_key("host", "ed25519").public);
+    let restrictions =
+        [("user", "git"), ("known_hosts", host.as_str()), ("host_binding", "required")];
+    let key = ("private_key", world.key.private.as_str());
+    world.create("all", &[&restrictions[..], &[key]].concat(), pb::Relation::User);
+    let changed = [("user", "root"), ("known_hosts", ""), ("host_binding", "offered")];
+    for (nth, (name, value)) in changed.into_iter().enumerate() {
+        assert_eq!(reason(world.write("ssh/all", &[(name, value)])), "SECRETS_REQUIRED", "{name}");
+        // A host_binding needs its hosts.
+        let refusal = if name == "known_hosts" { "FIELDS_INVALID" } else { "SECRETS_REQUIRED" };
+        assert_eq!(reason(world.remove("ssh/all", name)), refusal, "{name}");
+        world.write("ssh/all", &[(name, value), key]).unwrap();
+        world.write("ssh/all", &[restrictions[nth], key]).unwrap();
+    }
+    // Nor may they be added.
+    world.create("none", &[key], pb::Relation::User);
+    let known = [("known_hosts", host.as_str())];
+    assert_eq!(reason(world.write("ssh/none", &known)), "SECRETS_REQUIRED");
 }
