@@ -29,14 +29,14 @@ pub use commit::group::CommitGroup;
 pub use commit::mints::{Made, MintRequest, Waiter};
 pub use commit::permit::{Act, HandOut, Permit, PermitError, Root};
 pub use commit::quarantine::QuarantineEnd;
-pub use commit::{Allowed, CommitError, Committed, Granted, Refused, Resolution};
+pub use commit::{Allowed, CommitError, Committed, Granted, Resolution};
 pub use event::NAMES as EVENT_NAMES;
 pub use event::decision_id::{DecisionId, DecisionName};
 pub use event::{
     ChangeNote, Checkpoint, CloseReason, EndedLine, EndingLine, EndingReason, Event, Intent,
-    MintFailedLine, MintFault, MintedLine, MintingLine, Outcome, RenewalLine, RenewalOutcome,
-    ResolveLine, RestoredAs, RotatedKey, SentLine, SignLine, Signature, SshLogin, TestLine,
-    Upstream, UseOutcome,
+    Leased, MintFailedLine, MintFault, MintedLine, MintingLine, Outcome, Refused, RenewalLine,
+    RenewedLease, ResolveLine, RestoredAs, RotatedKey, SentLine, SignLine, Signature, SshLogin,
+    TestLine, Upstream, Used,
 };
 pub use read::batch::Stopped;
 pub use read::error::{ReadError, ReplayError};

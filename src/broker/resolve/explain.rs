@@ -10,7 +10,7 @@ use crate::broker::Broker;
 use crate::broker::error::Error;
 use crate::broker::registry::operators::require_operator;
 use crate::catalog::{Catalog, Group};
-use crate::journal::{Body, DecisionName, Event, Outcome, ResolveLine, SignLine, UseOutcome};
+use crate::journal::{Body, DecisionName, Event, Outcome, Refused, ResolveLine, SignLine};
 use crate::model::{
     ConnectionRef, FieldName, GroupRef, Reference, ResourceName, RunAs, RunName, StepName,
     Timestamp, WorkflowName, WorkflowPath,
@@ -117,24 +117,18 @@ pub struct NearMember {
     pub differences: Vec<(String, String, String)>,
 }
 
-impl From<Outcome> for PastOutcome {
-    fn from(outcome: Outcome) -> Self {
+impl PastOutcome {
+    /// The outcome of a line. `allowed` tells of what was allowed the rule, the version, and the fields that the step got.
+    fn of<A>(
+        outcome: Outcome<A>,
+        allowed: impl FnOnce(A) -> (String, u64, Vec<FieldName>),
+    ) -> Self {
         match outcome {
-            Outcome::Allow { by, version, released: fields, .. } => {
+            Outcome::Allow(one) => {
+                let (by, version, fields) = allowed(one);
                 Self::Allowed { by, version, fields }
             }
-            Outcome::Refuse { reason, by, .. } => Self::Refused { reason, by },
-        }
-    }
-}
-
-impl From<UseOutcome> for PastOutcome {
-    fn from(outcome: UseOutcome) -> Self {
-        match outcome {
-            UseOutcome::Allow { by, version, .. } => {
-                Self::Allowed { by, version, fields: Vec::new() }
-            }
-            UseOutcome::Refuse { reason, by, .. } => Self::Refused { reason, by },
+            Outcome::Refuse(Refused { reason, by, .. }) => Self::Refused { reason, by },
         }
     }
 }
@@ -164,12 +158,14 @@ impl Broker {
                 let purpose = Purpose::of(ask.action.as_ref());
                 let asked =
                     (principal, run_as, ask.target.reference(), purpose, ask.fields.clone());
-                (asked, outcome.into(), mint)
+                let past = PastOutcome::of(outcome, |one| (one.by, one.version, one.released));
+                (asked, past, mint)
             }
             Event::Sign(line) => {
                 let SignLine { principal, run_as, target, outcome, .. } = *line;
                 let asked = (principal, run_as, target.reference(), Purpose::Use, Vec::new());
-                (asked, outcome.into(), None)
+                let past = PastOutcome::of(outcome, |one| (one.by, one.version, Vec::new()));
+                (asked, past, None)
             }
             _ => return Err(absent()),
         };

@@ -7,7 +7,7 @@ use super::lines_of;
 use crate::broker::Broker;
 use crate::broker::error::Error;
 use crate::broker::steps::session::StepSession;
-use crate::journal::{CommitError, LiveOpening, RenewalLine, RenewalOutcome};
+use crate::journal::{CommitError, LiveOpening, Outcome, Refused, RenewalLine, RenewedLease};
 use crate::lease::{Lease, is_renewable, renew};
 use crate::model::limits::{MAX_TTL, MIN_TTL};
 use crate::model::{Id, ResourceName, Timestamp};
@@ -71,7 +71,7 @@ impl Broker {
             target: lease.ask.target.clone(),
             outcome,
         };
-        let refuse = |reason: &str| line(RenewalOutcome::Refuse { reason: reason.to_owned() });
+        let refuse = |reason: &str| line(Outcome::Refuse(Refused::because(reason)));
         let commit = |line| self.journal.commit_renewal(now, snapshot.epoch, opening, line);
         let Some(grant) = regrant(&snapshot.catalog, record, &lease) else {
             let decision_id = commit(refuse(Refusal::Denied.reason()))?;
@@ -85,7 +85,7 @@ impl Broker {
         let bounds = self.lease_bounds(opening, grant.max_ttl, end);
         let terms = renew(&lease, ttl, &bounds, now);
         let (expire_time, limited_by) = (terms.expire_time, terms.limited_by);
-        commit(line(RenewalOutcome::Allow { by: grant.by, expire_time, limited_by }))?;
+        commit(line(Outcome::Allow(RenewedLease { by: grant.by, expire_time, limited_by })))?;
         let is_renewable = is_renewable(lease.issue_time, expire_time, &bounds);
         Ok(Ok((Lease { expire_time, limited_by, ..lease }, is_renewable)))
     }

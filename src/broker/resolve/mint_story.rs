@@ -5,8 +5,8 @@ use crate::broker::endings::story::{self, MintEnding};
 use crate::broker::error::Error;
 use crate::integration::Source;
 use crate::journal::{
-    Body, DecisionId, DecisionName, Event, MintFault, MintingLine, Outcome, ResolveLine, Upstream,
-    WhichRuns,
+    Body, DecisionId, DecisionName, Event, Leased, MintFault, MintingLine, Outcome, Refused,
+    ResolveLine, Upstream, WhichRuns,
 };
 use crate::lease::MintedCredential;
 use crate::model::{Id, Timestamp, WorkflowPath};
@@ -97,23 +97,26 @@ impl Broker {
         is_cancelled: &dyn Fn() -> bool,
     ) -> Result<Option<MintStory>, Error> {
         let (source, told) = match &decided.outcome {
-            Outcome::Allow {
+            Outcome::Allow(Leased {
                 upstream: Some(Upstream { source, credential: Some(made_before) }),
                 ..
-            } => {
+            }) => {
                 let end = Some((time, made(made_before, None)));
                 (Some(*source), Told { mint: Some(made_before.mint), end, ending: None })
             }
-            Outcome::Allow {
-                upstream: Some(Upstream { source, credential: None }), lease, ..
-            } => {
+            Outcome::Allow(Leased {
+                upstream: Some(Upstream { source, credential: None }),
+                lease,
+                ..
+            }) => {
                 let is_its = |_, other| other == *lease;
                 (Some(*source), self.told(&decided.principal, is_cancelled, is_its)?)
             }
-            Outcome::Refuse { mint: Some(mint), .. } => {
+            Outcome::Refuse(Refused { mint: Some(mint), .. }) => {
                 (None, Told { mint: Some(*mint), ..Told::default() })
             }
-            Outcome::Allow { upstream: None, .. } | Outcome::Refuse { mint: None, .. } => {
+            Outcome::Allow(Leased { upstream: None, .. })
+            | Outcome::Refuse(Refused { mint: None, .. }) => {
                 return Ok(None);
             }
         };

@@ -373,7 +373,7 @@ impl Broker {
             }
         };
         let refused = |refusal: &Refusal| Refused {
-            reason: refusal.reason(),
+            reason: refusal.reason().to_owned(),
             by: refusal.by().to_owned(),
             uid: refusal.too_low_on(),
             mint: refusal.mint(),

@@ -7,7 +7,7 @@ use super::refusal::SignRefusal;
 use crate::access::Purpose;
 use crate::broker::resolve::authorize::{Grant, Refusal, authorize_step};
 use crate::catalog::{Catalog, ConnectionMetadata};
-use crate::journal::{LiveOpening, SignLine, SshLogin, UseOutcome};
+use crate::journal::{self, LiveOpening, Outcome, SignLine, SshLogin, Used};
 use crate::lease::LeaseTarget;
 use crate::model::{Id, Reference, ResourceName};
 use crate::ssh::{HostKeys, LoginRequest, fingerprint};
@@ -114,11 +114,10 @@ impl Profile {
             return Err(SignRefusal::OtherUser);
         }
         let is_known = |host_key| HostKeys::parse(&self.known_hosts).accept(host_key);
+        let has_hosts = self.is_host_required || !self.known_hosts.is_empty();
         match login.host_key() {
             None if self.is_host_required => Err(SignRefusal::NoHost),
-            Some(host_key) if !self.known_hosts.is_empty() && !is_known(host_key) => {
-                Err(SignRefusal::UnknownHost)
-            }
+            Some(host_key) if has_hosts && !is_known(host_key) => Err(SignRefusal::UnknownHost),
             _ => Ok(()),
         }
     }
@@ -132,20 +131,21 @@ pub(super) fn sign_line(
 ) -> SignLine {
     let record = opening.record();
     let outcome = match decided {
-        Ok(Allowed { grant, .. }) => UseOutcome::Allow {
+        Ok(Allowed { grant, .. }) => Outcome::Allow(Used {
             by: grant.rules(),
             uid: grant.values.key.uid,
             resource: (!matches!(asked.target, Reference::Connection(_)))
                 .then(|| grant.name.to_text()),
             version: grant.version,
-        },
-        Err(Refused::Access(refusal)) => UseOutcome::Refuse {
+        }),
+        Err(Refused::Access(refusal)) => Outcome::Refuse(journal::Refused {
             reason: refusal.reason().to_owned(),
             by: refusal.by().to_owned(),
             uid: refusal.too_low_on(),
-        },
+            mint: None,
+        }),
         Err(Refused::Key(_, refusal)) => {
-            UseOutcome::Refuse { reason: refusal.reason().to_owned(), by: String::new(), uid: None }
+            Outcome::Refuse(journal::Refused::because(refusal.reason()))
         }
     };
     let is_reading = decided.as_ref().is_ok_and(|allowed| allowed.public_key.is_none());

@@ -12,7 +12,7 @@ use crate::broker::error::Error;
 use crate::broker::registry::operators::{require_executor, seen_by};
 use crate::integration::Source;
 use crate::journal::{
-    Body, CloseReason, Event, MintedLine, Outcome, RenewalOutcome, ResolveLine, Upstream, WhichRuns,
+    Body, CloseReason, Event, Leased, MintedLine, ResolveLine, Upstream, WhichRuns,
 };
 use crate::lease::MintedCredential;
 use crate::model::limits::MAX_RUN_BYTES;
@@ -206,10 +206,8 @@ impl Fold {
                 let place = self.leases.get(&line.lease).copied();
                 let step = self.step(line.opening);
                 let received = step.zip(place).and_then(|(step, at)| step.received.get_mut(at));
-                if let (Some(received), RenewalOutcome::Allow { expire_time, .. }) =
-                    (received, line.outcome)
-                {
-                    received.expire_time = expire_time;
+                if let (Some(received), Some(renewed)) = (received, line.outcome.allowed()) {
+                    received.expire_time = renewed.expire_time;
                 }
             }
             Event::MintFailed(line) => drop(self.awaited.remove(&line.lease)),
@@ -284,11 +282,8 @@ impl Fold {
     /// A lease that is handed out again is the same lease.
     fn receive(&mut self, time: Timestamp, line: ResolveLine) {
         let ResolveLine { opening, ask, outcome, .. } = line;
-        let Outcome::Allow { resource, version, released, lease, expire_time, upstream, .. } =
-            outcome
-        else {
-            return;
-        };
+        let Some(leased) = outcome.into_allowed() else { return };
+        let Leased { resource, version, released, lease, expire_time, upstream, .. } = leased;
         let place = self.leases.get(&lease).copied();
         let Some(step) = self.step(opening) else { return };
         if let Some(received) = place.and_then(|at| step.received.get_mut(at)) {

@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use crate::journal::{Outcome, ResolveLine, SentLine, SignLine, SshLogin, UseOutcome};
+use crate::journal::{Leased, ResolveLine, SentLine, SignLine, SshLogin, Used};
+use crate::lease::LeaseTarget;
 use crate::model::{Action, Id, SendAction, Timestamp};
 
 /// The most bytes of a use in a reply, beside its texts.
@@ -45,14 +46,51 @@ pub struct UsedRequest {
 /// The fault of an exchange whose end is not in the journal.
 const NOT_ENDED: &str = "NOT_ENDED";
 
-/// Opening, resource, version and login.
-type UseKey = (Id, Id, u64, Option<Box<SshLogin>>);
+/// A use: what was done for an opening with a version of a connection.
+#[derive(PartialEq, Eq, Hash)]
+struct UseKey {
+    opening: Id,
+    uid: Id,
+    version: u64,
+    action: UseAction,
+}
+
+#[derive(PartialEq, Eq, Hash)]
+enum UseAction {
+    /// A login was signed; `None` if only the public key was told.
+    Sign(Option<Box<SshLogin>>),
+    /// A request was sent.
+    Send(SendAction),
+}
+
+impl UseAction {
+    /// The bytes of its texts.
+    fn bytes(&self) -> usize {
+        let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        match self {
+            Self::Sign(None) => 0,
+            Self::Sign(Some(login)) => login.user.len() + login.key.len() + length(&login.host_key),
+            Self::Send(action) => action.method.len() + action.path.len() + length(&action.host),
+        }
+    }
+
+    /// The login or the request of a new use.
+    fn parts(&self) -> (Option<SshLogin>, Option<UsedRequest>) {
+        match self {
+            Self::Sign(login) => (login.as_deref().cloned(), None),
+            Self::Send(action) => {
+                let (action, fault) = (action.clone(), Some(NOT_ENDED.to_owned()));
+                let (status, sent_bytes, received_bytes) = (None, 0, 0);
+                (None, Some(UsedRequest { action, status, fault, sent_bytes, received_bytes }))
+            }
+        }
+    }
+}
 
 /// The places of uses in their steps.
 #[derive(Default)]
 pub(super) struct Uses {
-    logins: HashMap<UseKey, usize>,
-    requests: HashMap<(Id, Id, u64, SendAction), usize>,
+    places: HashMap<UseKey, usize>,
     /// The places of requests by their leases.
     leases: HashMap<Id, usize>,
 }
@@ -66,33 +104,9 @@ impl Uses {
         of_step: &mut Vec<UsedConnection>,
     ) -> usize {
         let SignLine { opening, target, login, outcome, .. } = line;
-        let UseOutcome::Allow { uid, resource, version, .. } = outcome else { return 0 };
-        let key = (opening, uid, version, login);
-        if let Some(used) = self.logins.get(&key).and_then(|at| of_step.get_mut(*at)) {
-            used.last = time;
-            used.times += 1;
-            return 0;
-        }
-        let target = target.to_text();
-        let login = key.3.as_deref().cloned();
-        let resource = resource.unwrap_or_else(|| target.clone());
-        let texts = login.iter().map(|login| {
-            login.user.len() + login.key.len() + login.host_key.as_ref().map_or(0, String::len)
-        });
-        let bytes = USED_BYTES + target.len() + resource.len() + texts.sum::<usize>();
-        self.logins.insert(key, of_step.len());
-        let (first, last, times, request) = (time, time, 1, None);
-        of_step.push(UsedConnection {
-            target,
-            resource,
-            version,
-            login,
-            request,
-            first,
-            last,
-            times,
-        });
-        bytes
+        let Some(Used { uid, resource, version, .. }) = outcome.into_allowed() else { return 0 };
+        let key = UseKey { opening, uid, version, action: UseAction::Sign(login) };
+        self.count(time, key, (&target, resource), of_step).1
     }
 
     /// Adds the decision on a request to the uses of its step, as [`Self::take`] does.
@@ -103,38 +117,47 @@ impl Uses {
         of_step: &mut Vec<UsedConnection>,
     ) -> usize {
         let ResolveLine { opening, ask, outcome, .. } = line;
-        let Outcome::Allow { uid, resource, version, lease, .. } = outcome else { return 0 };
+        let Some(leased) = outcome.into_allowed() else { return 0 };
+        let Leased { uid, resource, version, lease, .. } = leased;
         let Some(Action::Send(action)) = ask.action.clone() else { return 0 };
-        let key = (opening, uid, version, action);
-        if let Some(at) = self.requests.get(&key).copied()
-            && let Some(used) = of_step.get_mut(at)
+        let key = UseKey { opening, uid, version, action: UseAction::Send(action) };
+        let (place, bytes) = self.count(time, key, (&ask.target, resource), of_step);
+        self.leases.insert(lease, place);
+        bytes
+    }
+
+    /// Counts a use. Returns its place, and how many bytes longer the reply is at most.
+    fn count(
+        &mut self,
+        time: Timestamp,
+        key: UseKey,
+        (target, resource): (&LeaseTarget, Option<String>),
+        of_step: &mut Vec<UsedConnection>,
+    ) -> (usize, usize) {
+        if let Some(place) = self.places.get(&key).copied()
+            && let Some(used) = of_step.get_mut(place)
         {
             used.last = time;
             used.times += 1;
-            self.leases.insert(lease, at);
-            return 0;
+            return (place, 0);
         }
-        let target = ask.target.to_text();
+        let target = target.to_text();
         let resource = resource.unwrap_or_else(|| target.clone());
-        let action = key.3.clone();
-        let host = action.host.as_ref().map_or(0, String::len);
-        let texts = action.method.len() + action.path.len() + host;
-        let bytes = USED_BYTES + target.len() + resource.len() + texts;
-        self.requests.insert(key, of_step.len());
-        self.leases.insert(lease, of_step.len());
-        let fault = Some(NOT_ENDED.to_owned());
-        let request = UsedRequest { action, status: None, fault, sent_bytes: 0, received_bytes: 0 };
+        let bytes = USED_BYTES + target.len() + resource.len() + key.action.bytes();
+        let (place, version, (login, request)) = (of_step.len(), key.version, key.action.parts());
+        self.places.insert(key, place);
+        let (first, last, times) = (time, time, 1);
         of_step.push(UsedConnection {
             target,
             resource,
             version,
-            login: None,
-            request: Some(request),
-            first: time,
-            last: time,
-            times: 1,
+            login,
+            request,
+            first,
+            last,
+            times,
         });
-        bytes
+        (place, bytes)
     }
 
     /// Takes in how a request has ended.

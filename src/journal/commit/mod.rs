@@ -14,7 +14,7 @@ mod uses;
 
 use std::sync::Arc;
 
-use crate::journal::event::{Event, RenewalLine, TestLine, Upstream};
+use crate::journal::event::{Event, Refused, RenewalLine, TestLine, Upstream};
 use crate::journal::{
     DecisionId, Epoch, Journal, LiveOpening, Position, TooManyEndings, Unavailable,
 };
@@ -83,18 +83,6 @@ pub struct Allowed {
     pub max_leases: u32,
     /// How the credential is made; `None` if the record itself is handed out.
     pub upstream: Option<Upstream>,
-}
-
-/// A refusal.
-pub struct Refused {
-    /// The API's reason.
-    pub reason: &'static str,
-    /// The rule that refused it, if that is not access, or the bindings of a relation that is too low.
-    pub by: String,
-    /// The connection to which the step has a relation that is too low.
-    pub uid: Option<Id>,
-    /// The mint that has failed, if the upstream is not asked again yet.
-    pub mint: Option<Id>,
 }
 
 /// A decision whose line is written.

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Allowed, CommitError, Refused, Resolution};
-use crate::journal::event::{Event, Outcome, ResolveLine, Upstream};
+use super::{Allowed, CommitError, Resolution};
+use crate::journal::event::{Event, Leased, Outcome, Refused, ResolveLine, Upstream};
 use crate::journal::state::live::Live;
 use crate::journal::{Epoch, LiveOpening, Unavailable};
 use crate::lease::{Ask, Edition, Lease, MintedCredential};
@@ -59,7 +59,7 @@ impl Resolution {
                 let before = Before { live, earlier, now: self.time, opening: opening.id };
                 before.settle_allowed(&ask, self.watch, allowed)?
             }
-            Err(refusal) => (refused(refusal), None),
+            Err(refusal) => (Outcome::Refuse(refusal), None),
         };
         if granted.is_none() {
             // The fields and the TTL explain no refusal, and can be long.
@@ -75,10 +75,6 @@ impl Resolution {
         };
         Ok((line, granted))
     }
-}
-
-fn refused(Refused { reason, by, uid, mint }: Refused) -> Outcome {
-    Outcome::Refuse { reason: reason.to_owned(), by, uid, mint }
 }
 
 /// The state in which a decision is settled.
@@ -97,7 +93,7 @@ impl Before<'_> {
         ask: &Arc<Ask>,
         watch: Option<Option<Id>>,
         allowed: Allowed,
-    ) -> Result<(Outcome, Option<(RecordKey, Lease)>), CommitError> {
+    ) -> Result<(Outcome<Leased>, Option<(RecordKey, Lease)>), CommitError> {
         let Allowed { by, record, resource, version, fields, terms, max_leases, upstream } =
             allowed;
         let before = watch.flatten();
@@ -116,9 +112,7 @@ impl Before<'_> {
         let lease = match reused {
             Some(lease) => lease,
             None if !self.has_room(max_leases as usize, before) => {
-                let refusal =
-                    Refused { reason: "TOO_MANY_LEASES", by: String::new(), uid: None, mint: None };
-                return Ok((refused(refusal), None));
+                return Ok((Outcome::Refuse(Refused::because("TOO_MANY_LEASES")), None));
             }
             None => Lease {
                 id: random_id().map_err(|_| Unavailable)?,
@@ -134,7 +128,7 @@ impl Before<'_> {
                 is_done: false,
             },
         };
-        let outcome = Outcome::Allow {
+        let outcome = Outcome::Allow(Leased {
             by,
             uid: record.uid,
             resource,
@@ -147,7 +141,7 @@ impl Before<'_> {
             reused: is_reused,
             ended,
             upstream,
-        };
+        });
         Ok((outcome, Some((record, lease))))
     }
 

@@ -2,7 +2,7 @@
 
 use super::CommitError;
 use super::permit::{Act, Permit};
-use crate::journal::event::{Event, SignLine, UseOutcome};
+use crate::journal::event::{Event, SignLine};
 use crate::journal::{DecisionId, Epoch, Journal, LiveOpening};
 use crate::model::Timestamp;
 use crate::seal::RecordKey;
@@ -23,10 +23,7 @@ impl Journal {
     ) -> Result<(DecisionId, Option<Permit<Act>>), CommitError> {
         let mut chain = self.lock()?;
         chain.live().check_decision(epoch, opening)?;
-        let version = match &line.outcome {
-            UseOutcome::Allow { version, .. } => Some(*version),
-            UseOutcome::Refuse { .. } => None,
-        };
+        let version = line.outcome.allowed().map(|used| used.version);
         let position = chain.append(now, &Event::Sign(Box::new(line)))?;
         let decision = chain.decision_id(position);
         let used = record.zip(version);

@@ -30,7 +30,7 @@ pub struct ResolveLine {
     pub watch: bool,
     /// The outcome.
     #[serde(flatten)]
-    pub outcome: Outcome,
+    pub outcome: Outcome<Leased>,
 }
 
 impl ResolveLine {
@@ -41,10 +41,7 @@ impl ResolveLine {
 
     /// The lease of the delivery before, which this delivery of a Watch ends.
     pub(in crate::journal) fn ended_lease(&self) -> Option<Id> {
-        match &self.outcome {
-            Outcome::Allow { ended, .. } => *ended,
-            Outcome::Refuse { .. } => None,
-        }
+        self.outcome.allowed()?.ended
     }
 
     /// The line under the name of what was asked for.
@@ -57,37 +54,25 @@ impl ResolveLine {
 
     /// Whether the line issues a lease.
     pub(in crate::journal) fn begins_lease(&self) -> bool {
-        matches!(self.outcome, Outcome::Allow { reused: false, .. })
+        self.outcome.allowed().is_some_and(|leased| !leased.reused)
     }
 
     /// The lease that the line issues; `None` if it reuses a lease or is a refusal.
     pub(in crate::journal) fn new_lease(&self) -> Option<Lease> {
-        match &self.outcome {
-            Outcome::Allow {
-                uid,
-                version,
-                lease,
-                issue_time,
-                expire_time,
-                limited_by,
-                reused: false,
-                upstream,
-                ..
-            } => Some(Lease {
-                id: *lease,
-                opening: self.opening,
-                resource: *uid,
-                version: *version,
-                ask: Arc::clone(&self.ask),
-                is_watch: self.watch,
-                issue_time: *issue_time,
-                expire_time: *expire_time,
-                limited_by: *limited_by,
-                mint: upstream.as_ref().map(Upstream::state),
-                is_done: false,
-            }),
-            _ => None,
-        }
+        let leased = self.outcome.allowed().filter(|leased| !leased.reused)?;
+        Some(Lease {
+            id: leased.lease,
+            opening: self.opening,
+            resource: leased.uid,
+            version: leased.version,
+            ask: Arc::clone(&self.ask),
+            is_watch: self.watch,
+            issue_time: leased.issue_time,
+            expire_time: leased.expire_time,
+            limited_by: leased.limited_by,
+            mint: leased.upstream.as_ref().map(Upstream::state),
+            is_done: false,
+        })
     }
 }
 
@@ -108,27 +93,18 @@ pub struct RenewalLine {
     pub target: LeaseTarget,
     /// The outcome.
     #[serde(flatten)]
-    pub outcome: RenewalOutcome,
+    pub outcome: Outcome<RenewedLease>,
 }
 
-/// The outcome of a decision on a renewal.
+/// What a renewal that is allowed gives.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(tag = "decision", rename_all = "snake_case")]
-pub enum RenewalOutcome {
-    /// The lease is renewed.
-    Allow {
-        /// The rule that allows it.
-        by: String,
-        /// When the lease expires now.
-        expire_time: Timestamp,
-        /// The bound that limits it.
-        limited_by: TtlLimit,
-    },
-    /// The lease stays as it is.
-    Refuse {
-        /// The API's reason.
-        reason: String,
-    },
+pub struct RenewedLease {
+    /// The rule that allows it.
+    pub by: String,
+    /// When the lease expires now.
+    pub expire_time: Timestamp,
+    /// The bound that limits it.
+    pub limited_by: TtlLimit,
 }
 
 /// An operator's test of a record. No value is handed out.
@@ -152,52 +128,85 @@ pub struct TestLine {
     pub refreshes: bool,
 }
 
-/// The outcome of a decision on a Resolve.
-#[derive(Debug, Serialize, Deserialize)]
+/// The outcome of a decision. `A` is what an allowed decision gives.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "decision", rename_all = "snake_case")]
-pub enum Outcome {
-    /// The credential is handed out.
-    Allow {
-        /// The rule that allows it.
-        by: String,
-        /// The resource's uid.
-        uid: Id,
-        /// The resource's full name, if the target is a group or a default.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        resource: Option<String>,
-        /// The version.
-        version: u64,
-        /// The names of the fields.
-        released: Vec<FieldName>,
-        /// The lease on it.
-        lease: Id,
-        /// When the lease was issued.
-        issue_time: Timestamp,
-        /// When the lease expires.
-        expire_time: Timestamp,
-        /// The bound that limits the lease.
-        limited_by: TtlLimit,
-        /// Whether the lease was live already.
-        reused: bool,
-        /// The lease of the delivery before, which this delivery of a Watch ends.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        ended: Option<Id>,
-        /// How the credential is made, if an upstream makes it.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        upstream: Option<Upstream>,
-    },
-    /// Nothing is handed out.
-    Refuse {
-        /// The API's reason.
-        reason: String,
-        /// The rule that refused it, if that is not access; or the bindings of a relation that is too low.
-        #[serde(default, skip_serializing_if = "String::is_empty")]
-        by: String,
-        /// The connection to which the step has a relation that is too low.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        uid: Option<Id>,
-        /// The mint that has failed, if the upstream is not asked again yet.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        mint: Option<Id>,
-    },
+pub enum Outcome<A> {
+    /// It is done.
+    Allow(A),
+    /// Nothing is done.
+    Refuse(Refused),
+}
+
+impl<A> Outcome<A> {
+    /// What it gives; `None` if it is a refusal.
+    pub fn allowed(&self) -> Option<&A> {
+        match self {
+            Self::Allow(allowed) => Some(allowed),
+            Self::Refuse(_) => None,
+        }
+    }
+
+    /// What it gives; `None` if it is a refusal.
+    pub fn into_allowed(self) -> Option<A> {
+        match self {
+            Self::Allow(allowed) => Some(allowed),
+            Self::Refuse(_) => None,
+        }
+    }
+}
+
+/// What a refusal tells.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Refused {
+    /// The API's reason.
+    pub reason: String,
+    /// The rule that refused it, if that is not access, or the bindings of a relation that is too low.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub by: String,
+    /// The connection to which the step has a relation that is too low.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<Id>,
+    /// The mint that has failed, if the upstream is not asked again yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mint: Option<Id>,
+}
+
+impl Refused {
+    /// A refusal of which there is no more to tell than its reason.
+    pub fn because(reason: &str) -> Self {
+        Self { reason: reason.to_owned(), ..Self::default() }
+    }
+}
+
+/// What a Resolve, or an action of the broker, that is allowed gives: a credential under a lease.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Leased {
+    /// The rule that allows it.
+    pub by: String,
+    /// The resource's uid.
+    pub uid: Id,
+    /// The resource's full name, if the target is a group or a default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource: Option<String>,
+    /// The version.
+    pub version: u64,
+    /// The names of the fields.
+    pub released: Vec<FieldName>,
+    /// The lease on it.
+    pub lease: Id,
+    /// When the lease was issued.
+    pub issue_time: Timestamp,
+    /// When the lease expires.
+    pub expire_time: Timestamp,
+    /// The bound that limits the lease.
+    pub limited_by: TtlLimit,
+    /// Whether the lease was live already.
+    pub reused: bool,
+    /// The lease of the delivery before, which this delivery of a Watch ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Id>,
+    /// How the credential is made, if an upstream makes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<Upstream>,
 }

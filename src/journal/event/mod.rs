@@ -17,12 +17,12 @@ use serde_json::Value;
 pub use actions::SentLine;
 pub use changes::{ChangeNote, Intent};
 pub use checkpoint::{Announced, Attempt, Checkpoint, FORMAT, Signature};
-pub use decisions::{Outcome, RenewalLine, RenewalOutcome, ResolveLine, TestLine};
+pub use decisions::{Leased, Outcome, Refused, RenewalLine, RenewedLease, ResolveLine, TestLine};
 pub use mints::{
     EndedLine, EndingLine, EndingReason, MintFailedLine, MintFault, MintedLine, MintingLine,
     Upstream,
 };
-pub use uses::{SignLine, SshLogin, UseOutcome};
+pub use uses::{SignLine, SshLogin, Used};
 
 use super::state::requests::{RequestNote, of_registrations};
 use crate::model::{Formats, Id, Opening, PinnedCertificate, Timestamp};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::decisions::Outcome;
 use crate::lease::LeaseTarget;
 use crate::model::{Id, RunAs, WorkflowPath};
 
@@ -26,7 +27,7 @@ pub struct SignLine {
     pub login: Option<Box<SshLogin>>,
     /// The outcome.
     #[serde(flatten)]
-    pub outcome: UseOutcome,
+    pub outcome: Outcome<Used>,
 }
 
 /// A login by ssh, as the client asked for it.
@@ -42,31 +43,16 @@ pub struct SshLogin {
     pub host_key: Option<String>,
 }
 
-/// The outcome of a decision on a use.
+/// What a use that is allowed is of: the broker uses the credential.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(tag = "decision", rename_all = "snake_case")]
-pub enum UseOutcome {
-    /// The broker uses the credential.
-    Allow {
-        /// The rule that allows it.
-        by: String,
-        /// The resource's uid.
-        uid: Id,
-        /// The resource's full name, if the target is a group or a default.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        resource: Option<String>,
-        /// The version.
-        version: u64,
-    },
-    /// Nothing is used.
-    Refuse {
-        /// The API's reason.
-        reason: String,
-        /// The rule that refused it, if that is not access, or the bindings of a relation that is too low.
-        #[serde(default, skip_serializing_if = "String::is_empty")]
-        by: String,
-        /// The connection to which the step has a relation that is too low.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        uid: Option<Id>,
-    },
+pub struct Used {
+    /// The rule that allows it.
+    pub by: String,
+    /// The resource's uid.
+    pub uid: Id,
+    /// The resource's full name, if the target is a group or a default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource: Option<String>,
+    /// The version.
+    pub version: u64,
 }

@@ -11,8 +11,7 @@ use super::requests::{DoneRequest, RequestNote, RequestTable};
 use super::usage::Usage;
 use super::use_counts::LineAt;
 use crate::journal::event::{
-    Announced, Attempt, Checkpoint, Event, FORMAT, RenewalLine, RenewalOutcome, ResolveLine,
-    RestoredAs,
+    Announced, Attempt, Checkpoint, Event, FORMAT, RenewalLine, ResolveLine, RestoredAs,
 };
 use crate::lease::{LeaseTable, Terms};
 use crate::model::{Formats, Id, IdMap, Opening, PinnedCertificate, RequestId, StepKey, Timestamp};
@@ -250,7 +249,8 @@ impl Live {
     }
 
     fn renew_lease(&mut self, line: &RenewalLine) {
-        if let RenewalOutcome::Allow { expire_time, limited_by, .. } = line.outcome {
+        if let Some(renewed) = line.outcome.allowed() {
+            let (expire_time, limited_by) = (renewed.expire_time, renewed.limited_by);
             self.leases.extend(line.lease, Terms { expire_time, limited_by });
         }
     }

@@ -10,7 +10,7 @@ use super::use_counts::{
     ByWorkflow, FileIndex, LineAt, Refusals, RefusedByWorkflow, RunKey, Use, note_refused,
 };
 use crate::access::Purpose;
-use crate::journal::event::{Checkpoint, Event, Outcome, RenewalOutcome, ResolveLine, UseOutcome};
+use crate::journal::event::{Checkpoint, Event, Outcome, ResolveLine};
 use crate::lease::LeaseTarget;
 use crate::model::{GroupName, Id, IdMap, RunName, Timestamp, WorkflowName};
 
@@ -52,22 +52,22 @@ impl Usage {
             Event::MintJoined(line) => (line.opening, None),
             Event::Minting(line) => (line.opening, None),
             Event::Sent(line) => (line.opening, None),
-            Event::LeaseRenewal(line) if matches!(line.outcome, RenewalOutcome::Allow { .. }) => {
-                (line.opening, None)
-            }
+            Event::LeaseRenewal(line) if line.outcome.allowed().is_some() => (line.opening, None),
             Event::Resolve(line) | Event::Send(line) => {
                 match &line.outcome {
-                    Outcome::Allow { uid, .. } => {
+                    Outcome::Allow(leased) => {
                         let of = (line.purpose(), time);
-                        self.count(line.opening, &line.ask.target, *uid, of);
+                        self.count(line.opening, &line.ask.target, leased.uid, of);
                     }
-                    Outcome::Refuse { uid, .. } => return self.refuse(line, *uid, (time, at)),
+                    Outcome::Refuse(refused) => {
+                        return self.refuse(line, refused.uid, (time, at));
+                    }
                 }
                 (line.opening, None)
             }
             Event::Sign(line) => {
-                let UseOutcome::Allow { uid, .. } = &line.outcome else { return };
-                self.count(line.opening, &line.target, *uid, (Purpose::Use, time));
+                let Some(used) = line.outcome.allowed() else { return };
+                self.count(line.opening, &line.target, used.uid, (Purpose::Use, time));
                 (line.opening, None)
             }
             Event::ClockSetBack | Event::Restored { .. } => return self.take_all_closed(offset),

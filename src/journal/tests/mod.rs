@@ -1,6 +1,7 @@
 //! Steps, leases, mints and endings in any order: the lines add up to the same state at a start, no credential that is owed
 //! an ending is forgotten, and none is handed out whose ending has begun.
 
+mod uses;
 mod world;
 
 use std::collections::BTreeSet;
@@ -127,24 +128,6 @@ fn what_is_owed_an_ending_is_known_until_it_has_ended() {
         Ok(())
     });
     tried.unwrap_or_else(|error| panic!("{error}"));
-}
-
-#[test]
-fn a_closed_step_or_an_old_decision_gets_no_permit_to_sign() {
-    let mut world = World::new();
-    world.open(0);
-    let (step, before) = (world.step(0), Epoch::default());
-    assert_eq!(world.sign(&step, before), Ok(true));
-    world.publish(1, true);
-    assert_eq!(world.sign(&step, before), Ok(true));
-    assert_eq!(world.sign(&step, Epoch::of_batch(1)), Err(CommitError::Stale));
-    world.publish(2, false);
-    assert_eq!(world.sign(&step, before), Err(CommitError::Stale));
-    assert_eq!(world.sign(&step, Epoch::of_batch(2)), Ok(true));
-    world.close(0);
-    let written = world.journal().written();
-    assert_eq!(world.sign(&step, Epoch::of_batch(2)), Err(CommitError::Closed));
-    assert_eq!(world.journal().written(), written);
 }
 
 #[test]

@@ -186,26 +186,6 @@ impl World {
         Arc::clone(self.steps[nth].as_ref().unwrap())
     }
 
-    /// Commits a decision to sign. Returns whether it gives a permit.
-    pub(super) fn sign(&self, opening: &LiveOpening, epoch: Epoch) -> Result<bool, CommitError> {
-        let outcome = UseOutcome::Allow {
-            by: "user workflow:w".to_owned(),
-            uid: root().uid,
-            resource: None,
-            version: 1,
-        };
-        let line = SignLine {
-            opening: opening.record().id,
-            principal: opening.principal(),
-            run_as: opening.record().run_as.clone(),
-            target: LeaseTarget::Connection("ssh/a".parse().unwrap()),
-            login: None,
-            outcome,
-        };
-        let committed = self.journal().commit_sign(self.now, epoch, opening, Some(root()), line);
-        committed.map(|(_, permit)| permit.is_some())
-    }
-
     pub(super) fn ask(&mut self, nth: usize) {
         let Some(opening) = self.steps[nth].clone() else { return };
         let committed = self.decide(&opening, None).unwrap();
@@ -444,7 +424,7 @@ impl World {
 }
 
 /// The record that every credential is made from.
-fn root() -> RecordKey {
+pub(super) fn root() -> RecordKey {
     RecordKey { kind: RecordKind::ConnectionValues, uid: Id::from_bytes([200; Id::BYTES]) }
 }
 
