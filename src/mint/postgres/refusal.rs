@@ -5,7 +5,12 @@ use crate::egress::HostAndPort;
 use crate::mint::failure::{Failure, FailureReason};
 
 /// The SQLSTATEs (PostgreSQL's documentation, appendix A) with a next step of their own.
-const CODES: [(&str, &str); 9] = [
+const CODES: [(&str, &str); 10] = [
+    (
+        "08P01",
+        "a pooler such as PgBouncer may have answered, which takes no options at a login: write the server's own host and port, or \
+         let the pooler ignore options; the broker asks again later",
+    ),
     ("25006", "the server is a standby; write the primary's host"),
     ("28000", "allow the admin role to connect: its LOGIN, and the server's pg_hba.conf"),
     ("28P01", "the admin role's password is wrong or has expired; write the valid password"),
@@ -62,6 +67,8 @@ mod tests {
         let at: HostAndPort = "db.example:5432".parse().unwrap();
         use FailureReason::{Refused, Unavailable};
         for (code, reason, concerns_all, word) in [
+            ("08006", Unavailable, false, "again later"),
+            ("08P01", Unavailable, false, "the server's own host"),
             ("28P01", Refused, false, "password is wrong"),
             ("2BP01", Refused, false, "appendix A"),
             ("40P01", Unavailable, false, "again later"),
