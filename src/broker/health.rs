@@ -5,6 +5,7 @@ use std::fmt;
 use tokio::sync::watch;
 
 use super::Broker;
+use super::connections::lost::LostSearch;
 use super::endings::list::EndingCounts;
 use super::registry::tcp::TcpDoor;
 use crate::catalog::Registered;
@@ -79,6 +80,8 @@ pub struct Health {
     pub newer: Vec<String>,
     /// The door for operators over TCP, if there is one.
     pub tcp_door: Option<TcpDoor>,
+    /// The search for credentials that were made after a backup; `None` if there was no search since the start.
+    pub lost_search: Option<LostSearch>,
 }
 
 /// The numbers of resources. While the journal hangs, open steps and live leases are unknown, and 0.
@@ -159,6 +162,7 @@ impl Broker {
             authority_sha256: self.authority.root_sha256(),
             newer: self.newer("", ""),
             tcp_door: self.tcp_door.clone(),
+            lost_search: self.lost_search(),
         }
     }
 

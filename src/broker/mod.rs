@@ -33,7 +33,7 @@ pub use changes::documents::{
 };
 pub use changes::plan::{Plan, Planned};
 pub use connections::inspect::Inspected;
-pub use connections::lost::LostCredentials;
+pub use connections::lost::{LostCredentials, LostSearch};
 pub use connections::trial::TestMint;
 pub use connections::{ConnectionInUse, Holder, ListedConnection, ListedConnections, TimeFilter};
 pub use endings::list::{EndingCounts, ListedEnding, PendingEnding, Tries};
@@ -85,6 +85,7 @@ use crate::seal::Keyring;
 use crate::store::Store;
 use changes::plan::Comparisons;
 use changes::writer::Writer;
+use connections::lost::Search;
 use endings::Endings;
 use insight::readers::Readers;
 use keys::Keys;
@@ -119,6 +120,7 @@ pub struct Broker {
     watchers: Watchers,
     sends: Sends,
     signing: Signing,
+    lost_search: Search,
     mints: Arc<Mints>,
     endings: Arc<Endings>,
     is_draining: AtomicBool,

@@ -59,9 +59,23 @@ impl Source {
         matches!(self, Self::GithubApp | Self::Oauth2Client | Self::Postgres)
     }
 
-    /// True if nothing of a credential stays upstream when it has expired. If something does, it is ended however late.
-    pub fn expires_whole(self) -> bool {
-        !matches!(self, Self::Postgres)
+    /// True if a credential is something with a name of ours upstream, by which the upstream lists and ends it. It stays there when
+    /// it has expired, so it is ended however late. Every other credential is ended by its own value, or only expires.
+    pub fn ends_by_name(self) -> bool {
+        match self {
+            Self::Postgres => true,
+            Self::AwsSts
+            | Self::AwsWebIdentity
+            | Self::Entra
+            | Self::EntraGraph
+            | Self::Gcp
+            | Self::GcpWebIdentity
+            | Self::GithubApp
+            | Self::OidcIssuer
+            | Self::Oauth2Client
+            | Self::Oauth2Refresh
+            | Self::TwoStep => false,
+        }
     }
 
     /// The name in data files, lines and metrics.

@@ -162,58 +162,16 @@ pub async fn mint(upstreams: &Upstreams, source: Source, roots: &Fields, ask: &A
 /// # Errors
 /// If the fields make no request.
 pub fn ending_ahead(source: Source, roots: &Fields, ask: &Ask) -> Result<Option<Fields>, Failure> {
-    match source {
-        Source::Postgres => postgres::ending_ahead(Roots(roots), ask).map(Some),
-        Source::AwsSts
-        | Source::AwsWebIdentity
-        | Source::Entra
-        | Source::EntraGraph
-        | Source::Gcp
-        | Source::GcpWebIdentity
-        | Source::OidcIssuer
-        | Source::GithubApp
-        | Source::Oauth2Client
-        | Source::Oauth2Refresh
-        | Source::TwoStep => Ok(None),
-    }
+    let ahead = || postgres::ending_ahead(Roots(roots), ask);
+    source.ends_by_name().then(ahead).transpose()
 }
 
 /// What [`end`] needs to try again with the newest fields of the connection, if the upstream has refused the kept fields:
 /// only the login is taken from the newest. `None` if nothing but the credential itself ends it, or the newest fields are
 /// for another destination: no login goes to a place that its connection does not name.
 pub fn ending_by_newest(source: Source, ending: &Fields, newest: &Fields) -> Option<Fields> {
-    match source {
-        Source::Postgres => postgres::ending_by_newest(Roots(ending), Roots(newest)),
-        Source::AwsSts
-        | Source::AwsWebIdentity
-        | Source::Entra
-        | Source::EntraGraph
-        | Source::Gcp
-        | Source::GcpWebIdentity
-        | Source::OidcIssuer
-        | Source::GithubApp
-        | Source::Oauth2Client
-        | Source::Oauth2Refresh
-        | Source::TwoStep => None,
-    }
-}
-
-/// True if the upstreams of a protocol list the credentials that were made there.
-pub fn lists(source: Source) -> bool {
-    match source {
-        Source::Postgres => true,
-        Source::AwsSts
-        | Source::AwsWebIdentity
-        | Source::Entra
-        | Source::EntraGraph
-        | Source::Gcp
-        | Source::GcpWebIdentity
-        | Source::OidcIssuer
-        | Source::GithubApp
-        | Source::Oauth2Client
-        | Source::Oauth2Refresh
-        | Source::TwoStep => false,
-    }
+    let by_newest = || postgres::ending_by_newest(Roots(ending), Roots(newest));
+    source.ends_by_name().then(by_newest).flatten()
 }
 
 /// Lists the credentials that brokers have made at an upstream; none if it does not list them. `roots` are all fields of a
@@ -222,7 +180,7 @@ pub fn lists(source: Source) -> bool {
 /// # Errors
 /// If the upstream cannot be reached, or refuses, or has over 50,000 of them; or if the fields make no request.
 pub async fn list(egress: &Egress, source: Source, roots: &Fields) -> Result<Vec<Listed>, Failure> {
-    if !lists(source) {
+    if !source.ends_by_name() {
         return Ok(Vec::new());
     }
     let listing = postgres::list(egress, Roots(roots));
@@ -254,7 +212,7 @@ pub async fn end(egress: &Egress, source: Source, ending: &Fields) -> Result<End
     };
     let ended = tokio::time::timeout(EXCHANGE_TIMEOUT, ended).await;
     // A step can hold up the end of its own role, and of nothing else.
-    let concerns_all = source != Source::Postgres;
+    let concerns_all = !source.ends_by_name();
     ended.map_err(|elapsed| Failure { concerns_all, ..late(elapsed) })?
 }
 

@@ -1,29 +1,35 @@
 //! Credentials that an upstream lists, and that the journal has lost: they were made after the backup from which the broker
 //! was restored. Each is taken up by a mint of its own, which is owed an ending from the start.
+//!
+//! The search goes on without its caller: a server may be slow, and many credentials may be lost. Only one search runs at a time.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
-use futures_util::stream;
-use tokio::time::Instant;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use super::trial::{Failed, TrialOrder, not_mintable};
 use super::trial_ending::not_begun;
 use crate::access::Principal;
 use crate::broker::Broker;
-use crate::catalog::{Catalog, ConnectionMetadata};
-use crate::integration::source_of;
+use crate::catalog::ConnectionMetadata;
+use crate::integration::Source;
 use crate::mint::{self, Listed, Minted};
-use crate::model::{ConnectionRef, Fields, ResourceName};
+use crate::model::{ConnectionRef, Fields, IdSet, ResourceName};
 
 /// The workflow of their lines. The operator's name stands for the step.
 const WORKFLOW: &str = "restored-broker";
-/// For how long upstreams are begun to be asked: the last must answer before the caller's patience ends.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// How many are asked at a time.
-const AT_ONCE: usize = 16;
+/// How long a caller waits for the search, at most.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How many upstreams are asked at a time.
+const CONNECTIONS_AT_ONCE: usize = 4;
+/// How many endings of one upstream begin at a time: each waits for the store's disk.
+const ENDINGS_AT_ONCE: usize = 16;
 
 /// The lost credentials of a connection.
+#[derive(Clone)]
 pub struct LostCredentials {
     /// The connection.
     pub connection: ConnectionRef,
@@ -33,45 +39,107 @@ pub struct LostCredentials {
     pub problem: Option<String>,
 }
 
+/// A search for lost credentials: the last one, or the one that is running.
+#[derive(Clone, Default)]
+pub struct LostSearch {
+    /// True while upstreams are asked.
+    pub is_running: bool,
+    /// The connections whose upstream has not been asked to the end. If the search no longer runs, the broker has stopped it.
+    pub left: usize,
+    /// The connections whose upstream has listed lost credentials, or could not be asked, by name.
+    pub found: Vec<LostCredentials>,
+}
+
+/// The search of a broker.
+pub(in crate::broker) type Search = watch::Sender<Option<LostSearch>>;
+
+/// Says that the search no longer runs, however it has ended.
+struct Running(Arc<Broker>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.lost_search.send_modify(|search| {
+            search.iter_mut().for_each(|search| search.is_running = false);
+        });
+    }
+}
+
 impl Broker {
-    /// Asks the upstreams that list credentials, and begins the endings of those that are lost. Connections without such are
-    /// left out, if their upstream has answered.
-    pub(in crate::broker) async fn end_lost(&self, caller: &Principal) -> Vec<LostCredentials> {
+    /// The last search for lost credentials since the daemon started, or the one that is running; `None` if there was no search.
+    pub fn lost_search(&self) -> Option<LostSearch> {
+        self.lost_search.borrow().clone()
+    }
+
+    /// Starts the search for lost credentials, if none is running: asks the upstreams that list credentials, and begins the
+    /// endings of those that are lost. Waits for it at most 5 s, and returns how far it is.
+    pub(in crate::broker) async fn end_lost(self: &Arc<Self>, caller: &Principal) -> LostSearch {
         let snapshot = self.snapshot();
         let all = snapshot.catalog.connections_after(None).map(|found| &found.metadata);
-        let listed = all.filter(|found| !found.disabled && is_listed(&snapshot.catalog, found));
-        let names: Vec<_> = listed.map(ConnectionMetadata::reference).collect();
-        let until = Instant::now() + PATIENCE;
-        let asked = stream::iter(names).map(|connection| async move {
-            let mut handles = Vec::new();
-            let ended = match Instant::now() < until {
-                true => self.end_lost_of(caller, &connection, &mut handles).await,
-                false => Err("it was not asked, because the others took too long".to_owned()),
-            };
-            LostCredentials { connection, handles, problem: ended.err() }
+        let is_listed = |found: &&ConnectionMetadata| {
+            !found.disabled && found.source().is_some_and(Source::ends_by_name)
+        };
+        let names: Vec<_> = all.filter(is_listed).map(ConnectionMetadata::reference).collect();
+        let mut search = self.lost_search.subscribe();
+        let is_new = self.lost_search.send_if_modified(|search| {
+            let is_new = search.as_ref().is_none_or(|search| !search.is_running);
+            if is_new {
+                *search =
+                    Some(LostSearch { is_running: true, left: names.len(), found: Vec::new() });
+            }
+            is_new
         });
-        let found = asked.buffered(AT_ONCE).collect::<Vec<_>>().await;
-        found.into_iter().filter(|one| one.problem.is_some() || !one.handles.is_empty()).collect()
+        if is_new {
+            let (running, caller) = (Running(Arc::clone(self)), caller.clone());
+            tokio::spawn(async move {
+                let broker = &running.0;
+                let searching = broker.search(&caller, names);
+                let _ = broker.endings.until_draining(searching).await;
+            });
+        }
+        let is_over =
+            |search: &Option<LostSearch>| search.as_ref().is_none_or(|search| !search.is_running);
+        let _ = tokio::time::timeout(PATIENCE, search.wait_for(is_over)).await;
+        self.lost_search().unwrap_or_default()
+    }
+
+    async fn search(&self, caller: &Principal, names: Vec<ConnectionRef>) {
+        // Several connections may be to one server.
+        let taken = &Mutex::new(IdSet::default());
+        let asked =
+            stream::iter(names).for_each_concurrent(CONNECTIONS_AT_ONCE, |name| async move {
+                let handles = Mutex::default();
+                let ended = self.end_lost_of(caller, &name, taken, &handles).await;
+                let (handles, problem) = (handles.into_inner(), ended.err());
+                self.lost_search.send_modify(|search| {
+                    search
+                        .iter_mut()
+                        .for_each(|search| search.take(&name, &handles, problem.as_ref()));
+                });
+            });
+        asked.await;
     }
 
     async fn end_lost_of(
         &self,
         caller: &Principal,
         name: &ConnectionRef,
-        handles: &mut Vec<String>,
+        taken: &Mutex<IdSet>,
+        handles: &Mutex<Vec<String>>,
     ) -> Result<(), String> {
-        let order = self.open_for_test(caller, name)?;
+        let order = &self.open_for_test(caller, name)?;
         let listed = mint::list(self.mints.egress(), order.source, &order.roots).await;
-        for one in listed.map_err(|failure| failure.detail)? {
-            let is_lost = self.journal.is_lost(one.mint, &one.handle);
-            if is_lost.map_err(|error| error.to_string())? {
+        let listed = listed.map_err(|failure| failure.detail)?;
+        let lost = self.journal.lost(listed, |one| (one.mint, one.handle.as_str()));
+        let lost = lost.map_err(|error| error.to_string())?;
+        let new = lost.into_iter().filter(|one| taken.lock().insert(one.mint));
+        let begun =
+            stream::iter(new.map(Ok)).try_for_each_concurrent(ENDINGS_AT_ONCE, |one| async move {
                 let handle = one.handle.clone();
-                let begun = self.begin_lost(&order, name, one).await;
-                begun.map_err(|Failed { detail, .. }| detail)?;
-                handles.push(handle);
-            }
-        }
-        Ok(())
+                self.begin_lost(order, name, one).await?;
+                handles.lock().push(handle);
+                Ok(())
+            });
+        begun.await.map_err(|Failed { detail, .. }| detail)
     }
 
     /// Begins the ending of a lost credential.
@@ -97,10 +165,15 @@ impl Broker {
     }
 }
 
-/// True if the upstream of a connection lists what was made there.
-fn is_listed(catalog: &Catalog, metadata: &ConnectionMetadata) -> bool {
-    let integration = catalog.integration(&metadata.integration);
-    let kind = integration.and_then(|found| found.kind(metadata.kind.as_str()));
-    let source = kind.and_then(|kind| source_of(kind, |rule| metadata.has(&rule.name)));
-    source.is_some_and(mint::lists)
+impl LostSearch {
+    /// Takes in that the upstream of a connection was asked.
+    fn take(&mut self, connection: &ConnectionRef, handles: &[String], problem: Option<&String>) {
+        self.left = self.left.saturating_sub(1);
+        if handles.is_empty() && problem.is_none() {
+            return;
+        }
+        let at = self.found.partition_point(|one| one.connection < *connection);
+        let (connection, problem) = (connection.clone(), problem.cloned());
+        self.found.insert(at, LostCredentials { connection, handles: handles.to_vec(), problem });
+    }
 }

@@ -181,6 +181,11 @@ impl Endings {
         self.schedule.lock().tries(mint).unwrap_or_default()
     }
 
+    /// Works until the broker drains; `None` if it does before the work is done.
+    pub(crate) async fn until_draining<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        self.draining.run_until_cancelled(work).await
+    }
+
     /// Starts no more endings, and lets nobody wait for them.
     pub(crate) fn drain(&self) {
         self.draining.cancel();

@@ -35,5 +35,5 @@ pub(super) fn last_try(owed: &Owed, begun: Timestamp) -> Option<LastTry> {
             LastTry { time: counts.after(LONGEST_LIFE), is_end_told: false }
         }
     };
-    owed.source().expires_whole().then_some(last)
+    (!owed.source().ends_by_name()).then_some(last)
 }

@@ -1,9 +1,11 @@
 //! A broker that was restored from a backup resolves nothing until an administrator confirms it.
 
+use std::sync::Arc;
+
 use super::restored_tokens::trust;
 use crate::access::{Principal, Role};
 use crate::broker::Broker;
-use crate::broker::connections::lost::LostCredentials;
+use crate::broker::connections::lost::LostSearch;
 use crate::broker::error::Error;
 use crate::broker::registry::operators::require_role;
 use crate::journal::{Live, QuarantineEnd, RestoredAs};
@@ -17,8 +19,8 @@ const NOT_RESTORED: &str =
 pub struct Confirmed {
     /// Whether there was a quarantine.
     pub is_ended: bool,
-    /// The credentials that upstreams list and the journal has lost, whose endings begin.
-    pub lost: Vec<LostCredentials>,
+    /// The search for credentials that upstreams list and the journal has lost.
+    pub search: LostSearch,
     /// Why they were not looked for, although the original is gone.
     pub not_sought: Option<&'static str>,
 }
@@ -32,7 +34,7 @@ impl Broker {
     /// # Errors
     /// See `SystemService.EndQuarantine`.
     pub async fn end_quarantine(
-        &self,
+        self: &Arc<Self>,
         caller: &Principal,
         restored_as: Option<RestoredAs>,
         are_current: bool,
@@ -55,15 +57,15 @@ impl Broker {
             let by = caller.to_string();
             self.writer.submit(move |draft| trust(draft, &by)).await?;
         }
-        let (mut lost, mut not_sought) = (Vec::new(), None);
+        let (mut search, mut not_sought) = (LostSearch::default(), None);
         if restored_as == Some(RestoredAs::OriginalGone) {
             match self.journal.with_live(Live::restored_as)? {
-                Some(RestoredAs::OriginalGone) => lost = self.end_lost(caller).await,
+                Some(RestoredAs::OriginalGone) => search = self.end_lost(caller).await,
                 // The roles of a living original look the same.
                 Some(RestoredAs::Copy) => not_sought = Some(IS_COPY),
                 None => not_sought = Some(NOT_RESTORED),
             }
         }
-        Ok(Confirmed { is_ended, lost, not_sought })
+        Ok(Confirmed { is_ended, search, not_sought })
     }
 }

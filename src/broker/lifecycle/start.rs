@@ -310,6 +310,7 @@ impl Broker {
             watchers: Watchers::default(),
             sends: Sends::new(parts.send_metrics),
             signing: Signing::default(),
+            lost_search: watch::Sender::new(None),
             mints,
             endings: Arc::clone(&endings),
             is_draining: AtomicBool::new(false),

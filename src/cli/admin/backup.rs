@@ -206,7 +206,7 @@ async fn confirm(
     let restored_as = restored_as.into();
     let request = pb::EndQuarantineRequest { restored_as, refresh_tokens_current };
     let answer = client.end_quarantine(request).await?.into_inner();
-    let pb::EndQuarantineResponse { ended, lost, not_sought } = answer;
+    let pb::EndQuarantineResponse { ended, lost, not_sought, connections_left } = answer;
     let text = match ended {
         true => "confirmed: credentials are resolved again",
         false => "it is not in quarantine",
@@ -215,10 +215,18 @@ async fn confirm(
         |one| json!({"connection": one.connection, "handles": one.handles, "problem": one.problem}),
     );
     let told: Vec<_> = told.collect();
-    let answer = json!({"ended": ended, "lost": told, "not_sought": not_sought});
+    let answer = json!({
+        "ended": ended, "lost": told, "not_sought": not_sought, "connections_left": connections_left
+    });
     print(common.output, &answer, || text.to_owned(), || text.to_owned())?;
     if !not_sought.is_empty() {
         say(&format!("roles that were made after the backup were not looked for: {not_sought}"));
+    }
+    if connections_left > 0 {
+        say(&format!(
+            "roles that were made after the backup are still looked for, at {connections_left} connection(s): see keyhatch \
+             ending list"
+        ));
     }
     for pb::LostCredentials { connection, handles, problem } in &lost {
         for handle in handles {

@@ -7,6 +7,7 @@ use serde_json::{Value as Json, json};
 use crate::cli::Common;
 use crate::cli::identity::endpoint::{Caller, Endpoint};
 use crate::cli::identity::retry::RetryDeadline;
+use crate::cli::io::endings::lost_search_text;
 use crate::cli::io::failure::Failure;
 use crate::cli::io::output::print;
 use crate::cli::io::text::properties;
@@ -62,12 +63,15 @@ fn answer(status: &pb::Status) -> Json {
         "tcp_listen_address": status.tcp_listen_address,
         "tcp_names": status.tcp_names,
         "remote_operators": status.remote_operators,
+        "lost_search": status.lost_search.as_ref().map(lost_search),
     })
 }
 
 /// The status for people.
 fn table(status: &pb::Status) -> String {
-    properties(&[
+    let lost = status.lost_search.as_ref().map(lost_search_text);
+    let lost = lost.map(|text| ("made after the backup", text));
+    let rows = [
         ("state", status.state.clone()),
         ("version", versions(status)),
         ("trust domain", status.trust_domain.clone()),
@@ -97,7 +101,19 @@ fn table(status: &pb::Status) -> String {
         ("CA's SHA-256", status.ca_sha256.clone()),
         ("of a newer version", newer(status)),
         ("over TCP", over_tcp(status)),
-    ])
+    ];
+    properties(&rows.into_iter().chain(lost).collect::<Vec<_>>())
+}
+
+fn lost_search(search: &pb::LostSearch) -> Json {
+    let problem =
+        |one: &pb::LostCredentials| json!({"connection": one.connection, "problem": one.problem});
+    json!({
+        "running": search.running,
+        "connections_left": search.connections_left,
+        "found": search.found,
+        "problems": search.problems.iter().map(problem).collect::<Vec<_>>(),
+    })
 }
 
 fn versions(status: &pb::Status) -> String {

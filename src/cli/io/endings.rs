@@ -98,3 +98,22 @@ pub fn pending_of(endings: Vec<pb::Ending>) -> Vec<pb::PendingEnding> {
     });
     pending.collect()
 }
+
+/// How the search for credentials that were made after a backup is, in words.
+pub fn lost_search_text(search: &pb::LostSearch) -> String {
+    let pb::LostSearch { running, connections_left: left, found, problems } = search;
+    let state = match (running, left) {
+        (true, _) => format!("still looked for, at {left} connection(s)"),
+        (false, 0) => "looked for everywhere".to_owned(),
+        (false, _) => format!("not looked for at {left} connection(s), because the daemon stopped"),
+    };
+    let problems = problems.iter().map(|one| format!("; {}: {}", one.connection, one.problem));
+    format!("{state}; {found} found{}", problems.collect::<String>())
+}
+
+/// What to do about that search; `None` if it runs or has been everywhere.
+pub fn lost_search_advice(search: &pb::LostSearch) -> Option<&'static str> {
+    let is_done = search.problems.is_empty() && search.connections_left == 0;
+    (!search.running && !is_done)
+        .then_some("repeat it when the servers answer: keyhatch restore --confirm --original-gone")
+}

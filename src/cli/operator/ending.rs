@@ -4,13 +4,14 @@ use clap::Subcommand;
 use serde_json::{Value as Json, json};
 
 use crate::cli::Common;
-use crate::cli::io::endings::state_name;
+use crate::cli::io::endings::{lost_search_advice, lost_search_text, state_name};
 use crate::cli::io::failure::Failure;
-use crate::cli::io::output::list;
+use crate::cli::io::output::{list, say};
 use crate::cli::io::pages;
 use crate::cli::io::text::short_name;
 use crate::cli::io::time::moment;
 use crate::grpc::pb;
+use crate::grpc::pb::system_service_client::SystemServiceClient;
 use crate::model::{ConnectionRef, ResourceName};
 
 #[derive(Subcommand)]
@@ -54,6 +55,12 @@ impl EndingCommand {
         };
         endings.sort_by_key(since);
         let rows: Vec<_> = endings.iter().map(row).collect();
+        let status = SystemServiceClient::new(channel).get_status(pb::GetStatusRequest {}).await?;
+        if let Some(search) = status.into_inner().lost_search {
+            let advice = lost_search_advice(&search).map(|advice| format!("; {advice}"));
+            let (text, advice) = (lost_search_text(&search), advice.unwrap_or_default());
+            say(&format!("roles that were made after the backup: {text}{advice}"));
+        }
         list(common.output, &rows, "mint", &COLUMNS, "no endings are pending")
     }
 }

@@ -9,6 +9,7 @@
 //! `minted`, each lease that waits gets a line and a permit for what was made, if it is live and nothing has changed. A
 //! lease without that line has handed nothing out, so it ends when nobody waits any more, or with the daemon.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::{CommitError, minted_record};
@@ -123,20 +124,28 @@ impl Journal {
         Ok(())
     }
 
-    /// True if a credential was made by this broker, or by one that it was restored from, and is neither under way nor owed an
-    /// ending: the journal has lost it. `mint` made it, and `handle` is its name in the upstream's audit log.
+    /// Of the credentials that an upstream lists, those that the journal has lost: made by this broker, or by one that it was
+    /// restored from, and neither under way nor owed an ending. `of` tells the mint of a credential, and the credential's name in
+    /// the upstream's audit log.
     ///
     /// # Errors
     /// If the journal hangs.
-    pub fn is_lost(&self, mint: Id, handle: &str) -> Result<bool, Unavailable> {
-        if !DecisionId::is_of_mint(mint, &self.keyring) {
-            return Ok(false);
-        }
+    pub fn lost<T>(
+        &self,
+        listed: Vec<T>,
+        of: impl Fn(&T) -> (Id, &str),
+    ) -> Result<Vec<T>, Unavailable> {
+        let is_ours = |one: &T| DecisionId::is_of_mint(of(one).0, &self.keyring);
+        let mut lost: Vec<T> = listed.into_iter().filter(is_ours).collect();
         self.with_live(|live| {
             let owed = live.mints().owed().iter().filter_map(|owed| owed.credential.as_ref());
-            let mut handles = owed.filter_map(|made| made.handle.as_deref());
-            live.mints().line(mint).is_none() && handles.all(|known| known != handle)
-        })
+            let known: HashSet<&str> = owed.filter_map(|made| made.handle.as_deref()).collect();
+            lost.retain(|one| {
+                let (mint, handle) = of(one);
+                live.mints().line(mint).is_none() && !known.contains(handle)
+            });
+        })?;
+        Ok(lost)
     }
 
     /// Begins a mint in place of one that the journal has lost, whose credential is to be ended. `line` gets the

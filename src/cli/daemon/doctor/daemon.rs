@@ -106,6 +106,7 @@ pub(super) fn check(site: &Site, report: Option<DaemonReport>) -> Vec<Diagnosis>
     diagnoses.extend(answer.issuer.as_ref().and_then(of_issuer));
     diagnoses.extend(reauthorization_required(&answer.unusable));
     diagnoses.extend(endings::check(&answer.endings, site.now));
+    diagnoses.extend(status.and_then(endings::check_search));
     let memory = status.map(|status| status.key_memory.as_str());
     diagnoses.extend(limits::check(site, granted.unwrap_or_else(Granted::here), memory));
     diagnoses

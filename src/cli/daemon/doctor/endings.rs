@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::diagnosis::Diagnosis;
+use crate::cli::io::endings::{lost_search_advice, lost_search_text};
 use crate::cli::io::text::short_name;
 use crate::grpc::pb;
 use crate::model::Timestamp;
@@ -49,6 +50,14 @@ pub(super) fn check(endings: &[pb::Ending], now: Timestamp) -> Vec<Diagnosis> {
         Diagnosis::warn(ENDINGS, text, advice)
     });
     pending.into_iter().chain(disabled).chain(full).collect()
+}
+
+/// What is wrong with the search for roles that were made after a backup; `None` if nothing is, or there was no search.
+pub(super) fn check_search(status: &pb::Status) -> Option<Diagnosis> {
+    let search = status.lost_search.as_ref()?;
+    let advice = lost_search_advice(search)?;
+    let text = format!("roles that were made after the backup: {}", lost_search_text(search));
+    Some(Diagnosis::warn(ENDINGS, text, advice))
 }
 
 /// The endings of steps, workflows and connections that have as many as they may.

@@ -12,16 +12,17 @@ use tonic::Request;
 
 use super::call::AdminService;
 use crate::access::Principal;
-use crate::broker::{Error, ListedDek, ListedKeys, LostCredentials};
+use crate::broker::{Confirmed, Error, ListedDek, ListedKeys};
 use crate::grpc::convert::page::{PageRequest, page};
 use crate::grpc::pb::system_service_server::SystemService;
 use crate::grpc::request::parse_requests;
 use crate::grpc::{Reply, convert, pb};
 use crate::journal::RestoredAs;
 use crate::model::limits::MAX_PAGE_BYTES;
-use crate::model::{ConnectionRef, Id, ResourceName, Timestamp, WorkflowName};
+use crate::model::{ConnectionRef, Id, Timestamp, WorkflowName};
 use backup::BackupStream;
 use explain::ExplainQuestion;
+use status::lost_credentials;
 use tail::TailStream;
 
 parse_requests! {
@@ -100,9 +101,13 @@ impl SystemService for AdminService {
         call.answer(async {
             let confirmed =
                 call.broker.end_quarantine(&call.caller, restored_as, are_current).await?;
-            let lost = confirmed.lost.into_iter().map(lost_credentials).collect();
-            let not_sought = confirmed.not_sought.unwrap_or_default().to_owned();
-            Ok(pb::EndQuarantineResponse { ended: confirmed.is_ended, lost, not_sought })
+            let Confirmed { is_ended: ended, search, not_sought } = confirmed;
+            Ok(pb::EndQuarantineResponse {
+                ended,
+                lost: search.found.into_iter().map(lost_credentials).collect(),
+                not_sought: not_sought.unwrap_or_default().to_owned(),
+                connections_left: convert::count(search.left),
+            })
         })
         .await
     }
@@ -218,10 +223,4 @@ fn keys(listed: ListedKeys) -> pb::ListKeysResponse {
         kek_source: listed.kek_kind.to_string(),
         deks: listed.deks.into_iter().map(dek).collect(),
     }
-}
-
-fn lost_credentials(lost: LostCredentials) -> pb::LostCredentials {
-    let LostCredentials { connection, handles, problem } = lost;
-    let connection = ResourceName::Connection(connection).to_text();
-    pb::LostCredentials { connection, handles, problem: problem.unwrap_or_default() }
 }

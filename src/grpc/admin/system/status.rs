@@ -1,8 +1,9 @@
 //! The response of `SystemService.GetStatus`.
 
-use crate::broker::Health;
+use crate::broker::{Health, LostCredentials, LostSearch};
 use crate::grpc::{convert, pb};
 use crate::journal::JournalStatus;
+use crate::model::ResourceName;
 
 pub(crate) fn response(health: Health) -> pb::Status {
     let Health { counts, keys, memory, journal, signature, .. } = health;
@@ -46,5 +47,26 @@ pub(crate) fn response(health: Health) -> pb::Status {
         tcp_listen_address: door.map(|door| door.listens.to_string()).unwrap_or_default(),
         tcp_names: hosts.unwrap_or_default(),
         remote_operators: convert::count(counts.remote_operators),
+        lost_search: health.lost_search.map(lost_search),
     }
+}
+
+fn lost_search(search: LostSearch) -> pb::LostSearch {
+    let LostSearch { is_running, left, found } = search;
+    let handles: usize = found.iter().map(|one| one.handles.len()).sum();
+    let problems = found.into_iter().filter(|one| one.problem.is_some());
+    let problems =
+        problems.map(|one| lost_credentials(LostCredentials { handles: Vec::new(), ..one }));
+    pb::LostSearch {
+        running: is_running,
+        connections_left: convert::count(left),
+        found: convert::count(handles),
+        problems: problems.collect(),
+    }
+}
+
+pub(super) fn lost_credentials(lost: LostCredentials) -> pb::LostCredentials {
+    let LostCredentials { connection, handles, problem } = lost;
+    let connection = ResourceName::Connection(connection).to_text();
+    pb::LostCredentials { connection, handles, problem: problem.unwrap_or_default() }
 }

@@ -1,7 +1,9 @@
 //! Roles that are in no record of a broker, because it was restored from an older backup.
 
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 
+use serde_json::Value as Json;
 use tokio::runtime::Runtime;
 
 use crate::harness::{
@@ -86,6 +88,51 @@ fn a_restored_broker_ends_roles_made_after_its_backup() {
     let lines =
         serving.must(&["journal", "tail", "-n", "99", "--event", "ended_upstream", "-o", "json"]);
     assert!(lines.contains("_after\"") && lines.contains("_before\""), "{lines}");
+}
+
+#[test]
+fn the_search_for_roles_goes_on_without_its_caller() {
+    let Some(postgres) = Postgres::start() else { return };
+    let (home, other_home) = (temp_dir(), temp_dir());
+    let archive = backed_up(&postgres, home.path());
+    let kek = restored(other_home.path(), &archive, &home.path().join("state/kek"));
+    let serving = serve(other_home.path(), &kek.each_ref().map(String::as_str));
+    // A server that accepts connections and says nothing.
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = silent.local_addr().unwrap().port().to_string();
+    let fields = postgres.fields();
+    let fields: Vec<_> = fields
+        .iter()
+        .map(|(name, value)| match *name {
+            "port" => ("port", port.as_str()),
+            name => (name, value.as_str()),
+        })
+        .collect();
+    let seed = other_home.path().join("seed.yaml");
+    std::fs::write(&seed, connection("postgres", "silent", &fields)).unwrap();
+    serving.must(&["apply", "-f", seed.to_str().unwrap()]);
+    let search = || {
+        let status: Json = serde_json::from_str(&serving.must(&["status", "-o", "json"])).unwrap();
+        status["lost_search"].clone()
+    };
+    assert!(search().is_null());
+    let confirm = ["restore", "--confirm", "--original-gone"];
+    let mut caller = keyhatch_in(other_home.path(), &confirm).spawn().unwrap();
+    wait_until("the search has begun", || search()["running"] == true);
+    caller.kill().unwrap();
+    caller.wait().unwrap();
+    let listed = text(&serving.run(&["ending", "list"]).stderr);
+    assert!(listed.contains("still looked for"), "{listed}");
+    wait_until("all roles are ended", || steps(&postgres).is_empty());
+    wait_until("the search is over", || search()["running"] == false);
+    let over = search();
+    assert_eq!((&over["found"], &over["connections_left"]), (&1.into(), &0.into()));
+    assert_eq!(over["problems"][0]["connection"], "connections/postgres/silent", "{over}");
+    for command in [&["ending", "list"][..], &["doctor"]] {
+        let told = serving.run(command);
+        let told = text(&told.stderr) + &text(&told.stdout);
+        assert!(told.contains("postgres/silent") && told.contains("repeat it"), "{told}");
+    }
 }
 
 #[test]
