@@ -4,6 +4,8 @@
 //! The TTL is the least of the TTL asked for, the connection's maximum, the server's maximum, the remaining life of the
 //! step and the remaining life of the credential upstream. A lease never outlives its opening or its credential.
 
+mod of_resource;
+
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +16,7 @@ use crate::model::{
     Action, ConnectionRef, GroupRef, Id, IdMap, IdSet, IntegrationName, Invalid, Reference,
     ResourceName, SecretRef, Timestamp, WorkflowName, parsed,
 };
+use of_resource::OfResource;
 
 /// The bound that limits the TTL of a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -352,7 +355,7 @@ fn hard_end(issue_time: Timestamp, bounds: &Bounds) -> (Timestamp, TtlLimit) {
 pub struct LeaseTable {
     by_id: IdMap<Lease>,
     by_opening: IdMap<OfOpening>,
-    by_resource: IdMap<IdSet>,
+    by_resource: IdMap<OfResource>,
     by_expiry: BTreeSet<(Timestamp, Id)>,
     touched: IdSet,
 }
@@ -466,7 +469,7 @@ impl LeaseTable {
         if lease.is_shared() {
             of.latest.insert(Arc::clone(&lease.ask), lease.id);
         }
-        self.by_resource.entry(lease.resource).or_default().insert(lease.id);
+        self.by_resource.entry(lease.resource).or_default().insert(&lease);
         self.by_expiry.insert((lease.expire_time, lease.id));
         self.by_id.insert(lease.id, lease);
     }
@@ -488,8 +491,8 @@ impl LeaseTable {
             }
         }
         if let Some(of) = self.by_resource.get_mut(&lease.resource) {
-            of.remove(&id);
-            if of.is_empty() {
+            of.remove(&lease);
+            if of.all.is_empty() {
                 self.by_resource.remove(&lease.resource);
             }
         }
@@ -507,8 +510,23 @@ impl LeaseTable {
 
     /// The leases on one resource.
     pub fn of_resource(&self, resource: Id) -> impl Iterator<Item = &Lease> {
-        let ids = self.by_resource.get(&resource).into_iter().flatten();
+        let ids = self.by_resource.get(&resource).into_iter().flat_map(|of| &of.all);
         ids.filter_map(|id| self.by_id.get(id))
+    }
+
+    /// The ids of the leases on one resource, in no order.
+    pub fn ids_on(&self, resource: Id) -> impl Iterator<Item = Id> {
+        self.by_resource.get(&resource).into_iter().flat_map(|of| &of.all).copied()
+    }
+
+    /// How many leases are on one resource.
+    pub fn count_on(&self, resource: Id) -> usize {
+        self.by_resource.get(&resource).map_or(0, |of| of.all.len())
+    }
+
+    /// How many leases are on a version of a resource before this.
+    pub fn count_before(&self, resource: Id, version: u64) -> usize {
+        self.by_resource.get(&resource).map_or(0, |of| of.count_before(version))
     }
 
     /// Removes the leases that have expired at `now`, and returns how many. Costs nothing for the others.

@@ -31,10 +31,10 @@ requests! {
     DeleteConnectionRequest DeleteExecutorRequest DeleteGroupRequest DeleteIntegrationRequest DeleteOperatorRequest
     DeleteSecretRequest EndQuarantineRequest ExplainRequest GetConnectionRequest GetExecutorRequest GetGroupRequest
     GetIntegrationRequest GetIssuerRequest GetOperatorRequest GetRunRequest GetSigningKeyRequest GetStatusRequest
-    ListConnectionsRequest
+    ListCandidatesRequest ListConnectionsRequest
     ListEndingsRequest ListExecutorsRequest ListGroupsRequest ListIntegrationsRequest ListKeysRequest ListMembersRequest
-    ListOperatorsRequest ListSecretsRequest ListStepsRequest OpenStepRequest
-    OperatorServiceWhoAmIRequest PlanRequest PutSecretRequest
+    ListOperatorsRequest ListRunsRequest ListSecretsRequest ListStepsRequest ListWorkflowsRequest OpenStepRequest
+    OperatorServiceWhoAmIRequest PlanRequest PreviewRequest PutSecretRequest
     RemoveMembersRequest RenewCertificateRequest RenewLeaseRequest RenewStepRequest ResolveRequest RevokeLeaseRequest
     RotateDekRequest RotateIssuerRequest RotateKekRequest SendRequest SignRequest SuggestAccessRequest TailJournalRequest
     TestConnectionRequest

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::LazyLock;
 
-use keyhatch::catalog::{ConnectionFilter, ConnectionMetadata};
+use keyhatch::catalog::{Catalog, ConnectionMetadata, Filter, FilterField};
 use keyhatch::cli::parsers::{
     EnvArgument, Masks, Unmasked, address_in_text, fill_in, parse_duration,
 };
@@ -40,19 +40,22 @@ static CONNECTION: LazyLock<ConnectionMetadata> = LazyLock::new(|| {
 /// Filters on connections.
 pub fn filters(data: &[u8]) {
     let text = text(data);
+    type ConnectionFilter = Filter<ConnectionMetadata>;
     let Ok(filter) = ConnectionFilter::parse(text) else { return };
     assert!(text.len() <= 4096);
-    let admits = filter.admits(&CONNECTION);
+    let catalog = Catalog::default();
+    let is_admitted = |filter: &ConnectionFilter| filter.bind(&catalog).admits(&CONNECTION);
+    let admits = is_admitted(&filter);
     let trimmed = ConnectionFilter::parse(text.trim()).unwrap();
     assert_eq!(format!("{trimmed:?}"), format!("{filter:?}"));
     if !text.trim().is_empty()
         && let Ok(twice) = ConnectionFilter::parse(&format!("{text} AND {text}"))
     {
-        assert_eq!(twice.admits(&CONNECTION), admits, "{text:?}");
+        assert_eq!(is_admitted(&twice), admits, "{text:?}");
     }
     let mut narrowed = filter;
-    narrowed.of_integration("slack");
-    assert!(!narrowed.admits(&CONNECTION));
+    narrowed.with(FilterField::Integration, "slack");
+    assert!(!is_admitted(&narrowed));
 }
 
 /// Arguments, environment files, and words with placeholders.

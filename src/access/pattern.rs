@@ -44,6 +44,27 @@ impl Pattern {
         }
     }
 
+    /// Whether it binds what the other pattern names: the same, something narrower, or some steps of the workflow.
+    pub fn concerns(&self, named: &Self) -> bool {
+        use Glob::Exact;
+        match (self, named) {
+            (
+                Self::Workflow(glob),
+                Self::Workflow(Exact(name))
+                | Self::WorkflowStep(name, _)
+                | Self::WorkflowSteps(name, _),
+            ) => glob.admits(name),
+            (
+                Self::WorkflowStep(own, _) | Self::WorkflowSteps(own, _),
+                Self::Workflow(Exact(name)),
+            ) => own == name,
+            (Self::WorkflowSteps(own, start), Self::WorkflowStep(name, step)) => {
+                own == name && start.admits(step)
+            }
+            (own, named) => own == named,
+        }
+    }
+
     /// Whether it names a `run_as` principal.
     pub fn is_run_as(&self) -> bool {
         matches!(self, Self::RunAs(_))
@@ -121,6 +142,25 @@ impl From<Pattern> for String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pattern_concerns_what_it_binds_and_nothing_else() {
+        for (own, named, expected) in [
+            ("workflow:*", "workflow:deploy", true),
+            ("workflow:de*", "workflow:deploy/step:build", true),
+            ("workflow:deploy", "workflow:deploy", true),
+            ("workflow:deploy/step:b*", "workflow:deploy", true),
+            ("workflow:deploy/step:b*", "workflow:deploy/step:build", true),
+            ("workflow:deploy/step:build", "workflow:deploy/step:test", false),
+            ("workflow:deploy", "workflow:deploy2", false),
+            ("workflow:deploy", "workflow:*", false),
+            ("team:ops", "team:ops", true),
+            ("team:ops", "user:ops", false),
+        ] {
+            let [own, named] = [own, named].map(|text| text.parse::<Pattern>().unwrap());
+            assert_eq!(own.concerns(&named), expected, "{own} {named}");
+        }
+    }
 
     #[test]
     fn a_star_is_at_the_end_and_never_in_run_as_principals() {

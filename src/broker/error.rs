@@ -240,8 +240,19 @@ pub enum Error {
     /// Operators cannot remove themselves.
     #[error("you cannot remove yourself; another administrator can")]
     OwnRegistration,
-    /// The page token was not issued by this method.
-    #[error("the page token is not one that this method returned")]
+    /// The order of a list is not well formed.
+    #[error("{text:?} is no order of this list; write FIELD or FIELD desc, with one of: {known}")]
+    OrderInvalid {
+        /// The order that was asked for.
+        text: String,
+        /// The fields that this list is ordered by.
+        known: String,
+    },
+    /// The page token was not issued by this method, or for another query.
+    #[error(
+        "the page token is not one that this method returned for the same filter, order and other fields; leave it out to \
+         begin with the first page"
+    )]
     PageTokenInvalid,
     /// A principal in a binding is not well formed.
     #[error(transparent)]

@@ -13,6 +13,7 @@ mod insight;
 mod integrations;
 mod keys;
 mod lifecycle;
+mod list;
 mod minting;
 mod registry;
 mod resolve;
@@ -33,15 +34,20 @@ pub use changes::documents::{
 };
 pub use changes::plan::{Plan, Planned};
 pub use connections::inspect::Inspected;
+pub use connections::list::ConnectionQuery;
 pub use connections::lost::{LostCredentials, LostSearch};
 pub use connections::trial::TestMint;
-pub use connections::{ConnectionInUse, Holder, ListedConnection, ListedConnections, TimeFilter};
+pub use connections::{ConnectionInUse, Holder, ListedConnection, TimeFilter};
 pub use endings::list::{EndingCounts, ListedEnding, PendingEnding, Tries};
 pub use endings::story::{EndingState, MintEnding};
 pub use error::Error;
 pub use groups::ListedGroup;
+pub use groups::candidates::{CandidateConnection, CandidateQuery, Unfit};
+pub use groups::list::GroupQuery;
 pub use health::{Counts, Health, KeyState, State};
+pub use insight::impact::{Impact, ImpactedLease, LostValues, ProposedChange, SomeOf};
 pub use insight::readers::ReaderTurn;
+pub use insight::runs::{RunPlace, RunQuery, RunSummary, WorkflowQuery, WorkflowSummary};
 pub use insight::suggest::{Advice, Suggestion, Suggestions};
 pub use insight::tail::{Tail, TailRequest};
 pub use integrations::ListedIntegration;
@@ -52,6 +58,7 @@ pub use lifecycle::backup::{
 };
 pub use lifecycle::quarantine::Confirmed;
 pub use lifecycle::start::{BrokerParts, StartError};
+pub use list::{ListPage, Order, OrderBy, PageQuery, Position, Total};
 pub use registry::offline::Offline;
 pub use registry::tcp::TcpDoor;
 pub use registry::{Enrolled, LOCAL_EXECUTOR, LocalExecutor, NewRegistration};
@@ -64,6 +71,7 @@ pub use resolve::minted::{Answer, Waiting};
 pub use resolve::watch::Watch;
 pub use resolve::watcher_state::Delivery;
 pub use resolve::{ResolveRequest, Resolved, Room};
+pub use secrets::list::{ListedSecret, SecretQuery};
 pub use send::{Exchange, SendAnswer, SendPart, SendRequest};
 pub use sign::{PublicSigningKey, SignRefusal, SignRequest};
 pub use steps::list::{ListedStep, ListedSteps};
@@ -85,9 +93,11 @@ use crate::seal::Keyring;
 use crate::store::Store;
 use changes::plan::Comparisons;
 use changes::writer::Writer;
+use connections::list::SharedIndex;
 use connections::lost::Search;
 use endings::Endings;
 use insight::readers::Readers;
+use insight::runs::MergedRuns;
 use keys::Keys;
 use minting::Mints;
 use registry::rates::Rates;
@@ -95,6 +105,13 @@ use resolve::watch::Watchers;
 use send::Sends;
 use sign::Signing;
 use steps::sessions::Sessions;
+
+/// What lists keep from one to the next. No step waits for it.
+#[derive(Default)]
+struct Lists {
+    connections: SharedIndex,
+    runs: MergedRuns,
+}
 
 /// The broker, with the parts that it works with.
 pub struct Broker {
@@ -110,6 +127,7 @@ pub struct Broker {
     runtime: RuntimeDir,
     sealed_files: Vec<PathBuf>,
     readers: Readers,
+    lists: Lists,
     backups: Arc<Semaphore>,
     comparisons: Comparisons,
     /// The request rates of operators and executors.

@@ -84,6 +84,11 @@ impl Group {
         self.members.get(&values).ok_or(NotSelected::NoMember)
     }
 
+    /// The member that these values find, in the order of the identifiers.
+    pub fn member_with(&self, values: &[TagValue]) -> Option<&Arc<Connection>> {
+        self.members.get(values)
+    }
+
     /// The values that find a member, if no other member has them.
     fn place_of(&self, member: &ConnectionMetadata) -> Result<Vec<TagValue>, NotAdmitted> {
         let values =

@@ -5,8 +5,8 @@
 //! is loaded; values stay sealed until a permit opens them.
 
 mod change;
-mod filter;
 mod group;
+mod list;
 mod load;
 mod newer;
 mod newest_token;
@@ -21,8 +21,9 @@ use std::sync::Arc;
 use rpds::{HashTrieMapSync, RedBlackTreeMapSync};
 
 pub use change::{Change, Resource};
-pub use filter::ConnectionFilter;
 pub use group::{Group, Misfit, NotAdmitted, NotSelected};
+pub use list::filter::{BoundFilter, Field as FilterField, Filter, Filtered};
+pub use list::index::ConnectionIndex;
 pub use load::load;
 pub use newer::NewerRecord;
 pub use newest_token::{REFRESH_TOKEN, rotated_token};
@@ -55,6 +56,7 @@ pub enum LoadError {
 #[derive(Clone, Default)]
 pub struct Catalog {
     connections: RedBlackTreeMapSync<ConnectionRef, Arc<Connection>>,
+    recent: list::recent::RecentChanges,
     defaults: HashTrieMapSync<IntegrationName, ConnectionName>,
     groups: HashTrieMapSync<Id, Arc<Group>>,
     group_names: RedBlackTreeMapSync<GroupName, Id>,
@@ -102,6 +104,7 @@ impl Catalog {
                 let name = connection.metadata.reference();
                 self.leave(&name);
                 self.connections.remove_mut(&name);
+                self.recent.note(name);
             }
             // Its members stay.
             Resource::Group(group) => {
@@ -158,6 +161,7 @@ impl Catalog {
         for uid in &connection.metadata.groups {
             self.change_group(*uid, |group| group.insert(&connection));
         }
+        self.recent.note(name.clone());
         self.put_by_name(name, connection);
     }
 

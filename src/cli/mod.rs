@@ -116,6 +116,9 @@ enum Command {
     /// List runs and show what they have received, or, as an executor, close their steps
     #[command(subcommand, alias = "runs")]
     Run(executor::run::RunCommand),
+    /// List the workflows that have had steps, as an operator
+    #[command(subcommand, alias = "workflows")]
+    Workflow(operator::workflow::WorkflowCommand),
     /// Create, show, change, test and delete connections, as an operator
     #[command(subcommand, aliases = ["conn", "connections"])]
     Connection(operator::connection::ConnectionCommand),
@@ -246,6 +249,7 @@ fn dispatch(common: &Common, command: Command) -> Result<u8, Failure> {
         Command::Connection(connection) => block_on(connection.run(common)).map(|()| 0),
         Command::Group(group) => block_on(group.run(common)).map(|()| 0),
         Command::Run(run) => block_on(run.run(common)).map(|()| 0),
+        Command::Workflow(workflow) => block_on(workflow.run(common)).map(|()| 0),
         Command::Access(access) => block_on(access.run(common)).map(|()| 0),
         Command::Explain(explain) => block_on(explain.run(common)).map(|()| 0),
         Command::Ending(ending) => block_on(ending.run(common)).map(|()| 0),

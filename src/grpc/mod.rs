@@ -34,8 +34,10 @@ use pb::connection_service_server::ConnectionServiceServer;
 use pb::executor_registry_service_server::ExecutorRegistryServiceServer;
 use pb::executor_service_server::ExecutorServiceServer;
 use pb::group_service_server::GroupServiceServer;
+use pb::impact_service_server::ImpactServiceServer;
 use pb::integration_service_server::IntegrationServiceServer;
 use pb::operator_service_server::OperatorServiceServer;
+use pb::run_service_server::RunServiceServer;
 use pb::secret_service_server::SecretServiceServer;
 use pb::step_service_server::StepServiceServer;
 use pb::system_service_server::SystemServiceServer;
@@ -156,8 +158,10 @@ pub async fn serve_admin(
         .add_service(admin_service!(ExecutorRegistryServiceServer))
         .add_service(admin_service!(ExecutorServiceServer))
         .add_service(admin_service!(GroupServiceServer))
+        .add_service(admin_service!(ImpactServiceServer))
         .add_service(admin_service!(IntegrationServiceServer))
         .add_service(admin_service!(OperatorServiceServer))
+        .add_service(admin_service!(RunServiceServer))
         .add_service(admin_service!(SecretServiceServer))
         .add_service(admin_service!(SystemServiceServer))
         .add_service(health)

@@ -106,7 +106,7 @@ impl Draft {
     }
 
     /// Makes one change. The draft stays as it was if the change is refused, or not to be kept.
-    pub(super) fn attempt<T>(
+    pub(crate) fn attempt<T>(
         &mut self,
         keep: bool,
         change: impl FnOnce(&mut Self) -> Result<T, Error>,
@@ -188,7 +188,7 @@ impl Draft {
     ///
     /// # Errors
     /// [`Error::Unregistered`] if it is gone or has another role; [`Error::OperatorRequired`] if it is no operator's.
-    pub(super) fn check_caller(&self, caller: &Principal) -> Result<Id, Error> {
+    pub(crate) fn check_caller(&self, caller: &Principal) -> Result<Id, Error> {
         match caller {
             Principal::Operator(name, role, uid) => match self.catalog.operator(name) {
                 Some(found) if found.uid == *uid && found.role == Some(*role) => Ok(*uid),

@@ -2,6 +2,7 @@
 
 pub(super) mod field_changes;
 pub(super) mod inspect;
+pub(super) mod list;
 pub(super) mod lost;
 pub(super) mod trial;
 mod trial_ending;
@@ -14,13 +15,13 @@ use super::changes::draft::Draft;
 use super::error::Error;
 use super::registry::operators::{require_operator, require_role};
 use crate::access::{Principal, Role};
-use crate::catalog::{Catalog, ConnectionFilter, ConnectionMetadata, Resource};
+use crate::catalog::{Catalog, ConnectionMetadata};
 use crate::integration::Finding;
 use crate::journal::{Usage, Use};
 use crate::lease::Lease;
 use crate::model::limits::RECENTLY_USED;
 use crate::model::{ConnectionRef, Id, ResourceName, StepKey, Timestamp, WorkflowName};
-use write::{create, note, update};
+use write::{create, delete, update};
 
 /// A connection as an operator sees it.
 pub struct ListedConnection {
@@ -30,6 +31,8 @@ pub struct ListedConnection {
     pub groups: Vec<ResourceName>,
     /// How many leases on it are live.
     pub live_leases: usize,
+    /// How many of them are on an older version.
+    pub stale_leases: usize,
     /// How often it was used, and when last; `None` if never.
     pub used: Option<Use>,
 }
@@ -59,21 +62,13 @@ pub struct Holder {
 /// The most holders that are listed of one connection.
 const MAX_HOLDERS: usize = 1000;
 
-/// A filter by time, beside [`ConnectionFilter`].
+/// A filter by time, beside [`Filter`](crate::catalog::Filter).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TimeFilter {
     /// Admits connections that are older than this and were not used since.
     pub unused_since: Option<Timestamp>,
     /// Admits connections whose credentials end before this.
     pub expires_before: Option<Timestamp>,
-}
-
-/// One page of connections.
-pub struct ListedConnections {
-    /// Without their values.
-    pub connections: Vec<ListedConnection>,
-    /// The last connection of this page, if there is a next page.
-    pub next: Option<ConnectionRef>,
 }
 
 impl Broker {
@@ -153,45 +148,6 @@ impl Broker {
         find(&self.snapshot().catalog, name).map(|found| self.in_use(found))
     }
 
-    /// Connections after `after` that the filter admits, by integration and name.
-    ///
-    /// # Errors
-    /// If the caller is no operator.
-    pub fn connections(
-        &self,
-        caller: &Principal,
-        filter: &ConnectionFilter,
-        times: TimeFilter,
-        after: Option<&ConnectionRef>,
-        size: usize,
-    ) -> Result<ListedConnections, Error> {
-        require_operator(caller)?;
-        let snapshot = self.snapshot();
-        let expires_then = |one: &ConnectionMetadata| {
-            let end = one.expire_time();
-            times.expires_before.is_none_or(|limit| end.is_some_and(|end| end < limit))
-        };
-        let mut found = snapshot
-            .catalog
-            .connections_after(after)
-            .map(|connection| &connection.metadata)
-            .filter(|one| filter.admits(one) && expires_then(one))
-            .filter(|one| times.unused_since.is_none_or(|since| self.is_unused(one, since)));
-        let connections: Vec<_> = found.by_ref().take(size).cloned().collect();
-        let more = found.next().is_some();
-        let next = connections.last().filter(|_| more).map(ConnectionMetadata::reference);
-        let connections = connections.into_iter().map(|one| self.listed(one)).collect();
-        Ok(ListedConnections { connections, next })
-    }
-
-    /// True if the connection existed then and was not used since.
-    fn is_unused(&self, metadata: &ConnectionMetadata, since: Timestamp) -> bool {
-        let used = self.journal.with_live(|live| live.usage().use_of(metadata.uid));
-        // While the journal hangs, use is unknown, and no connection is called unused.
-        let is_unused = used.is_ok_and(|used| used.is_none_or(|used| used.last < since));
-        metadata.create_time < since && is_unused
-    }
-
     /// Deletes a connection and revokes its leases. Returns the mints whose credentials are ended.
     ///
     /// # Errors
@@ -227,19 +183,6 @@ impl Broker {
         Ok(users.into_iter().map(text).collect())
     }
 
-    fn listed(&self, metadata: ConnectionMetadata) -> ListedConnection {
-        let snapshot = self.snapshot();
-        let groups = snapshot.catalog.groups_of(&metadata);
-        let groups = groups.map(|group| ResourceName::Group(group.metadata.name.clone())).collect();
-        // For information only: status reports a journal that hangs.
-        let looked = self.journal.with_live(|live| {
-            let leases = live.leases().of_resource(metadata.uid).count();
-            (leases, live.usage().use_of(metadata.uid))
-        });
-        let (live_leases, used) = looked.unwrap_or_default();
-        ListedConnection { metadata, groups, live_leases, used }
-    }
-
     fn in_use(&self, metadata: ConnectionMetadata) -> ConnectionInUse {
         let uid = metadata.uid;
         let always = Timestamp::from_millis(i64::MIN);
@@ -256,35 +199,6 @@ impl Broker {
         holders.sort_by(|one, other| (one.version, &one.step).cmp(&(other.version, &other.step)));
         ConnectionInUse { listed: self.listed(metadata), users, holders, findings: Vec::new() }
     }
-}
-
-fn delete(
-    draft: &mut Draft,
-    caller: &Principal,
-    name: &ConnectionRef,
-    deletion: &Deletion,
-    runs: &[String],
-) -> Result<(), Error> {
-    let resource = ResourceName::Connection(name.clone());
-    let connection = match draft.catalog().connection(name).cloned() {
-        Some(found) => found,
-        None if deletion.allow_missing && !draft.catalog().is_newer(&resource) => return Ok(()),
-        None => return Err(Error::NotFound(resource)),
-    };
-    let metadata = &connection.metadata;
-    require_editor(caller, &metadata.access, &resource)?;
-    check_etag(deletion.etag.as_ref(), &metadata.etag(), &resource)?;
-    let groups = draft.catalog().groups_of(metadata);
-    let mut users: Vec<_> = groups.map(|group| format!("group {}", group.metadata.name)).collect();
-    users.extend_from_slice(runs);
-    if !users.is_empty() && !deletion.force {
-        let hint = "with force (--force) it is deleted anyway, and leaves its groups";
-        return Err(Error::InUse { resource, users: users.join(", "), hint });
-    }
-    draft.note(note(caller, "connection.delete", metadata));
-    draft.forget_rotated_token(metadata.uid);
-    draft.remove(Resource::Connection(connection));
-    Ok(())
 }
 
 fn find(catalog: &Catalog, name: &ConnectionRef) -> Result<ConnectionMetadata, Error> {

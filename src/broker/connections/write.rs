@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::field_changes::{FieldChanges, field_metadata};
 use crate::access::{Principal, Role};
-use crate::broker::changes::checks::{change_note, first_access, require_editor};
-use crate::broker::changes::documents::{Action, ConnectionDocument, NOTHING_KEPT, Patch};
+use crate::broker::changes::checks::{change_note, check_etag, first_access, require_editor};
+use crate::broker::changes::documents::{
+    Action, ConnectionDocument, Deletion, NOTHING_KEPT, Patch,
+};
 use crate::broker::changes::draft::Draft;
 use crate::broker::error::Error;
 use crate::broker::groups::write::check_identifying;
 use crate::broker::registry::operators::require_role;
-use crate::catalog::{Catalog, Connection, ConnectionMetadata, Values};
+use crate::catalog::{Catalog, Connection, ConnectionMetadata, Resource, Values};
 use crate::integration::{
     self, Checked, CheckedField, CredentialKind, FieldRule, Problem, default_release,
 };
@@ -173,6 +175,36 @@ pub(crate) fn update(
     }
     draft.put_connection(Connection { metadata, values })?;
     Ok(Action::Changed)
+}
+
+/// Deletes a connection. `runs` are its recent users, as text for people.
+pub(crate) fn delete(
+    draft: &mut Draft,
+    caller: &Principal,
+    name: &ConnectionRef,
+    deletion: &Deletion,
+    runs: &[String],
+) -> Result<(), Error> {
+    let resource = ResourceName::Connection(name.clone());
+    let connection = match draft.catalog().connection(name).cloned() {
+        Some(found) => found,
+        None if deletion.allow_missing && !draft.catalog().is_newer(&resource) => return Ok(()),
+        None => return Err(Error::NotFound(resource)),
+    };
+    let metadata = &connection.metadata;
+    require_editor(caller, &metadata.access, &resource)?;
+    check_etag(deletion.etag.as_ref(), &metadata.etag(), &resource)?;
+    let groups = draft.catalog().groups_of(metadata);
+    let mut users: Vec<_> = groups.map(|group| format!("group {}", group.metadata.name)).collect();
+    users.extend_from_slice(runs);
+    if !users.is_empty() && !deletion.force {
+        let hint = "with force (--force) it is deleted anyway, and leaves its groups";
+        return Err(Error::InUse { resource, users: users.join(", "), hint });
+    }
+    draft.note(note(caller, "connection.delete", metadata));
+    draft.forget_rotated_token(metadata.uid);
+    draft.remove(Resource::Connection(connection));
+    Ok(())
 }
 
 /// The changes beside fields and access, as the journal notes them.

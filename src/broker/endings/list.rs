@@ -1,5 +1,6 @@
 //! The endings that are not over, as callers see them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,8 +11,10 @@ use super::standing::standing;
 use crate::access::Principal;
 use crate::broker::Broker;
 use crate::broker::error::Error;
+use crate::broker::list::scan::CHUNK;
 use crate::broker::registry::operators::require_operator;
-use crate::journal::{Live, MintingLine, Owed};
+use crate::catalog::Catalog;
+use crate::journal::{Live, MintingLine, Owed, Standing};
 use crate::lease::MintedCredential;
 use crate::mint::FailureReason;
 use crate::model::{ConnectionRef, Id, ResourceName, Timestamp, WorkflowPath};
@@ -158,6 +161,39 @@ impl Broker {
             all.map(|begun| begun.mint).collect()
         });
         found.unwrap_or_default()
+    }
+
+    /// The credentials of a connection whose endings would begin if the catalogue were this and these leases had ended.
+    ///
+    /// # Errors
+    /// If the journal hangs.
+    pub(crate) fn endings_when(
+        &self,
+        catalog: &Catalog,
+        connection: Id,
+        ended: &BTreeSet<Id>,
+    ) -> Result<Vec<PendingEnding>, Error> {
+        let mints: Vec<Id> = self
+            .journal
+            .with_live(|live| live.mints().owed().of_connection(connection).collect())?;
+        let mut endings = Vec::new();
+        for mints in mints.chunks(CHUNK) {
+            let found = self.journal.with_live(|live| {
+                let owed = mints.iter().filter_map(|mint| live.mints().owed().find(*mint));
+                owed.map(|owed| (owed.clone(), owed.users(live))).collect::<Vec<_>>()
+            })?;
+            let is_due = |(owed, users): &(Owed, Vec<Id>)| {
+                let has_lost_all = !users.is_empty() && users.iter().all(|id| ended.contains(id));
+                standing(catalog, &owed.minting) != Standing::Same || has_lost_all
+            };
+            let due = found.into_iter().filter(is_due);
+            endings.extend(due.map(|(owed, _)| {
+                let Owed { minting, credential, .. } = owed;
+                self.pending(minting, credential.as_deref())
+            }));
+            std::thread::yield_now();
+        }
+        Ok(endings)
     }
 
     /// The endings that are not over, of one connection or all, in the order of their mints after `after`, at most `size`; and

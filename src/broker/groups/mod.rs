@@ -1,5 +1,7 @@
 //! Connection groups: created, renamed, re-identified, filled and emptied.
 
+pub(super) mod candidates;
+pub(super) mod list;
 pub(super) mod write;
 
 use std::sync::Arc;
@@ -13,9 +15,10 @@ use super::changes::draft::Draft;
 use super::error::Error;
 use super::registry::operators::{require_operator, require_role};
 use crate::access::{Principal, Role};
-use crate::catalog::{Catalog, Group, GroupMetadata, Resource};
-use crate::model::{ConnectionRef, GroupName, ResourceName};
-use write::{absent, change_members, create, editable, note, update};
+use crate::catalog::{Catalog, Group, GroupMetadata};
+use crate::journal::Use;
+use crate::model::{ConnectionRef, GroupName, ResourceName, Timestamp, WorkflowName};
+use write::{absent, change_members, create, delete, editable, update};
 
 /// A group as an operator sees it.
 pub struct ListedGroup {
@@ -23,11 +26,16 @@ pub struct ListedGroup {
     pub metadata: Arc<GroupMetadata>,
     /// How many members it has.
     pub members: usize,
+    /// How often steps have asked for it, and when last; `None` if never.
+    pub used: Option<Use>,
+    /// The workflows that have asked for it; empty in lists.
+    pub users: Vec<(WorkflowName, Use)>,
 }
 
 impl From<&Group> for ListedGroup {
     fn from(group: &Group) -> Self {
-        Self { metadata: group.metadata.clone(), members: group.len() }
+        let (metadata, members) = (group.metadata.clone(), group.len());
+        Self { metadata, members, used: None, users: Vec::new() }
     }
 }
 
@@ -46,7 +54,8 @@ impl Broker {
         let name = new.name.clone();
         let request = WriteRequest::new(&caller, options);
         let change = move |draft: &mut Draft| create(draft, &caller, new.clone());
-        self.writer.write(request, change, move |catalog| find(catalog, &name)).await
+        let made = self.writer.write(request, change, move |catalog| find(catalog, &name)).await?;
+        Ok(self.with_users(made))
     }
 
     /// A group.
@@ -55,27 +64,16 @@ impl Broker {
     /// See `GroupService.GetGroup`.
     pub fn group(&self, caller: &Principal, name: &GroupName) -> Result<ListedGroup, Error> {
         require_operator(caller)?;
-        find(&self.snapshot().catalog, name)
+        find(&self.snapshot().catalog, name).map(|found| self.with_users(found))
     }
 
-    /// Groups after `after`, by name, and the last of them if there is a next page.
-    ///
-    /// # Errors
-    /// If the caller is no operator.
-    pub fn groups(
-        &self,
-        caller: &Principal,
-        after: Option<&GroupName>,
-        size: usize,
-    ) -> Result<(Vec<ListedGroup>, Option<GroupName>), Error> {
-        require_operator(caller)?;
-        let snapshot = self.snapshot();
-        let mut found = snapshot.catalog.groups_after(after);
-        let groups: Vec<_> =
-            found.by_ref().take(size).map(|group| ListedGroup::from(group.as_ref())).collect();
-        let more = found.next().is_some();
-        let next = groups.last().filter(|_| more).map(|group| group.metadata.name.clone());
-        Ok((groups, next))
+    /// The group with who has asked for it. For information only: status reports a journal that hangs.
+    fn with_users(&self, group: ListedGroup) -> ListedGroup {
+        let (name, always) = (&group.metadata.name, Timestamp::from_millis(i64::MIN));
+        let users = self.journal.with_live(|live| live.usage().users_of_group(name, always));
+        let users = users.unwrap_or_default();
+        let used = users.iter().map(|(_, used)| *used).reduce(Use::and);
+        ListedGroup { used, users, ..group }
     }
 
     /// The members of a group after `after`, by name, and the last of them if there is a next page.
@@ -122,7 +120,8 @@ impl Broker {
             check_etag(etag.as_ref(), &group.etag(), &ResourceName::Group(name.clone()))?;
             update(draft, &caller, &group, change.clone()).map(drop)
         };
-        self.writer.write(request, change, move |catalog| find(catalog, &new_name)).await
+        let answer = move |catalog: &Catalog| find(catalog, &new_name);
+        Ok(self.with_users(self.writer.write(request, change, answer).await?))
     }
 
     /// Deletes a group; its members stay.
@@ -139,23 +138,7 @@ impl Broker {
         require_role(&caller, Role::Operator)?;
         let request = WriteRequest::new(&caller, options);
         let users = self.recent_users(|usage, since| usage.users_of_group(&name, since))?;
-        let change = move |draft: &mut Draft| {
-            let resource = ResourceName::Group(name.clone());
-            let catalog = draft.catalog();
-            let exists = catalog.group(&name).is_some() || catalog.is_newer(&resource);
-            if deletion.allow_missing && !exists {
-                return Ok(());
-            }
-            let group = editable(draft, &caller, &name)?;
-            check_etag(deletion.etag.as_ref(), &group.etag(), &resource)?;
-            if !users.is_empty() && !deletion.force {
-                let hint = "with force (--force) it is deleted anyway";
-                return Err(Error::InUse { resource, users: users.join(", "), hint });
-            }
-            draft.note_for_all(note(&caller, "group.delete", &group));
-            draft.remove(Resource::Group(group));
-            Ok(())
-        };
+        let change = move |draft: &mut Draft| delete(draft, &caller, &name, &deletion, &users);
         self.writer.write(request, change, |_| Ok(())).await
     }
 
@@ -177,7 +160,8 @@ impl Broker {
             let group = editable(draft, &caller, &changed)?;
             change_members(draft, &caller, &group, &change).map(drop)
         };
-        self.writer.write(request, change, move |catalog| find(catalog, &name)).await
+        let answer = move |catalog: &Catalog| find(catalog, &name);
+        Ok(self.with_users(self.writer.write(request, change, answer).await?))
     }
 }
 

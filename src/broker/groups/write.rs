@@ -8,9 +8,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::access::{Decision, Principal, Relation, decide, decide_edit};
-use crate::broker::changes::checks::{change_note, first_access, require_editor};
+use crate::broker::changes::checks::{change_note, check_etag, first_access, require_editor};
 use crate::broker::changes::documents::{
-    Access, Action, GroupChange, GroupDocument, MemberChange, NewGroup, Patch,
+    Access, Action, Deletion, GroupChange, GroupDocument, MemberChange, NewGroup, Patch,
 };
 use crate::broker::changes::draft::Draft;
 use crate::broker::error::Error;
@@ -96,6 +96,31 @@ pub(crate) fn update(
         | change_members(draft, caller, old, &gone)?
         | change_members(draft, caller, old, &come)?;
     Ok(if is_changed { Action::Changed } else { Action::Unchanged })
+}
+
+/// Deletes a group. `users` are its recent users, as text for people.
+pub(crate) fn delete(
+    draft: &mut Draft,
+    caller: &Principal,
+    name: &GroupName,
+    deletion: &Deletion,
+    users: &[String],
+) -> Result<(), Error> {
+    let resource = ResourceName::Group(name.clone());
+    let catalog = draft.catalog();
+    let exists = catalog.group(name).is_some() || catalog.is_newer(&resource);
+    if deletion.allow_missing && !exists {
+        return Ok(());
+    }
+    let group = editable(draft, caller, name)?;
+    check_etag(deletion.etag.as_ref(), &group.etag(), &resource)?;
+    if !users.is_empty() && !deletion.force {
+        let hint = "with force (--force) it is deleted anyway";
+        return Err(Error::InUse { resource, users: users.join(", "), hint });
+    }
+    draft.note_for_all(note(caller, "group.delete", &group));
+    draft.remove(Resource::Group(group));
+    Ok(())
 }
 
 /// Changes a group, but not its members. Returns whether anything changed.
@@ -232,17 +257,18 @@ pub(crate) fn check_identifying(
 
 /// Datadog: "You can only add connections to a group for which you have Resolver permission."
 fn require_resolver(caller: &Principal, member: &ConnectionMetadata) -> Result<(), Error> {
-    let resource = ResourceName::Connection(member.reference());
-    let is_resolver = decide(caller, Relation::Resolver, &member.access) != Decision::Deny;
-    // Administrators and editors could give themselves the relation, so it is not required of them.
-    if is_resolver || decide_edit(caller, &member.access) != Decision::Deny {
-        Ok(())
-    } else {
-        Err(Error::ResolverRequired(resource))
-    }
+    let resource = || ResourceName::Connection(member.reference());
+    may_add(caller, member).then_some(()).ok_or_else(|| Error::ResolverRequired(resource()))
 }
 
-pub(super) fn editable(
+/// Whether the caller may add the connection to a group. Administrators and editors could give themselves the relation, so it is
+/// not required of them.
+pub(super) fn may_add(caller: &Principal, member: &ConnectionMetadata) -> bool {
+    decide(caller, Relation::Resolver, &member.access) != Decision::Deny
+        || decide_edit(caller, &member.access) != Decision::Deny
+}
+
+pub(crate) fn editable(
     draft: &Draft,
     caller: &Principal,
     name: &GroupName,

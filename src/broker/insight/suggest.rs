@@ -146,7 +146,7 @@ impl Suggestions {
 }
 
 /// The bindings that admit a step of the workflow and give this relation.
-fn admitting(
+pub(super) fn admitting(
     workflow: &WorkflowName,
     needed: Relation,
     bindings: &Bindings,

@@ -17,7 +17,6 @@ use std::sync::atomic::AtomicBool;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, watch};
 
-use crate::broker::Broker;
 use crate::broker::changes::batch::revoked_by_all;
 use crate::broker::changes::writer::{Writer, WriterParts, WriterTask};
 use crate::broker::endings::{EndingParts, Endings};
@@ -31,6 +30,7 @@ use crate::broker::send::Sends;
 use crate::broker::sign::Signing;
 use crate::broker::steps::runtime_dir::RuntimeDir;
 use crate::broker::steps::sessions::{Sessions, StepListener};
+use crate::broker::{Broker, Lists};
 use crate::catalog::{LoadError, Snapshot, Snapshots, load};
 use crate::identity::Authority;
 use crate::journal::{
@@ -273,10 +273,9 @@ impl Broker {
     pub async fn start(
         parts: BrokerParts<'_>,
     ) -> Result<(Self, impl Future<Output = ()> + Send + use<>), StartError> {
-        let now = parts.clock.now();
+        let (now, bytes) = (parts.clock.now(), parts.limits.journal_file_bytes);
         let keyring = Arc::new(parts.keyring);
         let (authority, clock) = (Arc::clone(&parts.authority), parts.clock.clone());
-        let bytes = parts.limits.journal_file_bytes;
         let opened = Foundation::open(parts.journal, parts.store, keyring, authority, bytes, clock);
         let foundation = opened.await?;
         foundation.check_head(parts.expect_head)?;
@@ -297,6 +296,7 @@ impl Broker {
             authority: parts.authority,
             clock: parts.clock,
             readers: Readers::start(&parts.limits).map_err(StartError::Threads)?,
+            lists: Lists::default(),
             limits: parts.limits,
             journal_mode: parts.journal_mode,
             runtime: parts.runtime,

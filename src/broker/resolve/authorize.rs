@@ -363,8 +363,13 @@ pub(crate) fn is_executors(catalog: &Catalog, opening: &Opening) -> bool {
 
 /// Whether a lease would still be given: its resource exists, and access allows it.
 pub(crate) fn is_still_allowed(catalog: &Catalog, live: &Live, lease: &Lease) -> bool {
-    let Some(opening) = live.opening(lease.opening) else { return false };
-    is_executors(catalog, opening.record()) && regrant(catalog, opening.record(), lease).is_some()
+    let opening = live.opening(lease.opening);
+    opening.is_some_and(|opening| is_allowed_on(catalog, opening.record(), lease))
+}
+
+/// Whether a lease of an opening would be given on a catalogue.
+pub(crate) fn is_allowed_on(catalog: &Catalog, opening: &Opening, lease: &Lease) -> bool {
+    is_executors(catalog, opening) && regrant(catalog, opening, lease).is_some()
 }
 
 /// Decides on a lease again; `None` if the step may no longer have the resource of the lease.

@@ -11,6 +11,7 @@ use crate::grpc::pb::executor_service_client::ExecutorServiceClient;
 use crate::grpc::pb::group_service_client::GroupServiceClient;
 use crate::grpc::pb::integration_service_client::IntegrationServiceClient;
 use crate::grpc::pb::operator_service_client::OperatorServiceClient;
+use crate::grpc::pb::run_service_client::RunServiceClient;
 use crate::grpc::pb::secret_service_client::SecretServiceClient;
 use crate::grpc::pb::system_service_client::SystemServiceClient;
 
@@ -83,11 +84,14 @@ pub async fn each_connections(
     each(page, take).await
 }
 
-/// Every group by name; as `GroupService.ListGroups`.
-pub async fn groups(channel: &Channel) -> Result<Vec<pb::ConnectionGroup>, Failure> {
+/// The groups asked for, by name if no order is; as `GroupService.ListGroups`.
+pub async fn groups(
+    channel: &Channel,
+    wanted: pb::ListGroupsRequest,
+) -> Result<Vec<pb::ConnectionGroup>, Failure> {
     let mut client = GroupServiceClient::new(channel.clone());
     let page = async |page_token| {
-        let request = pb::ListGroupsRequest { page_size: LARGEST, page_token };
+        let request = pb::ListGroupsRequest { page_size: LARGEST, page_token, ..wanted.clone() };
         let page = client.list_groups(request).await?.into_inner();
         Ok((page.groups, page.newer, page.next_page_token))
     };
@@ -106,6 +110,21 @@ pub async fn members(channel: &Channel, group: &str) -> Result<Vec<String>, Fail
     all(page).await
 }
 
+/// The candidates asked for; as `GroupService.ListCandidates`.
+pub async fn candidates(
+    channel: &Channel,
+    wanted: pb::ListCandidatesRequest,
+) -> Result<Vec<pb::Candidate>, Failure> {
+    let mut client = GroupServiceClient::new(channel.clone());
+    let page = async |page_token| {
+        let request =
+            pb::ListCandidatesRequest { page_size: LARGEST, page_token, ..wanted.clone() };
+        let page = client.list_candidates(request).await?.into_inner();
+        Ok((page.candidates, Vec::new(), page.next_page_token))
+    };
+    all(page).await
+}
+
 /// Every integration by name, built in or operators' own; as `IntegrationService.ListIntegrations`.
 pub async fn integrations(channel: &Channel) -> Result<Vec<pb::Integration>, Failure> {
     let mut client = IntegrationServiceClient::new(channel.clone());
@@ -117,19 +136,24 @@ pub async fn integrations(channel: &Channel) -> Result<Vec<pb::Integration>, Fai
     all(page).await
 }
 
-/// The secrets of a workflow, or of all, by workflow and name; as `SecretService.ListSecrets`.
+/// The secrets asked for, by workflow and name if no order is; as `SecretService.ListSecrets`.
 pub async fn secrets(
     channel: &Channel,
-    workflow: Option<&str>,
+    wanted: pb::ListSecretsRequest,
 ) -> Result<Vec<pb::Secret>, Failure> {
     let mut client = SecretServiceClient::new(channel.clone());
     let page = async |page_token| {
-        let workflow = workflow.unwrap_or("-").to_owned();
-        let request = pb::ListSecretsRequest { workflow, page_size: LARGEST, page_token };
+        let request = pb::ListSecretsRequest { page_size: LARGEST, page_token, ..wanted.clone() };
         let page = client.list_secrets(request).await?.into_inner();
         Ok((page.secrets, page.newer, page.next_page_token))
     };
     all(page).await
+}
+
+/// A request for the secrets of a workflow, or of all.
+pub fn secrets_of(workflow: Option<&str>) -> pb::ListSecretsRequest {
+    let workflow = workflow.unwrap_or("-").to_owned();
+    pb::ListSecretsRequest { workflow, ..Default::default() }
 }
 
 /// The open steps that the caller sees, of a workflow or of all; as `ExecutorService.ListSteps`.
@@ -140,6 +164,34 @@ pub async fn steps(channel: &Channel, workflow: Option<&str>) -> Result<Vec<pb::
         let request = pb::ListStepsRequest { page_size: LARGEST, page_token, workflow };
         let page = client.list_steps(request).await?.into_inner();
         Ok((page.steps, Vec::new(), page.next_page_token))
+    };
+    all(page).await
+}
+
+/// The runs asked for; as `RunService.ListRuns`.
+pub async fn runs(
+    channel: &Channel,
+    wanted: pb::ListRunsRequest,
+) -> Result<Vec<pb::RunSummary>, Failure> {
+    let mut client = RunServiceClient::new(channel.clone());
+    let page = async |page_token| {
+        let request = pb::ListRunsRequest { page_size: LARGEST, page_token, ..wanted.clone() };
+        let page = client.list_runs(request).await?.into_inner();
+        Ok((page.runs, Vec::new(), page.next_page_token))
+    };
+    all(page).await
+}
+
+/// The workflows asked for; as `RunService.ListWorkflows`.
+pub async fn workflows(
+    channel: &Channel,
+    wanted: pb::ListWorkflowsRequest,
+) -> Result<Vec<pb::WorkflowSummary>, Failure> {
+    let mut client = RunServiceClient::new(channel.clone());
+    let page = async |page_token| {
+        let request = pb::ListWorkflowsRequest { page_size: LARGEST, page_token, ..wanted.clone() };
+        let page = client.list_workflows(request).await?.into_inner();
+        Ok((page.workflows, Vec::new(), page.next_page_token))
     };
     all(page).await
 }

@@ -82,7 +82,7 @@ impl Apply {
         // The question comes before the first write: no means that nothing is done.
         if !self.yes && prunable.names().next().is_some() {
             say(&plan::to_text(&plan::of_seeds(channel.clone(), &seeds).await?));
-            prunable.confirm()?;
+            prunable.confirm(&channel).await?;
         }
         let without_steps = names_without_steps(&seeds);
         let applied = apply(channel.clone(), seeds).await?;

@@ -55,11 +55,17 @@ impl Export {
             pages::connections(channel, pb::ListConnectionsRequest::default()).await?;
         let connections = connections.iter().filter(|one| is_wanted(&one.labels));
         documents.extend(connections.map(|one| connection(one, &integrations)));
-        for one in pages::groups(channel).await?.iter().filter(|one| is_wanted(&one.labels)) {
+        for one in pages::groups(channel, pb::ListGroupsRequest::default())
+            .await?
+            .iter()
+            .filter(|one| is_wanted(&one.labels))
+        {
             documents.push(group(one, &pages::members(channel, &one.name).await?));
         }
         if self.label.is_empty() {
-            documents.extend(pages::secrets(channel, None).await?.iter().filter_map(secret));
+            documents.extend(
+                pages::secrets(channel, pages::secrets_of(None)).await?.iter().filter_map(secret),
+            );
         }
         Ok(documents)
     }

@@ -12,6 +12,7 @@ use crate::cli::io::failure::Failure;
 use crate::cli::io::output::say;
 use crate::cli::io::prompt::confirm;
 use crate::cli::io::text::printable;
+use crate::cli::operator::parts::impact::show_deletion;
 
 /// The arguments of pruning.
 #[derive(clap::Args)]
@@ -27,6 +28,9 @@ pub struct Pruning {
 /// Connections and groups to delete, groups first.
 #[derive(Default)]
 pub struct Prunable(Vec<BoundResource>);
+
+/// The most deletions whose impact is shown.
+const MAX_SHOWN: usize = 100;
 
 /// The result of deleting.
 pub struct Pruned {
@@ -114,9 +118,12 @@ impl Prunable {
         self.0.iter().map(|one| one.name.as_str())
     }
 
-    /// Asks whether to delete them; as [`confirm`].
-    pub fn confirm(&self) -> Result<(), Failure> {
+    /// Shows what breaks, and asks whether to delete them; as [`confirm`].
+    pub async fn confirm(&self, channel: &Channel) -> Result<(), Failure> {
         let names: Vec<&str> = self.names().collect();
+        for name in names.iter().take(MAX_SHOWN) {
+            show_deletion(channel, name).await?;
+        }
         match names.as_slice() {
             [] => Ok(()),
             names => confirm(false, &format!("Delete {}, not in the files?", names.join(", "))),

@@ -43,7 +43,7 @@ impl BoundResource {
     pub async fn all(channel: &Channel) -> Result<Vec<Self>, Failure> {
         let wanted = pb::ListConnectionsRequest::default();
         let connections = pages::connections(channel, wanted).await?;
-        let groups = pages::groups(channel).await?;
+        let groups = pages::groups(channel, pb::ListGroupsRequest::default()).await?;
         Ok(groups
             .into_iter()
             .map(Self::from)

@@ -6,11 +6,12 @@ use serde_json::{Value as Json, json};
 use crate::cli::Common;
 use crate::cli::io::failure::Failure;
 use crate::cli::io::output::{list, print, say};
-use crate::cli::io::prompt::confirm;
 use crate::cli::io::text::last_part;
 use crate::cli::io::time::moment;
 use crate::cli::io::values::{ArgumentSource, refuse_empty};
 use crate::cli::io::{pages, remarks};
+use crate::cli::operator::parts::impact::confirm_deletion;
+use crate::cli::operator::parts::listing::{Listing, say_total};
 use crate::grpc::pb;
 use crate::grpc::pb::secret_service_client::SecretServiceClient;
 
@@ -34,6 +35,8 @@ pub enum SecretCommand {
     List {
         #[command(flatten)]
         of: SecretWorkflow,
+        #[command(flatten)]
+        listing: Listing,
     },
     /// Delete a secret and revoke its leases
     Delete {
@@ -84,20 +87,39 @@ impl SecretCommand {
                 let text = || format!("{called}: version {}", put.version);
                 print(common.output, &to_json(&put), text, || name.clone())
             }
-            Self::List { of } => {
-                let secrets = pages::secrets(&channel, Some(&of.workflow)).await?;
+            Self::List { of, listing } => {
+                let wanted = pb::ListSecretsRequest {
+                    filter: listing.filter([])?,
+                    order_by: listing.order_or("name"),
+                    ..pages::secrets_of(Some(&of.workflow))
+                };
+                let secrets = match listing.limit {
+                    None => pages::secrets(&channel, wanted).await?,
+                    Some(page_size) => {
+                        let first = pb::ListSecretsRequest { page_size, ..wanted };
+                        let found = client.list_secrets(first).await?.into_inner();
+                        say_total(
+                            found.secrets.len(),
+                            found.total_size,
+                            found.total_size_estimated,
+                        );
+                        found.secrets
+                    }
+                };
                 let rows: Vec<_> = secrets.iter().map(to_json).collect();
                 let columns = [
                     ("secret", "secret"),
                     ("version", "version"),
                     ("updated", "update_time"),
                     ("by", "updated_by"),
+                    ("last used", "last_use_time"),
                 ];
                 list(common.output, &rows, "secret", &columns, "no secrets")
             }
             Self::Delete { of, name, yes } => {
-                confirm(yes, &format!("Delete secret {name} of workflow {}?", of.workflow))?;
                 let name_of = of.full(&name);
+                let question = format!("Delete secret {name} of workflow {}?", of.workflow);
+                confirm_deletion(&channel, yes, &name_of, &question).await?;
                 let request = pb::DeleteSecretRequest { name: name_of, ..Default::default() };
                 client.delete_secret(request).await?;
                 say(&format!("secret {name} deleted"));
@@ -113,5 +135,8 @@ fn to_json(secret: &pb::Secret) -> Json {
         "version": secret.version,
         "update_time": moment(secret.update_time.as_ref()),
         "updated_by": secret.updated_by,
+        "live_leases": secret.live_leases,
+        "use_count": secret.use_count,
+        "last_use_time": secret.last_use_time.as_ref().map(|time| moment(Some(time))),
     })
 }

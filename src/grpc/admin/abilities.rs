@@ -24,9 +24,11 @@ fn least_role(method: &str) -> Option<Role> {
         ("ExecutorService", "GetRun" | "ListSteps") => Some(Role::Viewer),
         ("ExecutorService", _) => None,
         _ if is_reading => Some(Role::Viewer),
-        ("ApplyService" | "ConnectionService" | "GroupService" | "SecretService", _) => {
-            Some(Role::Operator)
-        }
+        (
+            "ApplyService" | "ConnectionService" | "GroupService" | "ImpactService"
+            | "SecretService",
+            _,
+        ) => Some(Role::Operator),
         _ => Some(Role::Administrator),
     }
 }

@@ -6,11 +6,11 @@ use tonic::Request;
 
 use super::call::AdminService;
 use crate::broker::{
-    ConnectionDocument, ConnectionInUse, Deletion, Error, Inspected, ListedConnection, Patch,
-    TestMint, TimeFilter,
+    ConnectionDocument, ConnectionInUse, ConnectionQuery, Deletion, Error, Inspected,
+    ListedConnection, Order, OrderBy, Patch, TestMint, TimeFilter,
 };
-use crate::catalog::ConnectionFilter;
-use crate::grpc::convert::page::{PageRequest, in_collection, page};
+use crate::catalog::{ConnectionMetadata, Filter, FilterField};
+use crate::grpc::convert::page::ListRequest;
 use crate::grpc::pb::connection_service_server::ConnectionService;
 use crate::grpc::request::parse_requests;
 use crate::grpc::{Reply, convert, pb};
@@ -42,9 +42,9 @@ parse_requests! {
 
 /// Which connections a list shows.
 pub struct ConnectionList {
-    page: PageRequest<ConnectionRef>,
-    filter: ConnectionFilter,
-    wanted: TimeFilter,
+    asked: ListRequest<ConnectionRef>,
+    filter: Filter<ConnectionMetadata>,
+    times: TimeFilter,
 }
 
 /// A parsed `UpdateConnectionRequest`.
@@ -80,16 +80,19 @@ impl ConnectionService for AdminService {
         &self,
         request: Request<pb::ListConnectionsRequest>,
     ) -> Reply<pb::ListConnectionsResponse> {
-        let (call, ConnectionList { page: asked, filter, wanted }) = self.begin(request)?;
-        call.read(MAX_PAGE_BYTES, move |broker, caller, _| {
-            let after = asked.after.as_ref();
-            let listed = broker.connections(caller, &filter, wanted, after, asked.size)?;
-            let messages = listed.connections.iter().map(to_message);
-            let (connections, next_page_token) = page(messages, listed.next.is_some(), |one| {
-                in_collection(&one.name, "connections/")
-            });
-            let newer = broker.newer("connections/", &next_page_token);
-            Ok(pb::ListConnectionsResponse { connections, next_page_token, newer })
+        let (call, ConnectionList { asked, filter, times }) = self.begin(request)?;
+        call.read(MAX_PAGE_BYTES, move |broker, caller, is_cancelled| {
+            let query = ConnectionQuery { filter, times, page: asked.page.clone() };
+            let answer =
+                asked.answer(&broker.connections(caller, &query, is_cancelled)?, to_message);
+            let newer = broker.newer("connections/", &answer.next_page_token);
+            Ok(pb::ListConnectionsResponse {
+                connections: answer.messages,
+                next_page_token: answer.next_page_token,
+                newer,
+                total_size: answer.total_size,
+                total_size_estimated: answer.total_size_estimated,
+            })
         })
         .await
     }
@@ -158,17 +161,19 @@ fn name_of(connection: Option<&pb::Connection>) -> String {
 }
 
 fn connection_list(request: &pb::ListConnectionsRequest) -> Result<ConnectionList, Error> {
-    let page = PageRequest::parse(request.page_size, &request.page_token)?;
-    let mut filter = ConnectionFilter::parse(&request.filter)
-        .map_err(|invalid| Error::FilterInvalid(invalid.to_string()))?;
+    let mut filter = convert::filter::<ConnectionMetadata>(&request.filter)?;
     if !request.integration.is_empty() {
-        filter.of_integration(&request.integration);
+        filter.with(FilterField::Integration, &request.integration);
     }
-    let wanted = TimeFilter {
+    let times = TimeFilter {
         unused_since: request.unused_since.as_ref().map(convert::moment),
         expires_before: request.expires_before.as_ref().map(convert::moment),
     };
-    Ok(ConnectionList { page, filter, wanted })
+    let order = Order::parse(&request.order_by, &OrderBy::OF_CONNECTIONS)?;
+    let rest = (&request.filter, &request.integration, times.unused_since, times.expires_before);
+    let query = ("connections", rest);
+    let asked = ListRequest::parse(request.page_size, &request.page_token, order, query)?;
+    Ok(ConnectionList { asked, filter, times })
 }
 
 /// The change that a message without a mask asks for: what is set in it is merged, the rest stays as it is.
@@ -289,6 +294,7 @@ fn to_message(listed: &ListedConnection) -> pb::Connection {
         max_ttl: max_ttl.map(|seconds| prost_types::Duration { seconds, nanos: 0 }),
         default: metadata.is_default,
         live_leases: convert::count(listed.live_leases),
+        stale_leases: convert::count(listed.stale_leases),
         expires: metadata.expires.and_then(convert::timestamp),
         expire_time: metadata.expire_time().and_then(convert::timestamp),
         last_use_time: listed.used.and_then(|used| convert::timestamp(used.last)),
@@ -312,11 +318,6 @@ fn to_message(listed: &ListedConnection) -> pb::Connection {
 
 /// A connection without its sensitive values, with its users.
 fn in_use(found: ConnectionInUse) -> pb::Connection {
-    let uses = found.users.iter().map(|(workflow, used)| pb::ConnectionUse {
-        workflow: workflow.to_string(),
-        use_count: convert::count(used.times),
-        last_use_time: convert::timestamp(used.last),
-    });
     let holders = found.holders.iter().map(|holder| pb::LeaseHolder {
         workflow: holder.step.workflow.to_string(),
         run: holder.step.run.to_string(),
@@ -325,7 +326,7 @@ fn in_use(found: ConnectionInUse) -> pb::Connection {
         expire_time: convert::timestamp(holder.expire_time),
     });
     pb::Connection {
-        uses: uses.collect(),
+        uses: convert::uses(&found.users),
         holders: holders.collect(),
         findings: convert::findings(found.findings),
         ..to_message(&found.listed)

@@ -5,8 +5,12 @@ use std::collections::BTreeSet;
 use tonic::Request;
 
 use super::call::{AdminService, Call};
-use crate::broker::{Deletion, Error, GroupChange, ListedGroup, MemberChange, NewGroup, Patch};
-use crate::grpc::convert::page::{PageRequest, in_collection, page};
+use crate::broker::{
+    CandidateConnection, CandidateQuery, ConnectionQuery, Deletion, Error, GroupChange, GroupQuery,
+    ListedGroup, MemberChange, NewGroup, Order, OrderBy, Patch, TimeFilter, Unfit,
+};
+use crate::catalog::{Filter, GroupMetadata};
+use crate::grpc::convert::page::{ListRequest, PageRequest, in_collection, page};
 use crate::grpc::pb::group_service_server::GroupService;
 use crate::grpc::request::parse_requests;
 use crate::grpc::{Reply, convert, pb};
@@ -17,6 +21,7 @@ use crate::model::{ConnectionRef, GroupName, Identifiers, IntegrationName, Resou
 const MAX_MEMBERS: usize = 1000;
 
 parse_requests! {
+    ListCandidatesRequest -> CandidateList = |one| candidate_list(&one);
     AddMembersRequest [request_id validate_only] -> (GroupName, MemberChange) =
         |one| member_change(&one.name, &one.members, true);
     CreateGroupRequest [request_id validate_only] -> NewGroup =
@@ -27,8 +32,13 @@ parse_requests! {
         Ok((convert::group_name(&one.name)?, deletion))
     };
     GetGroupRequest -> GroupName = |one| convert::group_name(&one.name);
-    ListGroupsRequest -> PageRequest<GroupName> =
-        |one| PageRequest::parse(one.page_size, &one.page_token);
+    ListGroupsRequest -> GroupList = |one| {
+        let filter = convert::filter(&one.filter)?;
+        let order = Order::parse(&one.order_by, &OrderBy::OF_GROUPS)?;
+        let query = ("groups", &one.filter);
+        let asked = ListRequest::parse(one.page_size, &one.page_token, order, query)?;
+        Ok(GroupList { asked, filter })
+    };
     ListMembersRequest -> (GroupName, PageRequest<ConnectionRef>) = |one| {
         let name = convert::group_name(&one.name)?;
         Ok((name, PageRequest::parse(one.page_size, &one.page_token)?))
@@ -45,6 +55,12 @@ parse_requests! {
         change.added = members(&one.add_members)?;
         Ok((name, change, etag))
     };
+}
+
+/// Which groups a list shows.
+pub struct GroupList {
+    asked: ListRequest<GroupName>,
+    filter: Filter<GroupMetadata>,
 }
 
 #[tonic::async_trait]
@@ -70,15 +86,18 @@ impl GroupService for AdminService {
         &self,
         request: Request<pb::ListGroupsRequest>,
     ) -> Reply<pb::ListGroupsResponse> {
-        let (call, PageRequest { after, size }) = self.begin(request)?;
-        call.read(MAX_PAGE_BYTES, move |broker, caller, _| {
-            let (groups, next) = broker.groups(caller, after.as_ref(), size)?;
-            let (groups, next_page_token) =
-                page(groups.iter().map(to_message), next.is_some(), |one| {
-                    in_collection(&one.name, "groups/")
-                });
-            let newer = broker.newer("groups/", &next_page_token);
-            Ok(pb::ListGroupsResponse { groups, next_page_token, newer })
+        let (call, GroupList { asked, filter }) = self.begin(request)?;
+        call.read(MAX_PAGE_BYTES, move |broker, caller, is_cancelled| {
+            let query = GroupQuery { filter, page: asked.page.clone() };
+            let answer = asked.answer(&broker.groups(caller, &query, is_cancelled)?, to_message);
+            let newer = broker.newer("groups/", &answer.next_page_token);
+            Ok(pb::ListGroupsResponse {
+                groups: answer.messages,
+                next_page_token: answer.next_page_token,
+                newer,
+                total_size: answer.total_size,
+                total_size_estimated: answer.total_size_estimated,
+            })
         })
         .await
     }
@@ -121,6 +140,25 @@ impl GroupService for AdminService {
         .await
     }
 
+    async fn list_candidates(
+        &self,
+        request: Request<pb::ListCandidatesRequest>,
+    ) -> Reply<pb::ListCandidatesResponse> {
+        let (call, list) = self.begin_on(request, |one| one.group.clone())?;
+        let CandidateList { asked, query } = list;
+        call.read(MAX_PAGE_BYTES, move |broker, caller, is_cancelled| {
+            let found = broker.candidates(caller, &query, is_cancelled)?;
+            let answer = asked.answer(&found, candidate);
+            Ok(pb::ListCandidatesResponse {
+                candidates: answer.messages,
+                next_page_token: answer.next_page_token,
+                total_size: answer.total_size,
+                total_size_estimated: answer.total_size_estimated,
+            })
+        })
+        .await
+    }
+
     async fn add_members(
         &self,
         request: Request<pb::AddMembersRequest>,
@@ -135,6 +173,55 @@ impl GroupService for AdminService {
     ) -> Reply<pb::ConnectionGroup> {
         let (call, (name, change)) = self.begin_on(request, |one| one.name.clone())?;
         call.answer(change_members(&call, name, change)).await
+    }
+}
+
+/// The candidates that a list shows.
+pub struct CandidateList {
+    asked: ListRequest<ConnectionRef>,
+    query: CandidateQuery,
+}
+
+fn candidate_list(request: &pb::ListCandidatesRequest) -> Result<CandidateList, Error> {
+    let group =
+        convert::given(&request.group).map(|name| convert::group_name(&name)).transpose()?;
+    let integration = convert::given(&request.integration);
+    let integration = integration.map(|name| IntegrationName::parse(&name)).transpose()?;
+    let given = &request.identifiers;
+    let identifiers = (!given.is_empty()).then(|| identifiers(given)).transpose()?;
+    let order = Order::parse(&request.order_by, &OrderBy::OF_CONNECTIONS)?;
+    let of = (&request.group, &request.integration, given, &request.members);
+    let query = ("candidates", of, &request.filter, request.fitting_only);
+    let asked = ListRequest::parse(request.page_size, &request.page_token, order, query)?;
+    let connections = ConnectionQuery {
+        filter: convert::filter(&request.filter)?,
+        times: TimeFilter::default(),
+        page: asked.page.clone(),
+    };
+    let members = members(&request.members)?;
+    let fitting_only = request.fitting_only;
+    let query =
+        CandidateQuery { group, integration, identifiers, members, fitting_only, connections };
+    Ok(CandidateList { asked, query })
+}
+
+fn candidate(one: &CandidateConnection) -> pb::Candidate {
+    use pb::CandidateReason as Reason;
+    let full = |name: &ConnectionRef| ResourceName::Connection(name.clone()).to_text();
+    let problem = |unfit: &Unfit| {
+        let (reason, identifier, other) = match unfit {
+            Unfit::Member => (Reason::Member, String::new(), String::new()),
+            Unfit::OtherIntegration => (Reason::IntegrationMismatch, String::new(), String::new()),
+            Unfit::Missing(key) => (Reason::IdentifierMissing, key.to_string(), String::new()),
+            Unfit::SameValues(other) => (Reason::IdentifiersNotUnique, String::new(), full(other)),
+            Unfit::NotResolver => (Reason::ResolverRequired, String::new(), String::new()),
+        };
+        pb::CandidateProblem { reason: reason.into(), identifier, other }
+    };
+    pb::Candidate {
+        name: full(&one.name),
+        values: one.values.iter().map(ToString::to_string).collect(),
+        problems: one.unfit.iter().map(problem).collect(),
     }
 }
 
@@ -205,7 +292,7 @@ fn change(
     Ok(change)
 }
 
-fn members(members: &[String]) -> Result<Vec<ConnectionRef>, Error> {
+pub(super) fn members(members: &[String]) -> Result<Vec<ConnectionRef>, Error> {
     if members.len() > MAX_MEMBERS {
         return Err(Error::TooLarge(format!("at most {MAX_MEMBERS} members in one call")));
     }
@@ -226,5 +313,8 @@ fn to_message(group: &ListedGroup) -> pb::ConnectionGroup {
         update_time: convert::timestamp(metadata.update_time),
         updated_by: metadata.updated_by.clone(),
         labels: metadata.labels.as_map().clone(),
+        last_use_time: group.used.and_then(|used| convert::timestamp(used.last)),
+        use_count: convert::count(group.used.map_or(0, |used| used.times)),
+        uses: convert::uses(&group.users),
     }
 }

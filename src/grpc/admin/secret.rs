@@ -3,9 +3,9 @@
 use tonic::Request;
 
 use super::call::AdminService;
-use crate::broker::{Deletion, Error, SecretDocument};
-use crate::catalog::SecretMetadata;
-use crate::grpc::convert::page::{PageRequest, page};
+use crate::broker::{Deletion, Error, ListedSecret, Order, OrderBy, SecretDocument, SecretQuery};
+use crate::catalog::{Filter, FilterField, SecretMetadata};
+use crate::grpc::convert::page::ListRequest;
 use crate::grpc::pb::secret_service_server::SecretService;
 use crate::grpc::request::parse_requests;
 use crate::grpc::{Reply, convert, pb};
@@ -27,8 +27,8 @@ parse_requests! {
 /// Which secrets a list shows: those of one workflow, or of every workflow if `workflow` is `None`.
 pub struct SecretList {
     workflow: Option<WorkflowName>,
-    after: Option<SecretRef>,
-    size: usize,
+    asked: ListRequest<SecretRef>,
+    filter: Filter<SecretMetadata>,
 }
 
 #[tonic::async_trait]
@@ -48,15 +48,20 @@ impl SecretService for AdminService {
         request: Request<pb::ListSecretsRequest>,
     ) -> Reply<pb::ListSecretsResponse> {
         let (call, asked) = self.begin_on(request, |one| one.workflow.clone())?;
-        call.read(MAX_PAGE_BYTES, move |broker, caller, _| {
-            let SecretList { workflow, after, size } = asked;
-            let (secrets, has_more) =
-                broker.secrets(caller, workflow.as_ref(), after.as_ref(), size)?;
-            let (secrets, next_page_token) =
-                page(secrets.iter().map(to_message), has_more, |one| &one.name);
+        call.read(MAX_PAGE_BYTES, move |broker, caller, is_cancelled| {
+            let SecretList { workflow, asked, filter } = asked;
+            let query = SecretQuery { filter, page: asked.page.clone() };
+            let answer = asked.answer(&broker.secrets(caller, &query, is_cancelled)?, to_message);
             let of = workflow.map(|workflow| format!("workflows/{workflow}/secrets/"));
-            let newer = broker.newer(of.as_deref().unwrap_or("workflows/"), &next_page_token);
-            Ok(pb::ListSecretsResponse { secrets, next_page_token, newer })
+            let of = of.as_deref().unwrap_or("workflows/");
+            let newer = broker.newer(of, &answer.next_page_token);
+            Ok(pb::ListSecretsResponse {
+                secrets: answer.messages,
+                next_page_token: answer.next_page_token,
+                newer,
+                total_size: answer.total_size,
+                total_size_estimated: answer.total_size_estimated,
+            })
         })
         .await
     }
@@ -73,21 +78,26 @@ fn secret_list(request: &pb::ListSecretsRequest) -> Result<SecretList, Error> {
         "-" => None,
         name => Some(WorkflowName::parse(name)?),
     };
-    let PageRequest { after, size } = PageRequest::parse(request.page_size, &request.page_token)?;
-    let after = match after {
-        None => None,
-        Some(ResourceName::Secret(name)) => Some(name),
-        Some(_) => return Err(Error::PageTokenInvalid),
-    };
-    Ok(SecretList { workflow, after, size })
+    let mut filter = convert::filter::<SecretMetadata>(&request.filter)?;
+    if let Some(workflow) = &workflow {
+        filter.with(FilterField::Workflow, workflow.as_str());
+    }
+    let order = Order::parse(&request.order_by, &OrderBy::OF_SECRETS)?;
+    let query = ("secrets", &request.filter, &request.workflow);
+    let asked = ListRequest::parse(request.page_size, &request.page_token, order, query)?;
+    Ok(SecretList { workflow, asked, filter })
 }
 
-fn to_message(secret: &SecretMetadata) -> pb::Secret {
+fn to_message(listed: &ListedSecret) -> pb::Secret {
+    let secret = &listed.metadata;
     pb::Secret {
         name: ResourceName::Secret(secret.name.clone()).to_string(),
         version: convert::count(secret.version),
         update_time: convert::timestamp(secret.update_time),
         updated_by: secret.updated_by.clone(),
         findings: Vec::new(),
+        live_leases: convert::count(listed.live_leases),
+        last_use_time: listed.used.and_then(|used| convert::timestamp(used.last)),
+        use_count: convert::count(listed.used.map_or(0, |used| used.times)),
     }
 }

@@ -11,12 +11,13 @@ use std::time::Duration;
 use super::pb;
 use crate::access::{Bindings, Pattern, Relation};
 use crate::broker::{Error, Resolved};
+use crate::catalog::{Filter, Filtered};
 use crate::integration::{Finding, Severity};
-use crate::journal::RestoredAs;
+use crate::journal::{RestoredAs, Use};
 use crate::lease::{Lease, TtlLimit};
 use crate::model::{
     Invalid, KindName, Labels, Release, RequestId, ResourceName, RunAs, SendLimits, Tags,
-    Timestamp, Value,
+    Timestamp, Value, WorkflowName,
 };
 pub(super) use endings::{ending, listed_ending, pending_endings};
 pub(super) use names::{
@@ -213,6 +214,21 @@ pub(super) fn count(n: impl TryInto<i64>) -> i64 {
 /// A count for a field of 32 bits.
 pub(super) fn count_i32(n: impl TryInto<i32>) -> i32 {
     n.try_into().unwrap_or(i32::MAX)
+}
+
+/// The filter of a list.
+pub(super) fn filter<R: Filtered>(text: &str) -> Result<Filter<R>, Error> {
+    Filter::parse(text).map_err(|invalid| Error::FilterInvalid(invalid.to_string()))
+}
+
+/// The uses of a resource by workflow.
+pub(super) fn uses(users: &[(WorkflowName, Use)]) -> Vec<pb::ConnectionUse> {
+    let of = |(workflow, used): &(WorkflowName, Use)| pb::ConnectionUse {
+        workflow: workflow.to_string(),
+        use_count: count(used.times),
+        last_use_time: timestamp(used.last),
+    };
+    users.iter().map(of).collect()
 }
 
 /// Findings about values.

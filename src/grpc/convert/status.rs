@@ -92,6 +92,7 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
         Error::NotFound(name) => (Code::NotFound, existence_reasons(name).0),
         Error::Overloaded => (Code::ResourceExhausted, "OVERLOADED"),
         Error::OwnRegistration => (Code::FailedPrecondition, "OWN_REGISTRATION"),
+        Error::OrderInvalid { .. } => (Code::InvalidArgument, "ORDER_BY_INVALID"),
         Error::PageTokenInvalid => (Code::InvalidArgument, "PAGE_TOKEN_INVALID"),
         Error::PrincipalInvalid(_) => (Code::InvalidArgument, "PRINCIPAL_INVALID"),
         Error::Quarantined => (Code::FailedPrecondition, "QUARANTINED"),

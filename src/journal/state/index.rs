@@ -1,7 +1,7 @@
 //! The index of one file of the journal, so that the file need not be read again.
 //!
 //! ```text
-//! run (executor, workflow, run)                       → the places of its lines in the file
+//! run (executor, workflow, run)                       → the places of its lines in the file, when it was, counts
 //! resource (uid, or a group's name) × workflow × day  → how often, when last, and when a value was handed out last
 //! connection (uid) × workflow                         → how its values were refused to steps that may see it
 //! ```
@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::mints::Mints;
 use super::usage::Usage;
-use super::use_counts::{ByWorkflow, FileIndex, LineAt, RefusedByWorkflow, RunKey, Use};
+use super::use_counts::{ByWorkflow, FileIndex, LineAt, RefusedByWorkflow, RunKey, RunLines, Use};
 use crate::journal::event::Event;
 use crate::journal::event::decision_id::DecisionId;
 use crate::journal::files::file_name;
@@ -29,7 +29,7 @@ use crate::model::{Id, WorkflowName};
 use crate::seal::Keyring;
 use crate::sys::files::replace_file;
 
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 /// Workflow, day and use: [`ByWorkflow`] as a flat list.
 type Uses = Vec<(WorkflowName, i64, Use)>;
 
@@ -39,7 +39,7 @@ type Uses = Vec<(WorkflowName, i64, Use)>;
 struct StoredIndex {
     format: u32,
     file: u64,
-    runs: Vec<(RunKey, Vec<u64>)>,
+    runs: Vec<(RunKey, RunLines)>,
     resources: Vec<(Id, Uses)>,
     groups: Vec<(String, Uses)>,
     refused: Vec<(Id, RefusedByWorkflow)>,
@@ -68,7 +68,7 @@ pub(crate) fn save(
     let written = StoredIndex {
         format: FORMAT,
         file,
-        runs: index.runs.iter().map(|(run, places)| (run.clone(), places.clone())).collect(),
+        runs: index.runs.iter().map(|(run, lines)| (run.clone(), lines.clone())).collect(),
         resources: index.resources.iter().map(|(uid, by)| (*uid, flat(by))).collect(),
         groups: index.groups.iter().map(|(name, by)| (name.clone(), flat(by))).collect(),
         refused: index.refused.iter().map(|(uid, by)| (*uid, by.clone())).collect(),

@@ -12,5 +12,6 @@ pub(super) mod outliving;
 pub(super) mod owed;
 pub(super) mod remembered;
 pub(super) mod requests;
+pub(super) mod runs;
 pub(super) mod usage;
 pub(super) mod use_counts;

@@ -168,6 +168,11 @@ impl OwedEndings {
         self.begun.len()
     }
 
+    /// The mints of a connection whose endings have not begun, in no order.
+    pub(crate) fn of_connection(&self, uid: Id) -> impl Iterator<Item = Id> {
+        self.by_connection.get(&uid).into_iter().flatten().copied()
+    }
+
     /// The mints of these candidates whose endings have not begun.
     pub(in crate::journal) fn candidates(&self, which: Candidates<'_>) -> Vec<Id> {
         let live = |mint: &Id| self.find(*mint).is_some_and(|owed| owed.begun.is_none());

@@ -4,10 +4,12 @@
 //! of a run's lines are in the index beside each file.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 
 use super::mints::Mints;
+use super::runs::{RunHistory, RunList};
 use super::use_counts::{
-    ByWorkflow, FileIndex, LineAt, Refusals, RefusedByWorkflow, RunKey, Use, note_refused,
+    ByWorkflow, FileIndex, LineAt, Refusals, RefusedByWorkflow, RunEvent, RunKey, Use, note_refused,
 };
 use crate::access::Purpose;
 use crate::journal::event::{Checkpoint, Event, Outcome, ResolveLine};
@@ -24,8 +26,14 @@ pub struct Usage {
     open: IdMap<RunKey>,
     /// The uses in the current file.
     current: FileIndex,
+    /// The same of each resource altogether: lists look up many.
+    current_totals: IdMap<Use>,
     /// The uses in older files.
     resources: IdMap<Users>,
+    /// The same of each resource altogether.
+    totals: IdMap<Use>,
+    /// The runs in older files.
+    run_history: RunHistory,
     /// The uses in older files, by the group's name.
     groups: HashMap<String, Users>,
     /// The refusals in older files.
@@ -37,22 +45,11 @@ impl Usage {
     /// to the run that the mint was begun for, also after its step is closed.
     pub(crate) fn take(&mut self, event: &Event, time: Timestamp, at: LineAt, mints: &Mints) {
         let offset = at.offset;
-        let (opening, mint) = match event {
+        let (opening, mint, said) = match event {
             Event::Opened(opening) => {
                 self.open.insert(opening.id, RunKey::of(opening));
-                (opening.id, None)
+                (opening.id, None, RunEvent::Opened)
             }
-            Event::Closed { opening, .. } => (*opening, None),
-            Event::MintFailed(line) => (line.opening, line.mint),
-            Event::EndedUpstream(line) | Event::LeftDisabled(line) | Event::LeftToExpire(line) => {
-                (line.opening, Some(line.mint))
-            }
-            Event::Ending(line) => (line.opening, Some(line.mint)),
-            Event::Minted(line) => (line.opening, Some(line.credential.mint)),
-            Event::MintJoined(line) => (line.opening, None),
-            Event::Minting(line) => (line.opening, None),
-            Event::Sent(line) => (line.opening, None),
-            Event::LeaseRenewal(line) if line.outcome.allowed().is_some() => (line.opening, None),
             Event::Resolve(line) | Event::Send(line) => {
                 match &line.outcome {
                     Outcome::Allow(leased) => {
@@ -63,22 +60,32 @@ impl Usage {
                         return self.refuse(line, refused.uid, (time, at));
                     }
                 }
-                (line.opening, None)
+                (line.opening, None, RunEvent::Used)
             }
             Event::Sign(line) => {
-                let Some(used) = line.outcome.allowed() else { return };
+                let Some(used) = line.outcome.allowed() else {
+                    return self.deny(line.opening, time);
+                };
                 self.count(line.opening, &line.target, used.uid, (Purpose::Use, time));
-                (line.opening, None)
+                (line.opening, None, RunEvent::Used)
             }
-            Event::ClockSetBack | Event::Restored { .. } => return self.take_all_closed(offset),
+            Event::ClockSetBack | Event::Restored { .. } => {
+                return self.take_all_closed(time, offset);
+            }
             // The lines above are copies; the file before has counted them.
-            Event::Continued { .. } => return self.current = FileIndex::default(),
-            _ => return,
+            Event::Continued { .. } => return drop(self.take_file()),
+            event => match uncounted(event) {
+                Some(of_run) => of_run,
+                None => return,
+            },
         };
         let begun_for = || RunKey::of_mint(mints.line(mint?)?);
+        let place = (time, Some(offset));
         match self.open.get(&opening) {
-            Some(run) => self.current.add_place(run, offset),
-            None => begun_for().iter().for_each(|run| self.current.add_place(run, offset)),
+            Some(run) => self.current.note_run(run, said, place),
+            None => {
+                begun_for().iter().for_each(|run| self.current.note_run(run, said, place));
+            }
         }
         if matches!(event, Event::Closed { .. }) {
             self.open.remove(&opening);
@@ -86,12 +93,9 @@ impl Usage {
     }
 
     /// Closes every step: the line belongs to each run.
-    fn take_all_closed(&mut self, offset: u64) {
+    fn take_all_closed(&mut self, time: Timestamp, offset: u64) {
         for (_, run) in self.open.drain() {
-            let places = self.current.runs.entry(run).or_default();
-            if places.last() != Some(&offset) {
-                places.push(offset);
-            }
+            self.current.note_run(&run, RunEvent::Other, (time, Some(offset)));
         }
     }
 
@@ -103,11 +107,13 @@ impl Usage {
 
     /// Takes the current file's index out.
     pub(crate) fn take_file(&mut self) -> FileIndex {
+        self.current_totals.clear();
         std::mem::take(&mut self.current)
     }
 
     /// Puts the current file's index back.
     pub(crate) fn put_back(&mut self, index: FileIndex) {
+        add_totals(&mut self.current_totals, &index);
         self.current = index;
     }
 
@@ -116,6 +122,8 @@ impl Usage {
         for (uid, by) in &index.resources {
             add_uses(self.resources.entry(*uid).or_default(), by);
         }
+        add_totals(&mut self.totals, index);
+        self.run_history.add(index);
         for (name, by) in &index.groups {
             add_uses(self.groups.entry(name.clone()).or_default(), by);
         }
@@ -131,11 +139,14 @@ impl Usage {
             LeaseTarget::Group(group) => Some(group.name.as_str()),
             _ => None,
         };
-        self.current.count(uid, group, &run.workflow, of);
+        let used = Use::once(of);
+        self.current.count(uid, group, &run.workflow, used);
+        add_total(&mut self.current_totals, uid, used);
     }
 
     /// Notes that the values of a connection were refused, to which the step has too low a relation.
     fn refuse(&mut self, line: &ResolveLine, uid: Option<Id>, (last, at): (Timestamp, LineAt)) {
+        self.deny(line.opening, last);
         if line.purpose() == Purpose::Reveal
             && let (Some(run), Some(uid)) = (self.open.get(&line.opening), uid)
             && let Some(step) = line.principal.step.clone()
@@ -143,6 +154,25 @@ impl Usage {
             let refused = Refusals { times: 1, last, step, decision: at.id };
             self.current.refuse(uid, &run.workflow, refused);
         }
+    }
+
+    /// Counts a refusal of a step.
+    fn deny(&mut self, opening: Id, time: Timestamp) {
+        if let Some(run) = self.open.get(&opening) {
+            self.current.note_run(run, RunEvent::Refused, (time, None));
+        }
+    }
+
+    /// The runs of older files.
+    pub fn run_history(&self) -> &RunHistory {
+        &self.run_history
+    }
+
+    /// Runs in the current file after this, at most `size`, by key.
+    pub fn current_runs(&self, after: Option<&RunKey>, size: usize) -> RunList {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let runs = self.current.runs.range::<RunKey, _>((start, Bound::Unbounded));
+        runs.take(size).map(|(key, lines)| (key.clone(), lines.counts)).collect()
     }
 
     /// The runs of this name in the current file, of one workflow or all, with the places of their lines.
@@ -156,8 +186,15 @@ impl Usage {
 
     /// How often a resource was used, and when last; `None` if never.
     pub fn use_of(&self, uid: Id) -> Option<Use> {
-        let before = self.resources.get(&uid).into_iter().flat_map(BTreeMap::values);
-        let now = self.current.resources.get(&uid).into_iter().flat_map(BTreeMap::values);
+        let (before, now) = (self.totals.get(&uid), self.current_totals.get(&uid));
+        before.into_iter().chain(now).copied().reduce(Use::and)
+    }
+
+    /// How often a group was used, and when last; `None` if never.
+    pub fn use_of_group(&self, name: &GroupName) -> Option<Use> {
+        let name = name.as_str();
+        let before = self.groups.get(name).into_iter().flat_map(BTreeMap::values);
+        let now = self.current.groups.get(name).into_iter().flat_map(BTreeMap::values);
         before.chain(now.flat_map(BTreeMap::values)).copied().reduce(Use::and)
     }
 
@@ -180,6 +217,27 @@ impl Usage {
     }
 }
 
+/// The opening, the mint and what it says of the run, of a line that counts no use.
+fn uncounted(event: &Event) -> Option<(Id, Option<Id>, RunEvent)> {
+    let later = |opening, mint| Some((opening, mint, RunEvent::Later));
+    match event {
+        Event::Closed { opening, .. } => Some((*opening, None, RunEvent::Other)),
+        Event::EndedUpstream(line) | Event::LeftDisabled(line) | Event::LeftToExpire(line) => {
+            later(line.opening, Some(line.mint))
+        }
+        Event::Ending(line) => later(line.opening, Some(line.mint)),
+        Event::LeaseRenewal(line) if line.outcome.allowed().is_some() => {
+            Some((line.opening, None, RunEvent::Other))
+        }
+        Event::MintFailed(line) => later(line.opening, line.mint),
+        Event::MintJoined(line) => later(line.opening, None),
+        Event::Minted(line) => later(line.opening, Some(line.credential.mint)),
+        Event::Minting(line) => later(line.opening, None),
+        Event::Sent(line) => later(line.opening, None),
+        _ => None,
+    }
+}
+
 /// The runs of this name in one file, of one workflow or all, with the places of their lines.
 pub(crate) fn runs_in<'a>(
     index: &'a FileIndex,
@@ -191,7 +249,18 @@ pub(crate) fn runs_in<'a>(
         .iter()
         .filter(move |(key, _)| key.run == *run)
         .filter(move |(key, _)| workflow.is_none_or(|workflow| key.workflow == *workflow))
-        .map(|(key, places)| (key, places.as_slice()))
+        .map(|(key, lines)| (key, lines.places.as_slice()))
+}
+
+fn add_total(totals: &mut IdMap<Use>, uid: Id, used: Use) {
+    totals.entry(uid).and_modify(|before| *before = before.and(used)).or_insert(used);
+}
+
+fn add_totals(totals: &mut IdMap<Use>, index: &FileIndex) {
+    for (uid, by) in &index.resources {
+        let uses = by.values().flat_map(BTreeMap::values).copied();
+        uses.reduce(Use::and).into_iter().for_each(|used| add_total(totals, *uid, used));
+    }
 }
 
 fn add_uses(users: &mut Users, by: &ByWorkflow) {

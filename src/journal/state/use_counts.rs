@@ -14,7 +14,7 @@ use crate::model::{
 const MILLIS_A_DAY: i64 = 24 * 3600 * 1000;
 
 /// The key of a run, which includes the executor.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RunKey {
     /// The name of the run.
     pub run: RunName,
@@ -25,7 +25,8 @@ pub struct RunKey {
 }
 
 impl RunKey {
-    pub(crate) fn of(opening: &Opening) -> Self {
+    /// The run of an opening.
+    pub fn of(opening: &Opening) -> Self {
         let key = &opening.key;
         Self {
             run: key.run.clone(),
@@ -42,6 +43,88 @@ impl RunKey {
     }
 }
 
+/// When runs were, and how much they did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunCounts {
+    /// When the first step was opened, as far as it is known.
+    pub first: Timestamp,
+    /// When a step last did something, or was opened or closed.
+    pub last: Timestamp,
+    /// How often a step was opened.
+    pub steps: u64,
+    /// How often a step received a credential, or had the broker act with it.
+    pub uses: u64,
+    /// How often a step was refused.
+    pub denials: u64,
+}
+
+impl RunCounts {
+    /// A run of which nothing is known but this time.
+    pub fn at(time: Timestamp) -> Self {
+        Self { first: time, last: time, steps: 0, uses: 0, denials: 0 }
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            first: self.first.min(other.first),
+            last: self.last.max(other.last),
+            steps: self.steps.saturating_add(other.steps),
+            uses: self.uses.saturating_add(other.uses),
+            denials: self.denials.saturating_add(other.denials),
+        }
+    }
+}
+
+/// What a line says of its run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RunEvent {
+    /// A step was opened.
+    Opened,
+    /// A credential was used.
+    Used,
+    /// A step was refused something.
+    Refused,
+    /// Anything else that a step did.
+    Other,
+    /// Something about a credential of the run, which may be long after.
+    Later,
+}
+
+/// The lines of a run in one file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RunLines {
+    /// The places of those that `GetRun` reads.
+    pub(crate) places: Vec<u64>,
+    pub(crate) counts: RunCounts,
+}
+
+impl RunLines {
+    pub(super) fn at(time: Timestamp) -> Self {
+        Self { places: Vec::new(), counts: RunCounts::at(time) }
+    }
+
+    /// Takes in what a line says, and its place if `GetRun` reads it.
+    pub(super) fn note(&mut self, event: RunEvent, time: Timestamp, place: Option<u64>) {
+        if self.places.last() != place.as_ref() {
+            self.places.extend(place);
+        }
+        let counts = &mut self.counts;
+        if event != RunEvent::Later {
+            counts.last = counts.last.max(time);
+        }
+        match event {
+            RunEvent::Opened => counts.steps += 1,
+            RunEvent::Used => counts.uses += 1,
+            RunEvent::Refused => counts.denials += 1,
+            RunEvent::Other | RunEvent::Later => {}
+        }
+    }
+}
+
 /// How a workflow used something, on one day or altogether.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Use {
@@ -54,6 +137,12 @@ pub struct Use {
 }
 
 impl Use {
+    /// One use for this purpose at a time.
+    pub(super) fn once((purpose, time): (Purpose, Timestamp)) -> Self {
+        let revealed = (purpose == Purpose::Reveal).then_some(time);
+        Self { times: 1, last: time, revealed }
+    }
+
     /// Both uses together.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
@@ -106,18 +195,27 @@ pub(crate) struct LineAt {
 /// The index of one file.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct FileIndex {
-    pub(crate) runs: BTreeMap<RunKey, Vec<u64>>,
+    pub(crate) runs: BTreeMap<RunKey, RunLines>,
     pub(crate) resources: BTreeMap<Id, ByWorkflow>,
     pub(crate) groups: BTreeMap<String, ByWorkflow>,
     pub(crate) refused: BTreeMap<Id, RefusedByWorkflow>,
 }
 
 impl FileIndex {
-    /// Adds the place of a run's line.
-    pub(super) fn add_place(&mut self, run: &RunKey, offset: u64) {
+    /// Takes in a line of a run, and its place if `GetRun` reads it.
+    pub(super) fn note_run(
+        &mut self,
+        run: &RunKey,
+        event: RunEvent,
+        (time, place): (Timestamp, Option<u64>),
+    ) {
         match self.runs.get_mut(run) {
-            Some(places) => places.push(offset),
-            None => drop(self.runs.insert(run.clone(), vec![offset])),
+            Some(lines) => lines.note(event, time, place),
+            None => {
+                let mut lines = RunLines::at(time);
+                lines.note(event, time, place);
+                self.runs.insert(run.clone(), lines);
+            }
         }
     }
 
@@ -127,10 +225,8 @@ impl FileIndex {
         uid: Id,
         group: Option<&str>,
         workflow: &WorkflowName,
-        (purpose, time): (Purpose, Timestamp),
+        used: Use,
     ) {
-        let revealed = (purpose == Purpose::Reveal).then_some(time);
-        let used = Use { times: 1, last: time, revealed };
         count_use(self.resources.entry(uid).or_default(), workflow, used);
         let Some(group) = group else { return };
         match self.groups.get_mut(group) {

@@ -50,6 +50,23 @@ impl ResourceName {
     }
 }
 
+impl fmt::Display for SecretRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&ResourceName::Secret(self.clone()).to_text())
+    }
+}
+
+impl FromStr for SecretRef {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        match text.parse()? {
+            ResourceName::Secret(secret) => Ok(secret),
+            _ => Err(Invalid::new("secret", text, "write workflows/WORKFLOW/secrets/NAME")),
+        }
+    }
+}
+
 impl fmt::Display for ResourceName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.to_text())

@@ -197,6 +197,11 @@ impl Tags {
         self.0.keys()
     }
 
+    /// Every key with its value, by key.
+    pub fn pairs(&self) -> impl Iterator<Item = (&TagKey, &TagValue)> {
+        self.0.iter()
+    }
+
     /// Every tag, by key.
     pub fn iter(&self) -> impl Iterator<Item = Tag> {
         self.0.iter().map(|(key, value)| Tag { key: key.clone(), value: value.clone() })

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use keyhatch::access::{Glob, Pattern, RunAsPattern};
-use keyhatch::catalog::ConnectionFilter;
+use keyhatch::catalog::{ConnectionMetadata, Filter};
 use keyhatch::model::{
     ConnectionRef, GroupRef, Identifiers, IntegrationName, Reference, ResourceName, RunAs,
     RunAsName, RunName, SecretName, SecretRef, SpiffeId, StepName, Tag, TagKey, TagValue, Tags,
@@ -220,7 +220,7 @@ fn an_accepted_reference_parses_to_itself() {
                 || text.parse::<ResourceName>().is_err()
                 || matches!(text.parse(), Ok(Reference::Connection(_)))
         );
-        let _ = ConnectionFilter::parse(&text).is_ok();
+        let _ = Filter::<ConnectionMetadata>::parse(&text).is_ok();
         Ok(())
     });
 }

@@ -14,7 +14,9 @@ use crate::cli::Common;
 use crate::cli::io::failure::Failure;
 use crate::cli::io::output::{print, say};
 use crate::cli::io::text::table;
+use crate::cli::operator::parts::impact::confirm_changes;
 use crate::grpc::pb;
+use crate::grpc::pb::preview_request::Change;
 use crate::model::RunAs;
 use suggest::AccessSuggestArgs;
 
@@ -51,6 +53,9 @@ pub struct AccessChangeArgs {
     /// operator:NAME, user:NAME, team:NAME, role:NAME or service-account:NAME; may be given more than once.
     #[arg(long, required = true, value_name = "PRINCIPAL")]
     principal: Vec<String>,
+    /// Do not show what it breaks, and do not ask.
+    #[arg(long)]
+    yes: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -92,7 +97,7 @@ impl AccessCommand {
 
 impl AccessChangeArgs {
     async fn run(self, common: &Common, channel: Channel, add: bool) -> Result<(), Failure> {
-        let mut attempt = 1;
+        let (mut attempt, mut is_agreed) = (1, self.yes);
         loop {
             let mut resource = BoundResource::read(channel.clone(), &self.reference).await?;
             let names_somebody = names_run_as(&resource.access);
@@ -101,6 +106,12 @@ impl AccessChangeArgs {
                 return show(common, &self.reference, &resource);
             }
             let is_first = names_run_as(&resource.access) && !names_somebody;
+            let access = resource.access.clone();
+            let change = pb::AccessChange { name: resource.name.clone(), access };
+            let question = format!("Change the access to {}?", self.reference);
+            confirm_changes(&channel, is_agreed, vec![Change::Access(change)], &question).await?;
+            // Asked once, whatever others change meanwhile.
+            is_agreed = true;
             match resource.write_access(channel.clone()).await {
                 Err(failure) if failure.reason == "ETAG_MISMATCH" && attempt < MAX_ATTEMPTS => {
                     attempt += 1;

@@ -67,7 +67,9 @@ impl BrokerCache {
 
     /// Every group.
     pub async fn groups(&mut self) -> Result<&[pb::ConnectionGroup], Failure> {
-        cached(&mut self.groups, (), pages::groups(&self.channel)).await.map(Vec::as_slice)
+        cached(&mut self.groups, (), pages::groups(&self.channel, pb::ListGroupsRequest::default()))
+            .await
+            .map(Vec::as_slice)
     }
 
     /// The connections of an integration.
@@ -116,7 +118,7 @@ impl BrokerCache {
     pub async fn secrets(&mut self, workflow: &str) -> Result<&[String], Failure> {
         let channel = &self.channel;
         let ask = async {
-            let found = pages::secrets(channel, Some(workflow)).await?;
+            let found = pages::secrets(channel, pages::secrets_of(Some(workflow))).await?;
             Ok(found.iter().map(|secret| last_part(&secret.name).to_owned()).collect())
         };
         cached(&mut self.secrets, workflow.to_owned(), ask).await.map(Vec::as_slice)

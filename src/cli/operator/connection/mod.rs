@@ -19,9 +19,10 @@ use crate::cli::Common;
 use crate::cli::io::endings::{pending_json, pending_lines, pending_of};
 use crate::cli::io::failure::Failure;
 use crate::cli::io::output::{Output, list, print, say};
-use crate::cli::io::prompt::confirm;
 use crate::cli::io::time::{self, parse_duration, ttl_message};
 use crate::cli::io::{pages, remarks, values};
+use crate::cli::operator::parts::impact::confirm_deletion;
+use crate::cli::operator::parts::listing::{Listing, say_total, term};
 use crate::grpc::pb;
 use crate::grpc::pb::connection_service_client::ConnectionServiceClient;
 use crate::model::{ConnectionRef, Tag};
@@ -125,10 +126,17 @@ pub struct ConnectionListArgs {
     /// Only connections that release so: minted or stored.
     #[arg(long, value_name = "minted|stored", value_parser = parse_release)]
     release: Option<pb::Release>,
-    /// A filter, such as 'kind = access_key AND tags.env != prod'. release = stored AND mintable = true finds those whose
-    /// steps get a long-lived credential although the broker could mint.
-    #[arg(long, value_name = "FILTER")]
-    filter: Option<String>,
+    /// Only members of this group.
+    #[arg(long, value_name = "NAME")]
+    group: Option<String>,
+    /// Only connections with a binding that admits this principal, such as workflow:deploy.
+    #[arg(long, value_name = "PRINCIPAL")]
+    principal: Option<String>,
+    /// Only connections of which a step still holds an older version.
+    #[arg(long)]
+    stale: bool,
+    #[command(flatten)]
+    listing: Listing,
     /// Only connections that no step has resolved for so long, such as 90d, and that are older.
     #[arg(long, value_name = "TIME", value_parser = time::ago)]
     unused_since: Option<prost_types::Timestamp>,
@@ -236,10 +244,12 @@ impl ConnectionListArgs {
         let mut columns = COLUMNS.to_vec();
         columns.extend(self.unused_since.is_some().then_some(("last used", "last_use_time")));
         columns.extend(self.expiring.is_some().then_some(("expires", "expire_time")));
+        columns.extend(self.stale.then_some(("old leases", "stale_leases")));
         let wanted = pb::ListConnectionsRequest {
             unused_since: self.unused_since,
             expires_before: self.expiring,
-            filter: self.filter(),
+            filter: self.filter()?,
+            order_by: self.listing.order_or("name"),
             ..Default::default()
         };
         let output = common.output;
@@ -247,6 +257,13 @@ impl ConnectionListArgs {
             let rows: Vec<_> = connections.iter().map(to_json).collect();
             list(output, &rows, "connection", &columns, "no connections")
         };
+        if let Some(page_size) = self.listing.limit {
+            let first = pb::ListConnectionsRequest { page_size, ..wanted };
+            let mut client = ConnectionServiceClient::new(channel);
+            let found = client.list_connections(first).await?.into_inner();
+            say_total(found.connections.len(), found.total_size, found.total_size_estimated);
+            return print(&found.connections);
+        }
         if matches!(output, Output::Json | Output::Yaml) {
             return print(&pages::connections(&channel, wanted).await?);
         }
@@ -260,25 +277,24 @@ impl ConnectionListArgs {
     }
 
     /// The filter of all options together.
-    fn filter(self) -> String {
-        let integration = self.integration.map(|name| format!("integration = \"{name}\""));
-        let tags = self.tag.iter().map(|tag| match tag.split_once(':') {
-            Some((key, value)) => format!("tags.{key} = \"{value}\""),
-            None => format!("tags.{tag} = *"),
-        });
+    fn filter(&self) -> Result<String, Failure> {
+        let named = [
+            ("integration", &self.integration),
+            ("group", &self.group),
+            ("principal", &self.principal),
+        ];
+        let named = named.into_iter().filter_map(|(field, value)| Some((field, value.as_ref()?)));
+        let mut terms = named.map(|(field, value)| term(field, "=", value)).collect::<Vec<_>>();
+        terms.extend(self.tag.iter().map(|tag| match tag.split_once(':') {
+            Some((key, value)) => term(&format!("tags.{key}"), "=", value),
+            None => Ok(format!("tags.{tag} = *")),
+        }));
         let labels = self.label.iter();
-        let labels = labels.map(|(key, value)| format!("labels.{key} = \"{value}\""));
-        let disabled = Some("disabled = true".to_owned()).filter(|_| self.disabled);
-        let release = self.release.map(|one| format!("release = {}", release_name(one)));
-        let terms: Vec<_> = integration
-            .into_iter()
-            .chain(tags)
-            .chain(labels)
-            .chain(disabled)
-            .chain(release)
-            .chain(self.filter)
-            .collect();
-        terms.join(" AND ")
+        terms.extend(labels.map(|(key, value)| term(&format!("labels.{key}"), "=", value)));
+        terms.extend(self.disabled.then(|| Ok("disabled = true".to_owned())));
+        terms.extend(self.stale.then(|| Ok("stale = true".to_owned())));
+        terms.extend(self.release.map(|one| Ok(format!("release = {}", release_name(one)))));
+        self.listing.filter(terms.into_iter().collect::<Result<Vec<_>, _>>()?)
     }
 }
 
@@ -288,21 +304,7 @@ impl ConnectionDeleteArgs {
         let mut client = ConnectionServiceClient::new(channel.clone());
         let request = pb::GetConnectionRequest { name: resource_name(&reference) };
         let found = client.get_connection(request).await?.into_inner();
-        let mut breaks = Vec::new();
-        if !found.groups.is_empty() {
-            breaks.push(format!("is a member of {}", found.groups.join(", ")));
-        }
-        if found.default {
-            breaks.push(format!("is the default of {}", found.integration));
-        }
-        if found.live_leases > 0 {
-            breaks.push(format!("has {} live lease(s), which end", found.live_leases));
-        }
-        let breaks = match breaks.is_empty() {
-            true => String::new(),
-            false => format!(", which {}", breaks.join(" and ")),
-        };
-        confirm(self.yes, &format!("Delete {reference}{breaks}?"))?;
+        confirm_deletion(&channel, self.yes, &found.name, &format!("Delete {reference}?")).await?;
         let name = found.name.clone();
         BoundResource::from(found).delete(channel.clone(), self.force).await?;
         say(&format!("{reference} deleted"));

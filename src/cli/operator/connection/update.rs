@@ -13,9 +13,11 @@ use crate::cli::io::time::{self, parse_duration, ttl_message};
 use crate::cli::io::{remarks, values};
 use crate::cli::operator::integration;
 use crate::cli::operator::labels::parse_label;
+use crate::cli::operator::parts::impact::confirm_changes;
 use crate::cli::operator::release::parse_release;
 use crate::grpc::pb;
 use crate::grpc::pb::connection_service_client::ConnectionServiceClient;
+use crate::grpc::pb::preview_request::Change;
 use crate::model::ConnectionRef;
 
 #[derive(clap::Args)]
@@ -83,6 +85,9 @@ pub struct ConnectionUpdateArgs {
     /// Check the change, and change nothing.
     #[arg(long)]
     dry_run: bool,
+    /// Do not show what other tags or another release break, and do not ask.
+    #[arg(long)]
+    yes: bool,
 }
 
 impl ConnectionUpdateArgs {
@@ -91,19 +96,21 @@ impl ConnectionUpdateArgs {
         let mut client = ConnectionServiceClient::new(channel.clone());
         let request = pb::GetConnectionRequest { name: resource_name(&reference) };
         let current = client.get_connection(request).await?.into_inner();
-        let schema = integration::find(channel, &current.integration).await?;
+        let schema = integration::find(channel.clone(), &current.integration).await?;
         let kinds: Vec<_> = schema.kinds.iter().filter(|kind| kind.name == current.kind).collect();
         let fields = values::read(&self.field, &kinds, self.allow_empty)?;
         if let Some(both) = self.remove_field.iter().find(|name| fields.contains_key(*name)) {
             let text = format!("{both} is both written and removed; say one of them");
             return Err(Failure::usage(text));
         }
-        let dry_run = self.dry_run;
+        let (dry_run, yes) = (self.dry_run, self.yes);
         let named_to_go = self.remove_field.clone();
         let (connection, paths) = self.change(&current, fields);
         if paths.is_empty() {
             return Err(Failure::usage("nothing to update: name a field, a tag or a setting"));
         }
+        let question = format!("Change {reference}?");
+        confirm_changes(&channel, yes, previewed(&connection, &paths), &question).await?;
         let request = pb::UpdateConnectionRequest {
             connection: Some(connection),
             update_mask: Some(prost_types::FieldMask { paths }),
@@ -181,6 +188,16 @@ impl ConnectionUpdateArgs {
         }
         (change, paths)
     }
+}
+
+/// The parts of a change whose impact is shown.
+fn previewed(change: &pb::Connection, paths: &[String]) -> Vec<Change> {
+    let is_named = |part: &str| paths.iter().any(|path| path == part);
+    let (name, tags) = (change.name.clone(), change.tags.clone());
+    let tags = is_named("tags").then(|| Change::Tags(pb::TagsChange { name: name.clone(), tags }));
+    let release = change.release;
+    let release = is_named("release").then(|| Change::Release(pb::ReleaseChange { name, release }));
+    tags.into_iter().chain(release).collect()
 }
 
 /// The fields that the update removed.

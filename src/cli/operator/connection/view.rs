@@ -9,6 +9,7 @@ use crate::cli::io::text::{properties, short_name, table};
 use crate::cli::io::time::moment;
 use crate::cli::operator::bindings::{access_of, access_rows};
 use crate::cli::operator::labels::pairs;
+use crate::cli::operator::parts::uses::{use_rows, uses_json};
 use crate::cli::operator::release::release_name;
 use crate::grpc::pb;
 use crate::model::{ConnectionRef, ResourceName};
@@ -55,6 +56,7 @@ pub fn to_json(connection: &pb::Connection) -> Json {
         "send": connection.send.as_ref().map(|send| json!({ "methods": send.methods, "paths": send.paths })),
         "max_ttl_seconds": connection.max_ttl.as_ref().map(|ttl| ttl.seconds),
         "live_leases": connection.live_leases,
+        "stale_leases": connection.stale_leases,
         "expires": time(&connection.expires),
         "expire_time": time(&connection.expire_time),
         "last_use_time": time(&connection.last_use_time),
@@ -68,13 +70,6 @@ pub fn to_json(connection: &pb::Connection) -> Json {
 
 /// For scripts, with the workflows that use it and the runs that hold leases.
 pub fn in_use_to_json(connection: &pb::Connection) -> Json {
-    let uses = connection.uses.iter().map(|one| {
-        json!({
-            "workflow": one.workflow,
-            "use_count": one.use_count,
-            "last_use_time": moment(one.last_use_time.as_ref()),
-        })
-    });
     let holders = connection.holders.iter().map(|one| {
         json!({
             "workflow": one.workflow,
@@ -85,7 +80,7 @@ pub fn in_use_to_json(connection: &pb::Connection) -> Json {
         })
     });
     let mut answer = to_json(connection);
-    extend(&mut answer, "uses", uses.collect());
+    extend(&mut answer, "uses", uses_json(&connection.uses));
     extend(&mut answer, "holders", holders.collect());
     answer
 }
@@ -166,11 +161,7 @@ pub fn describe(connection: &pb::Connection) -> String {
     if let Some(end) = &connection.expire_time {
         rows.push(("expires", moment(Some(end))));
     }
-    for one in &connection.uses {
-        let last = moment(one.last_use_time.as_ref());
-        let uses = format!("workflow {}, {} time(s), last {last}", one.workflow, one.use_count);
-        rows.push(("used by", uses));
-    }
+    rows.extend(use_rows(&connection.uses));
     rows.push(("live leases", connection.live_leases.to_string()));
     let fields = connection.field_states.iter().map(|field| {
         let value = if field.sensitive {

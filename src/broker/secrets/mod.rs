@@ -1,5 +1,7 @@
 //! Secrets: one value of one workflow. Written and overwritten, never read back.
 
+pub(super) mod list;
+
 use std::sync::Arc;
 
 use super::Broker;
@@ -15,8 +17,9 @@ use crate::access::{Principal, Role};
 use crate::catalog::{Catalog, Resource, Secret, SecretMetadata, Values};
 use crate::integration::{Finding, Problem, value_problem, with_last_newline};
 use crate::journal::ChangeNote;
-use crate::model::{FieldName, Fields, ResourceName, SecretRef, WorkflowName};
+use crate::model::{FieldName, Fields, ResourceName, SecretRef};
 use crate::seal::{RecordKey, RecordKind, random_id};
+use list::ListedSecret;
 
 impl Broker {
     /// A secret without its value.
@@ -28,30 +31,6 @@ impl Broker {
         find(&self.snapshot().catalog, name)
     }
 
-    /// The secrets of a workflow, or of all workflows, after `after`, by workflow and name; true if there are more.
-    ///
-    /// # Errors
-    /// If the caller is no operator.
-    pub fn secrets(
-        &self,
-        caller: &Principal,
-        workflow: Option<&WorkflowName>,
-        after: Option<&SecretRef>,
-        size: usize,
-    ) -> Result<(Vec<SecretMetadata>, bool), Error> {
-        require_operator(caller)?;
-        let snapshot = self.snapshot();
-        let of_workflow = |one: &&Arc<Secret>| {
-            workflow.is_none_or(|workflow| one.metadata.name.workflow == *workflow)
-        };
-        let all = snapshot.catalog.secrets().filter(of_workflow);
-        let wanted = all.filter(|one| after.is_none_or(|after| one.metadata.name > *after));
-        let mut secrets: Vec<_> = wanted.map(|secret| &secret.metadata).collect();
-        secrets.sort_unstable_by(|one, other| one.name.cmp(&other.name));
-        let more = secrets.len() > size;
-        Ok((secrets.into_iter().take(size).cloned().collect(), more))
-    }
-
     /// Creates a secret or overwrites it. Returns it with the findings about its value.
     ///
     /// # Errors
@@ -61,14 +40,14 @@ impl Broker {
         caller: Principal,
         document: SecretDocument,
         options: WriteOptions,
-    ) -> Result<(SecretMetadata, Vec<Finding>), Error> {
+    ) -> Result<(ListedSecret, Vec<Finding>), Error> {
         require_role(&caller, Role::Operator)?;
         let name = document.name.clone();
         let findings = document.value.as_ref().map(inspect::of_secret).unwrap_or_default();
         let request = WriteRequest::new(&caller, options);
         let change = move |draft: &mut Draft| put(draft, &caller, &document).map(drop);
         let put = self.writer.write(request, change, move |catalog| find(catalog, &name)).await?;
-        Ok((put, findings))
+        Ok((self.listed_secret(put), findings))
     }
 
     /// Deletes a secret and revokes its leases.
@@ -83,19 +62,8 @@ impl Broker {
         options: WriteOptions,
     ) -> Result<(), Error> {
         require_role(&caller, Role::Operator)?;
-        let resource = ResourceName::Secret(name.clone());
         let request = WriteRequest::new(&caller, options);
-        let change = move |draft: &mut Draft| {
-            let catalog = draft.catalog();
-            let secret = match catalog.secret(&name).cloned() {
-                Some(found) => found,
-                None if deletion.allow_missing && !catalog.is_newer(&resource) => return Ok(()),
-                None => return Err(Error::NotFound(resource.clone())),
-            };
-            draft.note(note(&caller, "secret.delete", &secret.metadata));
-            draft.remove(Resource::Secret(secret));
-            Ok(())
-        };
+        let change = move |draft: &mut Draft| delete(draft, &caller, &name, &deletion);
         self.writer.write(request, change, |_| Ok(())).await
     }
 }
@@ -139,6 +107,25 @@ pub(super) fn put(
     let secret = Secret { metadata, values: Values { key, sealed } };
     draft.put(Resource::Secret(Arc::new(secret)));
     Ok(if old.is_some() { Action::Changed } else { Action::Created })
+}
+
+/// Deletes a secret.
+pub(super) fn delete(
+    draft: &mut Draft,
+    caller: &Principal,
+    name: &SecretRef,
+    deletion: &Deletion,
+) -> Result<(), Error> {
+    let resource = ResourceName::Secret(name.clone());
+    let catalog = draft.catalog();
+    let secret = match catalog.secret(name).cloned() {
+        Some(found) => found,
+        None if deletion.allow_missing && !catalog.is_newer(&resource) => return Ok(()),
+        None => return Err(Error::NotFound(resource)),
+    };
+    draft.note(note(caller, "secret.delete", &secret.metadata));
+    draft.remove(Resource::Secret(secret));
+    Ok(())
 }
 
 fn find(catalog: &Catalog, name: &SecretRef) -> Result<SecretMetadata, Error> {

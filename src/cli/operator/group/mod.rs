@@ -1,21 +1,27 @@
 //! `keyhatch group`: groups of connections, of which a step selects one by the values of its tags.
 
+mod candidates;
+
 use clap::Subcommand;
 use serde_json::{Value as Json, json};
 use tonic::transport::Channel;
 
-use super::bindings::{access_of, access_rows, bindings, warn_if_no_step};
-use super::labels::{pairs, parse_label};
-use super::resource::BoundResource;
 use crate::cli::Common;
 use crate::cli::io::failure::Failure;
 use crate::cli::io::output::{extend, list, print, say};
 use crate::cli::io::pages;
-use crate::cli::io::prompt::confirm;
 use crate::cli::io::text::{properties, short_name};
 use crate::cli::io::time::moment;
+use crate::cli::operator::bindings::{access_of, access_rows, bindings, warn_if_no_step};
+use crate::cli::operator::labels::{pairs, parse_label};
+use crate::cli::operator::parts::impact::{confirm_changes, confirm_deletion};
+use crate::cli::operator::parts::listing::{Listing, say_total, term};
+use crate::cli::operator::parts::uses::{use_rows, uses_json};
+use crate::cli::operator::resource::BoundResource;
 use crate::grpc::pb;
 use crate::grpc::pb::group_service_client::GroupServiceClient;
+use crate::grpc::pb::preview_request::Change;
+use candidates::CandidatesArgs;
 
 #[derive(Subcommand)]
 pub enum GroupCommand {
@@ -28,7 +34,9 @@ pub enum GroupCommand {
     },
     /// List groups
     #[command(alias = "ls")]
-    List,
+    List(GroupListArgs),
+    /// List connections as candidates for a group, with the reasons why they do not fit
+    Candidates(CandidatesArgs),
     /// Rename a group, replace its identifiers, add and remove members
     Update(GroupUpdateArgs),
     /// Delete a group; its members stay
@@ -69,6 +77,15 @@ pub struct GroupCreateArgs {
 }
 
 #[derive(clap::Args)]
+pub struct GroupListArgs {
+    /// Only groups with a binding that admits this principal, such as workflow:deploy.
+    #[arg(long, value_name = "PRINCIPAL")]
+    principal: Option<String>,
+    #[command(flatten)]
+    listing: Listing,
+}
+
+#[derive(clap::Args)]
 pub struct GroupUpdateArgs {
     /// The group.
     name: String,
@@ -90,6 +107,9 @@ pub struct GroupUpdateArgs {
     /// A label to set, KEY=VALUE.
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_label)]
     label: Vec<(String, String)>,
+    /// Do not show what it breaks, and do not ask.
+    #[arg(long)]
+    yes: bool,
 }
 
 impl GroupCommand {
@@ -99,23 +119,14 @@ impl GroupCommand {
         match self {
             Self::Create(create) => create.run(common, client).await,
             Self::Get { name } => show(common, &channel, &name).await,
-            Self::List => {
-                let groups = pages::groups(&channel).await?;
-                let rows: Vec<_> = groups.iter().map(to_json).collect();
-                let columns = [
-                    ("group", "group"),
-                    ("integration", "integration"),
-                    ("identifiers", "identifiers"),
-                    ("members", "member_count"),
-                ];
-                list(common.output, &rows, "group", &columns, "no groups")
-            }
-            Self::Update(update) => update.run(common, client).await,
+            Self::List(list) => list.run(common, &channel).await,
+            Self::Candidates(candidates) => candidates.run(common, &channel).await,
+            Self::Update(update) => update.run(common, client, &channel).await,
             Self::Delete { name, yes, force } => {
                 let request = pb::GetGroupRequest { name: full(&name) };
                 let found = client.get_group(request).await?.into_inner();
-                let members = found.member_count;
-                confirm(yes, &format!("Delete group {name}, which has {members} member(s)?"))?;
+                let question = format!("Delete group {name}? Its members stay.");
+                confirm_deletion(&channel, yes, &found.name, &question).await?;
                 BoundResource::from(found).delete(channel, force).await?;
                 say(&format!("group {name} deleted"));
                 Ok(())
@@ -150,12 +161,46 @@ impl GroupCreateArgs {
     }
 }
 
+impl GroupListArgs {
+    async fn run(self, common: &Common, channel: &Channel) -> Result<(), Failure> {
+        let principal = self.principal.as_deref().map(|name| term("principal", "=", name));
+        let wanted = pb::ListGroupsRequest {
+            filter: self.listing.filter(principal.transpose()?)?,
+            order_by: self.listing.order_or("name"),
+            ..Default::default()
+        };
+        let groups = match self.listing.limit {
+            None => pages::groups(channel, wanted).await?,
+            Some(page_size) => {
+                let first = pb::ListGroupsRequest { page_size, ..wanted };
+                let mut client = GroupServiceClient::new(channel.clone());
+                let found = client.list_groups(first).await?.into_inner();
+                say_total(found.groups.len(), found.total_size, found.total_size_estimated);
+                found.groups
+            }
+        };
+        let rows: Vec<_> = groups.iter().map(to_json).collect();
+        let columns = [
+            ("group", "group"),
+            ("integration", "integration"),
+            ("identifiers", "identifiers"),
+            ("members", "member_count"),
+            ("last used", "last_use_time"),
+        ];
+        list(common.output, &rows, "group", &columns, "no groups")
+    }
+}
+
 impl GroupUpdateArgs {
     async fn run(
         self,
         common: &Common,
         mut client: GroupServiceClient<Channel>,
+        channel: &Channel,
     ) -> Result<(), Failure> {
+        let previewed = self.previewed(&mut client).await?;
+        let question = format!("Change group {}?", self.name);
+        confirm_changes(channel, self.yes, previewed, &question).await?;
         let change = pb::ConnectionGroup {
             name: full(&self.name),
             identifiers: self.identifier,
@@ -171,6 +216,34 @@ impl GroupUpdateArgs {
             ..Default::default()
         };
         print_written(common, &client.update_group(request).await?.into_inner())
+    }
+
+    /// The changes whose impact is shown: of members, and of viewers.
+    async fn previewed(
+        &self,
+        client: &mut GroupServiceClient<Channel>,
+    ) -> Result<Vec<Change>, Failure> {
+        let mut changes = Vec::new();
+        if self.yes {
+            return Ok(changes);
+        }
+        // With other identifiers, only the whole change says which members fit.
+        if !self.remove_member.is_empty() && self.identifier.is_empty() {
+            changes.push(Change::Members(pb::MembersChange {
+                name: full(&self.name),
+                remove_members: members(&self.remove_member),
+                add_members: Vec::new(),
+            }));
+        }
+        if !self.viewer.is_empty() {
+            let name = full(&self.name);
+            let request = pb::GetGroupRequest { name: name.clone() };
+            let mut access = client.get_group(request).await?.into_inner().access;
+            access.retain(|one| one.relation() != pb::Relation::Viewer);
+            access.extend(bindings([(pb::Relation::Viewer, self.viewer.clone())]));
+            changes.push(Change::Access(pb::AccessChange { name, access }));
+        }
+        Ok(changes)
     }
 }
 
@@ -190,6 +263,7 @@ async fn show(common: &Common, channel: &Channel, name: &str) -> Result<(), Fail
     let members: Vec<_> = members.iter().map(|member| short_name(member)).collect();
     let mut answer = to_json(&group);
     extend(&mut answer, "members", json!(members));
+    extend(&mut answer, "uses", uses_json(&group.uses));
     let describe = || {
         let mut rows = vec![
             ("group", short_name(&group.name).to_owned()),
@@ -201,6 +275,7 @@ async fn show(common: &Common, channel: &Channel, name: &str) -> Result<(), Fail
         if !group.labels.is_empty() {
             rows.push(("labels", pairs(&group.labels, ", ")));
         }
+        rows.extend(use_rows(&group.uses));
         rows.extend(members.iter().map(|member| ("member", (*member).to_owned())));
         properties(&rows)
     };
@@ -227,5 +302,7 @@ fn to_json(group: &pb::ConnectionGroup) -> Json {
         "update_time": moment(group.update_time.as_ref()),
         "updated_by": group.updated_by,
         "etag": group.etag,
+        "use_count": group.use_count,
+        "last_use_time": group.last_use_time.as_ref().map(|time| moment(Some(time))),
     })
 }
