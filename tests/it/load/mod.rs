@@ -7,6 +7,7 @@ mod descriptors;
 mod floods;
 mod journal_growth;
 mod journal_readers;
+mod lists;
 mod memory;
 mod reading;
 mod requests;

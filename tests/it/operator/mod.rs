@@ -9,6 +9,7 @@ mod groups;
 mod import_formats;
 mod importing;
 mod journal;
+mod lists;
 mod metrics;
 pub mod own_integrations;
 mod releases;

@@ -260,7 +260,9 @@ pub async fn call(channel: Channel, method: &str, cell: usize) -> Result<(), Sta
         "ExecutorService" => executor(channel, name, cell).await,
         "GroupService" => group(channel, name, cell).await,
         "IntegrationService" => integration(channel, name, cell).await,
+        "ImpactService" => impact(channel, name, cell).await,
         "OperatorService" => operator(channel, name, cell).await,
+        "RunService" => runs(channel, name).await,
         "SecretService" => secret(channel, name, cell).await,
         "StepService" => step(channel, name, cell).await,
         "SystemService" => system(channel, name).await,
@@ -468,6 +470,10 @@ async fn group(channel: Channel, method: &str, cell: usize) -> Result<(), Status
             let request = pb::DeleteGroupRequest { name, ..Default::default() };
             client.delete_group(request).await.map(drop)
         }
+        "ListCandidates" => {
+            let request = pb::ListCandidatesRequest { group: name, ..Default::default() };
+            client.list_candidates(request).await.map(drop)
+        }
         "ListMembers" => {
             let request = pb::ListMembersRequest { name, ..Default::default() };
             client.list_members(request).await.map(drop)
@@ -479,6 +485,29 @@ async fn group(channel: Channel, method: &str, cell: usize) -> Result<(), Status
         "RemoveMembers" => {
             let request = pb::RemoveMembersRequest { name, members, ..Default::default() };
             client.remove_members(request).await.map(drop)
+        }
+        _ => panic!("teach this test to call {method}"),
+    }
+}
+
+async fn impact(channel: Channel, method: &str, cell: usize) -> Result<(), Status> {
+    let mut client = pb::impact_service_client::ImpactServiceClient::new(channel);
+    match method {
+        "Preview" => {
+            let delete = format!("connections/slack/c{cell}");
+            let change = Some(pb::preview_request::Change::Delete(delete));
+            client.preview(pb::PreviewRequest { change }).await.map(drop)
+        }
+        _ => panic!("teach this test to call {method}"),
+    }
+}
+
+async fn runs(channel: Channel, method: &str) -> Result<(), Status> {
+    let mut client = pb::run_service_client::RunServiceClient::new(channel);
+    match method {
+        "ListRuns" => client.list_runs(pb::ListRunsRequest::default()).await.map(drop),
+        "ListWorkflows" => {
+            client.list_workflows(pb::ListWorkflowsRequest::default()).await.map(drop)
         }
         _ => panic!("teach this test to call {method}"),
     }
