@@ -11,10 +11,11 @@ use protox::prost_reflect::prost::Message as _;
 use protox::prost_reflect::prost_types::FileDescriptorProto;
 use protox::prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 
-const PROTOS: [&str; 6] = [
+const PROTOS: [&str; 7] = [
     "keyhatch/v1/admin.proto",
     "keyhatch/v1/executor.proto",
     "keyhatch/v1/impact.proto",
+    "keyhatch/v1/incident.proto",
     "keyhatch/v1/resources.proto",
     "keyhatch/v1/runs.proto",
     "keyhatch/v1/step.proto",

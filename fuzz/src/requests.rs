@@ -26,18 +26,18 @@ macro_rules! requests {
 }
 
 requests! {
-    AddMembersRequest ApplyRequest BackupRequest BatchResolveRequest CloseRunRequest CloseStepRequest
+    AddMembersRequest ApplyRequest BackupRequest BatchResolveRequest BlockRequest CloseRunRequest CloseStepRequest
     CreateConnectionRequest CreateExecutorRequest CreateGroupRequest CreateIntegrationRequest CreateOperatorRequest
     DeleteConnectionRequest DeleteExecutorRequest DeleteGroupRequest DeleteIntegrationRequest DeleteOperatorRequest
     DeleteSecretRequest EndQuarantineRequest ExplainRequest GetConnectionRequest GetExecutorRequest GetGroupRequest
     GetIntegrationRequest GetIssuerRequest GetOperatorRequest GetRunRequest GetSigningKeyRequest GetStatusRequest
-    ListCandidatesRequest ListConnectionsRequest
+    ListBlocksRequest ListCandidatesRequest ListConnectionsRequest
     ListEndingsRequest ListExecutorsRequest ListGroupsRequest ListIntegrationsRequest ListKeysRequest ListMembersRequest
-    ListOperatorsRequest ListRunsRequest ListSecretsRequest ListStepsRequest ListWorkflowsRequest OpenStepRequest
+    ListLeasesRequest ListOperatorsRequest ListRunsRequest ListSecretsRequest ListStepsRequest ListWorkflowsRequest OpenStepRequest
     OperatorServiceWhoAmIRequest PlanRequest PreviewRequest PutSecretRequest
-    RemoveMembersRequest RenewCertificateRequest RenewLeaseRequest RenewStepRequest ResolveRequest RevokeLeaseRequest
+    RemoveMembersRequest RenewCertificateRequest RenewLeaseRequest RenewStepRequest ResolveRequest RevokeLeaseRequest RevokeLeasesRequest
     RotateDekRequest RotateIssuerRequest RotateKekRequest SendRequest SignRequest SuggestAccessRequest TailJournalRequest
-    TestConnectionRequest
+    TestConnectionRequest UnblockRequest
     UpdateConnectionRequest UpdateGroupRequest UpdateIntegrationRequest UpdateOperatorRequest
     WatchRequest WhoAmIRequest
 }

@@ -1,6 +1,7 @@
 //! The access decision.
 
 use super::bindings::{Bindings, Relation};
+use super::block::Block;
 use super::pattern::Pattern;
 use super::principal::{Principal, Role};
 use crate::model::WorkflowName;
@@ -19,8 +20,16 @@ pub enum Decision {
 ///
 /// A step that runs on somebody's behalf needs two bindings: one of its workflow, and one of a `run_as` principal. If
 /// the bindings name any `run_as` principal, a step without `run_as` is refused: a binding of a team is not meant for all
-/// runs of the workflow. Users of a team do not count against a step that is a resolver.
-pub fn decide(principal: &Principal, needed: Relation, bindings: &Bindings) -> Decision {
+/// runs of the workflow. Users of a team do not count against a step that is a resolver. What is under a block has no
+/// bindings.
+pub fn decide(
+    principal: &Principal,
+    needed: Relation,
+    bindings: &Bindings,
+    block: Option<&Block>,
+) -> Decision {
+    let none = Bindings::default();
+    let bindings = if block.is_some() { &none } else { bindings };
     let first = |run_as: bool| {
         let held = bindings.at_least(needed).filter(|(_, one)| one.is_run_as() == run_as);
         held.into_iter().find(|(_, one)| one.admits(principal))
@@ -32,7 +41,7 @@ pub fn decide(principal: &Principal, needed: Relation, bindings: &Bindings) -> D
         let is_somebodys = bindings.at_least(needed).any(|(_, one)| one.is_run_as());
         return match (is_somebodys, needed) {
             (false, _) => Decision::Allow(by),
-            (true, Relation::User) => decide(principal, Relation::Resolver, bindings),
+            (true, Relation::User) => decide(principal, Relation::Resolver, bindings, block),
             (true, _) => Decision::Deny,
         };
     }
@@ -45,7 +54,7 @@ pub fn decide(principal: &Principal, needed: Relation, bindings: &Bindings) -> D
 /// The highest relation that `bindings` give `principal`, with the rule that gives it; `None` if they give none.
 pub fn held(principal: &Principal, bindings: &Bindings) -> Option<(Relation, String)> {
     let mut relations = Relation::ALL.into_iter().rev();
-    relations.find_map(|relation| match decide(principal, relation, bindings) {
+    relations.find_map(|relation| match decide(principal, relation, bindings, None) {
         Decision::Allow(by) => Some((relation, by)),
         Decision::Deny => None,
     })
@@ -79,9 +88,13 @@ pub fn examine(principal: &Principal, needed: Relation, bindings: &Bindings) -> 
 /// Decides on a secret, which has no bindings: only steps of its workflow resolve it.
 ///
 /// Relay: secrets are "scoped to one workflow".
-pub fn decide_secret(principal: &Principal, owner: &WorkflowName) -> Decision {
+pub fn decide_secret(
+    principal: &Principal,
+    owner: &WorkflowName,
+    block: Option<&Block>,
+) -> Decision {
     match principal {
-        Principal::Step { workflow, .. } if workflow == owner => {
+        Principal::Step { workflow, .. } if workflow == owner && block.is_none() => {
             Decision::Allow(format!("own workflow:{owner}"))
         }
         _ => Decision::Deny,
@@ -94,7 +107,9 @@ pub fn decide_edit(principal: &Principal, bindings: &Bindings) -> Decision {
         Principal::Operator(_, Role::Administrator, _) => {
             Decision::Allow("role administrator".to_owned())
         }
-        Principal::Operator(_, Role::Operator, _) => decide(principal, Relation::Editor, bindings),
+        Principal::Operator(_, Role::Operator, _) => {
+            decide(principal, Relation::Editor, bindings, None)
+        }
         _ => Decision::Deny,
     }
 }
@@ -130,7 +145,7 @@ mod tests {
     }
 
     fn is_allowed(principal: &Principal, needed: Relation, bindings: &Bindings) -> bool {
-        decide(principal, needed, bindings) != Decision::Deny
+        decide(principal, needed, bindings, None) != Decision::Deny
     }
 
     #[test]
@@ -215,9 +230,9 @@ mod tests {
             text in select(&["workflow:deploy", "team:ops"][..]),
         ) {
             let (caller, mut bindings) = (step_as("deploy", "build", &run_as), bindings_of(&bound));
-            let before = decide(&caller, Purpose::Reveal.relation(), &bindings);
+            let before = decide(&caller, Purpose::Reveal.relation(), &bindings, None);
             bindings.add(Relation::User, text.parse().unwrap());
-            prop_assert_eq!(decide(&caller, Purpose::Reveal.relation(), &bindings), before);
+            prop_assert_eq!(decide(&caller, Purpose::Reveal.relation(), &bindings, None), before);
         }
     }
 

@@ -7,8 +7,10 @@
 //!   user, who gets no value.
 //! - A connection that does not exist has no bindings, so it is refused by the same path as one that a
 //!   step may not resolve.
+//! - A block counts more than every binding: what is blocked is refused by that path, too.
 
 mod bindings;
+mod block;
 mod decide;
 mod glob;
 mod pattern;
@@ -17,6 +19,7 @@ mod purpose;
 mod scope;
 
 pub use bindings::{Bindings, Relation};
+pub use block::{Block, BlockTarget, Blocks};
 pub use decide::{Decision, Examined, decide, decide_edit, decide_secret, examine, held};
 pub use glob::{Glob, Prefix};
 pub use pattern::Pattern;

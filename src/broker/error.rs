@@ -6,7 +6,7 @@ use crate::access::Role;
 use crate::catalog::{Catalog, Misfit, NotAdmitted};
 use crate::identity::{AuthorityError, RequestError};
 use crate::integration::Problem;
-use crate::journal::{NotAccepted, ReadError, Unavailable};
+use crate::journal::{NotAccepted, ReadError, TooManyBlocks, Unavailable, WatchEnded};
 use crate::mint::FailureReason;
 use crate::model::{
     ConnectionRef, GroupName, IntegrationName, Invalid, RequestId, ResourceName, RunAs, RunName,
@@ -15,6 +15,7 @@ use crate::model::{
 use crate::seal::NoRandomness;
 use crate::ssh::NotALogin;
 
+use super::levers::refusal::LeverRefusal;
 use super::sign::refusal::SignRefusal;
 
 /// Why a request was refused or failed.
@@ -381,6 +382,9 @@ pub enum Error {
     /// Unread replies hold all the bytes that the caller may have.
     #[error("unread replies hold all the bytes that you may have; read them, and try again")]
     Overloaded,
+    /// A lever of operators is in the way, or cannot be pulled.
+    #[error(transparent)]
+    Lever(#[from] LeverRefusal),
     /// The step holds too many live leases.
     #[error("this step holds {0} live leases, which is the limit; let some expire")]
     TooManyLeases(u32),
@@ -478,6 +482,18 @@ fn of_upstream(name: &ResourceName, reason: FailureReason) -> String {
 impl From<AuthorityError> for Error {
     fn from(error: AuthorityError) -> Self {
         Self::Internal(error.to_string())
+    }
+}
+
+impl From<TooManyBlocks> for Error {
+    fn from(error: TooManyBlocks) -> Self {
+        Self::Lever(error.into())
+    }
+}
+
+impl From<WatchEnded> for Error {
+    fn from(error: WatchEnded) -> Self {
+        Self::Lever(error.into())
     }
 }
 

@@ -82,6 +82,8 @@ pub struct Health {
     pub tcp_door: Option<TcpDoor>,
     /// The search for credentials that were made after a backup; `None` if there was no search since the start.
     pub lost_search: Option<LostSearch>,
+    /// What operators have blocked, sorted.
+    pub blocked: Vec<String>,
 }
 
 /// The numbers of resources. While the journal hangs, open steps and live leases are unknown, and 0.
@@ -163,7 +165,16 @@ impl Broker {
             newer: self.newer("", ""),
             tcp_door: self.tcp_door.clone(),
             lost_search: self.lost_search(),
+            blocked: self.blocked(),
         }
+    }
+
+    fn blocked(&self) -> Vec<String> {
+        let snapshot = self.snapshot();
+        let blocked = snapshot.blocks.iter().map(|block| block.target.to_string());
+        let mut blocked: Vec<String> = blocked.collect();
+        blocked.sort_unstable();
+        blocked
     }
 
     /// The state. Status, metrics and the health services of both sockets all use it.

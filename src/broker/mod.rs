@@ -12,6 +12,7 @@ mod health;
 mod insight;
 mod integrations;
 mod keys;
+mod levers;
 mod lifecycle;
 mod list;
 mod minting;
@@ -53,6 +54,10 @@ pub use insight::tail::{Tail, TailRequest};
 pub use integrations::ListedIntegration;
 pub use keys::issuer::PublishedIssuer;
 pub use keys::{ListedDek, ListedKeys, RotatedKek};
+pub use levers::blocks::Blocked;
+pub use levers::closes::{CloseTarget, ClosedByOperator};
+pub use levers::leases::{LeaseFilter, LeaseSelector, ListedLease, RevokedLeases};
+pub use levers::refusal::LeverRefusal;
 pub use lifecycle::backup::{
     BACKUP_FORMAT, Backup, Hashed, MANIFEST, Manifest, ManifestEntry, STORE_RECORDS, read_record,
 };

@@ -32,7 +32,7 @@ pub use record::{
     Registration, Secret, SecretMetadata, Values,
 };
 pub use refresh::{RefreshState, Unusable};
-pub use snapshot::{Snapshot, Snapshots};
+pub use snapshot::{InForce, Snapshot, Snapshots};
 
 use crate::integration::{self, Integration};
 use crate::model::{

@@ -6,16 +6,35 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use super::Catalog;
+use crate::access::Blocks;
 use crate::journal::Epoch;
 
 /// The catalogue after batch `head`.
 pub struct Snapshot {
     /// The last batch.
     pub head: u64,
-    /// The last batch on which a decision may depend.
+    /// The last publication on which a decision may depend.
     pub epoch: Epoch,
     /// The catalogue after it.
     pub catalog: Catalog,
+    /// What is blocked.
+    pub blocks: Arc<Blocks>,
+}
+
+/// What decisions about steps are made by.
+#[derive(Clone, Copy)]
+pub struct InForce<'a> {
+    /// The catalogue.
+    pub catalog: &'a Catalog,
+    /// What is blocked.
+    pub blocks: &'a Blocks,
+}
+
+impl Snapshot {
+    /// What decisions about steps are made by.
+    pub fn in_force(&self) -> InForce<'_> {
+        InForce { catalog: &self.catalog, blocks: &self.blocks }
+    }
 }
 
 /// The newest snapshot. Readers never wait.
@@ -63,7 +82,7 @@ mod tests {
     fn only_a_new_epoch_wakes_those_who_wait() {
         let snapshot = |head, epoch| {
             let epoch = Epoch::of_batch(epoch);
-            Snapshot { head, epoch, catalog: Catalog::default() }
+            Snapshot { head, epoch, catalog: Catalog::default(), blocks: Arc::default() }
         };
         let snapshots = Snapshots::new(snapshot(1, 1));
         let epochs = snapshots.subscribe();

@@ -150,6 +150,9 @@ enum Command {
     Backup(admin::backup::BackupCommand),
     /// Make a broker from a backup, or confirm a restored broker
     Restore(admin::backup::RestoreCommand),
+    /// List and revoke the live leases of all steps, as an operator
+    #[command(subcommand, alias = "leases")]
+    Lease(operator::incident::lease::LeaseCommand),
     /// List short-lived credentials whose ending upstream is not over, as an operator
     #[command(subcommand, alias = "endings")]
     Ending(operator::ending::EndingCommand),
@@ -252,6 +255,7 @@ fn dispatch(common: &Common, command: Command) -> Result<u8, Failure> {
         Command::Workflow(workflow) => block_on(workflow.run(common)).map(|()| 0),
         Command::Access(access) => block_on(access.run(common)).map(|()| 0),
         Command::Explain(explain) => block_on(explain.run(common)).map(|()| 0),
+        Command::Lease(lease) => block_on(lease.run(common)).map(|()| 0),
         Command::Ending(ending) => block_on(ending.run(common)).map(|()| 0),
         Command::Backup(backup) => block_on(backup.run(common)).map(|()| 0),
         Command::Restore(restore) => restore.run(common).map(|()| 0),

@@ -30,12 +30,14 @@ use crate::model::limits::{MAX_ADMIN_REQUEST_BYTES, MAX_DOCUMENT_BYTES, MAX_STEP
 use admin::call::AdminService;
 use edge::admission::AdmissionLayer;
 use pb::apply_service_server::ApplyServiceServer;
+use pb::block_service_server::BlockServiceServer;
 use pb::connection_service_server::ConnectionServiceServer;
 use pb::executor_registry_service_server::ExecutorRegistryServiceServer;
 use pb::executor_service_server::ExecutorServiceServer;
 use pb::group_service_server::GroupServiceServer;
 use pb::impact_service_server::ImpactServiceServer;
 use pb::integration_service_server::IntegrationServiceServer;
+use pb::lease_service_server::LeaseServiceServer;
 use pb::operator_service_server::OperatorServiceServer;
 use pb::run_service_server::RunServiceServer;
 use pb::secret_service_server::SecretServiceServer;
@@ -154,12 +156,14 @@ pub async fn serve_admin(
         .initial_connection_window_size(ADMIN_CONNECTION_WINDOW)
         .layer(entrance)
         .add_service(admin_service!(ApplyServiceServer, MAX_DOCUMENT_BYTES))
+        .add_service(admin_service!(BlockServiceServer))
         .add_service(admin_service!(ConnectionServiceServer))
         .add_service(admin_service!(ExecutorRegistryServiceServer))
         .add_service(admin_service!(ExecutorServiceServer))
         .add_service(admin_service!(GroupServiceServer))
         .add_service(admin_service!(ImpactServiceServer))
         .add_service(admin_service!(IntegrationServiceServer))
+        .add_service(admin_service!(LeaseServiceServer))
         .add_service(admin_service!(OperatorServiceServer))
         .add_service(admin_service!(RunServiceServer))
         .add_service(admin_service!(SecretServiceServer))

@@ -24,8 +24,10 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 pub use commit::actions::CommittedAction;
+pub use commit::blocks::{BlockOn, Blocking, OperatorClose, TooManyBlocks};
 pub use commit::endings::EndingRequest;
 pub use commit::group::CommitGroup;
+pub use commit::levers::{Ended, EndedBy};
 pub use commit::mints::{Made, MintRequest, Waiter};
 pub use commit::permit::{Act, HandOut, Permit, PermitError, Root};
 pub use commit::quarantine::QuarantineEnd;
@@ -33,10 +35,11 @@ pub use commit::{Allowed, CommitError, Committed, Granted, Resolution};
 pub use event::NAMES as EVENT_NAMES;
 pub use event::decision_id::{DecisionId, DecisionName};
 pub use event::{
-    ChangeNote, Checkpoint, CloseReason, EndedLine, EndingLine, EndingReason, Event, Intent,
-    Leased, MintFailedLine, MintFault, MintedLine, MintingLine, Outcome, Refused, RenewalLine,
-    RenewedLease, ResolveLine, RestoredAs, RotatedKey, SentLine, SignLine, Signature, SshLogin,
-    TestLine, Upstream, Used,
+    BlockLine, ChangeNote, Checkpoint, CloseReason, EndedLeases, EndedLine, EndingLine,
+    EndingReason, Event, Intent, Leased, MintFailedLine, MintFault, MintedLine, MintingLine,
+    OperatorCloseLine, Outcome, Refused, RenewalLine, RenewedLease, ResolveLine, RestoredAs,
+    RevocationLine, RotatedKey, SentLine, SignLine, Signature, SshLogin, TestLine, UnblockLine,
+    Upstream, Used,
 };
 pub use read::batch::Stopped;
 pub use read::error::{ReadError, ReplayError};
@@ -51,7 +54,8 @@ pub use state::due::Standing;
 pub use state::heads::Epoch;
 pub use state::live::Live;
 pub use state::lost::LostRefresh;
-pub use state::open_step::{LiveOpening, NotAccepted};
+pub use state::open_step::ended_steps::EndedSteps;
+pub use state::open_step::{LiveOpening, NotAccepted, WatchEnded};
 pub use state::outliving::Outliving;
 pub use state::owed::{BegunEnding, Candidates, Owed};
 pub use state::requests::{DoneRequest, RequestNote, RequestTable};
@@ -211,7 +215,7 @@ impl Journal {
     /// lock.
     ///
     /// `changed` are the resources that it changes; `None` for any of them. `revoked` returns the leases that end by the
-    /// batch. `publish` makes the snapshot visible, with this last batch on which a decision may depend.
+    /// batch. `publish` makes the snapshot visible, with the state after the batch.
     ///
     /// # Errors
     /// If the line cannot be written. Nothing is published then.
@@ -221,7 +225,7 @@ impl Journal {
         batch: StoredBatch,
         changed: Option<&[Id]>,
         revoked: impl FnOnce(&Live) -> Vec<Id>,
-        publish: impl FnOnce(Epoch),
+        publish: impl FnOnce(&Live),
     ) -> Result<Position, Unavailable> {
         let mut chain = self.lock()?;
         chain.live_mut().expire(now);
@@ -233,7 +237,7 @@ impl Journal {
         if is_apart {
             chain.live_mut().keep_epoch(epoch);
         }
-        publish(chain.live().epoch());
+        publish(chain.live());
         Ok(position)
     }
 

@@ -25,6 +25,7 @@ pub use formats::Formats;
 pub use id::{Id, IdMap, IdSet};
 pub use limits::{JournalMode, Limits};
 pub use log_limit::LogLimit;
+pub use names::because::Because;
 pub use names::host::{HostName, HostPort};
 pub use names::label::Labels;
 pub use names::letter::is_unseen;

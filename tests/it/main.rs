@@ -18,6 +18,7 @@ mod durability;
 mod egress;
 mod executor;
 mod harness;
+mod incident;
 mod load;
 mod meta;
 mod mint;

@@ -353,8 +353,9 @@ impl Committer {
             let (head, newest) = (batch.number, catalog.clone());
             let revoked = |live: &Live| affected.revoked(catalog, live);
             let changed = affected.changed();
-            let published = journal.publish(clock.now(), batch, changed, revoked, |epoch| {
-                snapshots.publish(Snapshot { head, epoch, catalog: newest });
+            let published = journal.publish(clock.now(), batch, changed, revoked, |live| {
+                let (epoch, blocks) = (live.epoch(), Arc::clone(live.blocks()));
+                snapshots.publish(Snapshot { head, epoch, catalog: newest, blocks });
             });
             match published {
                 Ok(position) => return Ok(position),

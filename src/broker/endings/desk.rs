@@ -110,7 +110,7 @@ impl Endings {
     ///
     /// # Errors
     /// If a line cannot be written. The worker begins later what is left.
-    pub(super) async fn begin_all(&self, candidates: Candidates<'_>) -> Result<(), Unavailable> {
+    pub(crate) async fn begin_all(&self, candidates: Candidates<'_>) -> Result<(), Unavailable> {
         let _turn = self.beginning.lock().await;
         while self.begin_some(candidates)? == BEGUN_AT_ONCE {
             tokio::task::yield_now().await;

@@ -264,7 +264,7 @@ fn require_resolver(caller: &Principal, member: &ConnectionMetadata) -> Result<(
 /// Whether the caller may add the connection to a group. Administrators and editors could give themselves the relation, so it is
 /// not required of them.
 pub(super) fn may_add(caller: &Principal, member: &ConnectionMetadata) -> bool {
-    decide(caller, Relation::Resolver, &member.access) != Decision::Deny
+    decide(caller, Relation::Resolver, &member.access, None) != Decision::Deny
         || decide_edit(caller, &member.access) != Decision::Deny
 }
 

@@ -179,6 +179,11 @@ impl Foundation {
         let (journal, store) = (Arc::new(journal), Arc::new(store));
         let parts = WriterParts { snapshots, journal, store, keyring, clock };
         reconcile(&parts, &recovery, head).await?;
+        parts.journal.with_live(|live| {
+            let catalog = parts.snapshots.load().catalog.clone();
+            let blocks = Arc::clone(live.blocks());
+            parts.snapshots.publish(Snapshot { head, epoch: live.epoch(), catalog, blocks });
+        })?;
         let last_batch = recovery.intent.max(head);
         Ok(Self { parts, recovery, last_batch })
     }
@@ -203,7 +208,10 @@ fn read(path: &Path, keyring: &Keyring) -> Result<(Store, Snapshot), StartError>
     };
     let (store, catalog) = at_once(hand_over, || load(batches.into_iter().flatten(), keyring))?;
     let (store, head) = store?;
-    Ok((store, Snapshot { head, epoch: Epoch::of_batch(head), catalog: catalog? }))
+    Ok((
+        store,
+        Snapshot { head, epoch: Epoch::of_batch(head), catalog: catalog?, blocks: Arc::default() },
+    ))
 }
 
 /// Runs both functions, the first on its own thread.

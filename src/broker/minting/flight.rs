@@ -18,7 +18,7 @@ use super::turns::Turn;
 use crate::access::Purpose;
 use crate::broker::changes::writer::WriterParts;
 use crate::broker::resolve::authorize::{Grant, Material, authorize_step, is_executors};
-use crate::catalog::{Catalog, ConnectionMetadata, Snapshot, Snapshots, Values};
+use crate::catalog::{Catalog, ConnectionMetadata, InForce, Snapshot, Snapshots, Values};
 use crate::integration::{CredentialKind, Source, handed_out, kept};
 use crate::journal::{
     CommitError, DecisionId, Journal, LiveOpening, Made, MintFault, MintRequest, TooManyEndings,
@@ -222,7 +222,7 @@ impl FlightParts {
         // The loop ends: each turn needs another published change.
         loop {
             let snapshot = self.snapshots.load();
-            let grant = regrant(&snapshot.catalog, order).ok_or(NotBegun::Outdated)?;
+            let grant = regrant(snapshot.in_force(), order).ok_or(NotBegun::Outdated)?;
             let request = MintRequest {
                 epoch: snapshot.epoch,
                 opening: &order.opening,
@@ -354,12 +354,12 @@ fn ask(order: &Order, mint: Id, now: Timestamp) -> Ask {
 }
 
 /// The decision of an order, made again; `None` if the step may no longer have this version of the connection.
-fn regrant(catalog: &Catalog, order: &Order) -> Option<Grant> {
+fn regrant(rules: InForce<'_>, order: &Order) -> Option<Grant> {
     let record = order.opening.record();
-    if !is_executors(catalog, record) {
+    if !is_executors(rules.catalog, record) {
         return None;
     }
-    let grant = authorize_step(catalog, record, &order.target, order.purpose, None).ok()?;
+    let grant = authorize_step(rules, record, &order.target, order.purpose, None).ok()?;
     let Material::Minted { source, is_own, .. } = grant.material else { return None };
     if grant.unusable.is_some() {
         return None;

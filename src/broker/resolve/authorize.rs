@@ -8,7 +8,7 @@ use crate::access::{
     Bindings, Decision, Principal, Purpose, Relation, decide, decide_secret, held,
 };
 use crate::broker::minting::Credential;
-use crate::catalog::{Catalog, Connection, Unusable, Values};
+use crate::catalog::{Catalog, Connection, InForce, Unusable, Values};
 use crate::integration::{
     self, CredentialKind, Source, find_released_field, released_names, source_of,
 };
@@ -160,7 +160,7 @@ pub(super) fn own_secret(workflow: &WorkflowName, name: &SecretName) -> SecretRe
 /// Why the step may not have it. A connection that is absent has no bindings, and so is denied by the same path as a
 /// connection that is not for this step.
 pub(crate) fn authorize(
-    catalog: &Catalog,
+    rules: InForce<'_>,
     principal: &Principal,
     workflow: &WorkflowName,
     target: &Reference,
@@ -168,8 +168,9 @@ pub(crate) fn authorize(
     fields: Option<&[String]>,
 ) -> Result<Grant, Refusal> {
     let fields = fields.filter(|_| purpose == Purpose::Reveal);
+    let catalog = rules.catalog;
     let connection = |found: Option<&Arc<Connection>>| {
-        authorize_connection(catalog, principal, found.map(AsRef::as_ref), purpose, fields)
+        authorize_connection(rules, principal, found.map(AsRef::as_ref), purpose, fields)
     };
     match target {
         Reference::Connection(name) => connection(catalog.connection(name)),
@@ -182,32 +183,36 @@ pub(crate) fn authorize(
         Reference::Group(target) => {
             let (group, none) = (catalog.group(&target.name), Bindings::default());
             let bindings = group.map_or(&none, |group| &group.metadata.access);
-            let viewing = decide(principal, ON_GROUP, bindings);
+            let block = rules.blocks.between(principal, None);
+            let viewing = decide(principal, ON_GROUP, bindings, block);
             let (Decision::Allow(by_group), Some(group)) = (viewing, group) else {
-                return Err(Refusal::Denied);
+                return Err(block.map_or(Refusal::Denied, Refusal::blocked));
             };
             let member = group.select(&target.identifiers).map_err(Refusal::NotSelected)?;
             Ok(Grant { by_group: Some(by_group), ..connection(Some(member))? })
         }
         Reference::Secret(name) => {
-            authorize_secret(catalog, principal, &own_secret(workflow, name), fields)
+            authorize_secret(rules, principal, &own_secret(workflow, name), fields)
         }
     }
 }
 
 fn authorize_connection(
-    catalog: &Catalog,
+    rules: InForce<'_>,
     principal: &Principal,
     connection: Option<&Connection>,
     purpose: Purpose,
     asked: Option<&[String]>,
 ) -> Result<Grant, Refusal> {
-    let none = Bindings::default();
+    let (none, catalog) = (Bindings::default(), rules.catalog);
     let bindings = connection.map_or(&none, |connection| &connection.metadata.access);
-    let decision = decide(principal, purpose.relation(), bindings);
+    let uid = connection.map(|connection| connection.metadata.uid);
+    let block = rules.blocks.between(principal, uid);
+    let decision = decide(principal, purpose.relation(), bindings, block);
     let (Decision::Allow(by), Some(connection)) = (decision, connection) else {
-        return Err(match (held(principal, bindings), connection) {
-            (Some((_, by)), Some(connection)) => {
+        return Err(match (held(principal, bindings), connection, block) {
+            (.., Some(block)) => Refusal::blocked(block),
+            (Some((_, by)), Some(connection), None) => {
                 Refusal::TooLow { uid: connection.metadata.uid, by }
             }
             _ => Refusal::Denied,
@@ -237,16 +242,17 @@ fn authorize_connection(
 }
 
 fn authorize_secret(
-    catalog: &Catalog,
+    rules: InForce<'_>,
     principal: &Principal,
     name: &SecretRef,
     asked: Option<&[String]>,
 ) -> Result<Grant, Refusal> {
-    let Decision::Allow(by) = decide_secret(principal, &name.workflow) else {
-        return Err(Refusal::Denied);
+    let block = rules.blocks.between(principal, None);
+    let Decision::Allow(by) = decide_secret(principal, &name.workflow, block) else {
+        return Err(block.map_or(Refusal::Denied, Refusal::blocked));
     };
     let resource = ResourceName::Secret(name.clone());
-    let Some(secret) = catalog.secret(name) else { return Err(Refusal::NotFound(resource)) };
+    let Some(secret) = rules.catalog.secret(name) else { return Err(Refusal::NotFound(resource)) };
     if let Some(field) = asked.unwrap_or_default().iter().find(|field| *field != SECRET_FIELD) {
         let (field, known) = (field.clone(), SECRET_FIELD.to_owned());
         return Err(Refusal::FieldUnknown { field, known });
@@ -342,7 +348,7 @@ fn pairs(
 /// # Errors
 /// See [`authorize`].
 pub(crate) fn authorize_step(
-    catalog: &Catalog,
+    rules: InForce<'_>,
     opening: &Opening,
     target: &Reference,
     purpose: Purpose,
@@ -352,7 +358,7 @@ pub(crate) fn authorize_step(
     if !allowed.is_empty() && !allowed.iter().any(|one| one.admits(target)) {
         return Err(Refusal::Outside);
     }
-    authorize(catalog, &step_principal(opening), &opening.key.workflow, target, purpose, fields)
+    authorize(rules, &step_principal(opening), &opening.key.workflow, target, purpose, fields)
 }
 
 /// Whether the executor that opened this step is still registered, under the same registration.
@@ -363,20 +369,21 @@ pub(crate) fn is_executors(catalog: &Catalog, opening: &Opening) -> bool {
 
 /// Whether a lease would still be given: its resource exists, and access allows it.
 pub(crate) fn is_still_allowed(catalog: &Catalog, live: &Live, lease: &Lease) -> bool {
+    let rules = InForce { catalog, blocks: live.blocks() };
     let opening = live.opening(lease.opening);
-    opening.is_some_and(|opening| is_allowed_on(catalog, opening.record(), lease))
+    opening.is_some_and(|opening| is_allowed_in(rules, opening.record(), lease))
 }
 
-/// Whether a lease of an opening would be given on a catalogue.
-pub(crate) fn is_allowed_on(catalog: &Catalog, opening: &Opening, lease: &Lease) -> bool {
-    is_executors(catalog, opening) && regrant(catalog, opening, lease).is_some()
+/// Whether a lease of an opening would be given.
+pub(crate) fn is_allowed_in(rules: InForce<'_>, opening: &Opening, lease: &Lease) -> bool {
+    is_executors(rules.catalog, opening) && regrant(rules, opening, lease).is_some()
 }
 
 /// Decides on a lease again; `None` if the step may no longer have the resource of the lease.
-pub(super) fn regrant(catalog: &Catalog, opening: &Opening, lease: &Lease) -> Option<Grant> {
+pub(super) fn regrant(rules: InForce<'_>, opening: &Opening, lease: &Lease) -> Option<Grant> {
     let (principal, target) = (step_principal(opening), lease.ask.target.reference());
     let workflow = &opening.key.workflow;
     let purpose = Purpose::of(lease.ask.action.as_ref());
-    let grant = authorize(catalog, &principal, workflow, &target, purpose, None).ok()?;
+    let grant = authorize(rules, &principal, workflow, &target, purpose, None).ok()?;
     (grant.values.key.uid == lease.resource).then_some(grant)
 }

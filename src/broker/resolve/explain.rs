@@ -3,8 +3,8 @@
 use super::authorize::{ON_GROUP, authorize, own_secret};
 use super::mint_story::MintStory;
 use crate::access::{
-    Bindings, Decision, Examined, Glob, Pattern, Principal, Purpose, Relation, decide, examine,
-    held,
+    Bindings, Block, Decision, Examined, Glob, Pattern, Principal, Purpose, Relation, decide,
+    examine, held,
 };
 use crate::broker::Broker;
 use crate::broker::error::Error;
@@ -23,6 +23,8 @@ const MAX_NEAR: usize = 5;
 pub struct DryRun {
     /// The workflow of the step that asks.
     pub workflow: WorkflowName,
+    /// Its run; `None` for any.
+    pub run: Option<RunName>,
     /// The step that asks.
     pub step: StepName,
     /// The principals on whose behalf the step runs.
@@ -83,6 +85,8 @@ pub struct Explanation {
     pub reason: &'static str,
     /// The connection that the target names.
     pub connection: Option<ConnectionRef>,
+    /// The block that refuses it, whatever the bindings say.
+    pub block: Option<Block>,
     /// The resources whose bindings count.
     pub resources: Vec<ExaminedResource>,
     /// The members of the group that nearly fit.
@@ -170,10 +174,10 @@ impl Broker {
             _ => return Err(absent()),
         };
         let (principal, run_as, target, purpose, fields) = asked;
-        let WorkflowPath { workflow, step: Some(step), .. } = (*principal).clone() else {
+        let WorkflowPath { workflow, run, step: Some(step) } = (*principal).clone() else {
             return Err(absent());
         };
-        let dry_run = DryRun { workflow, step, run_as, target, purpose, fields };
+        let dry_run = DryRun { workflow, run, step, run_as, target, purpose, fields };
         let past = PastDecision { decision_id: id.to_string(), time, outcome, mint };
         let now = self.explain_now(&dry_run)?;
         Ok(Explanation { past: Some(past), principal: principal.to_string(), ..now })
@@ -191,14 +195,15 @@ impl Broker {
     fn explain_now(&self, asked: &DryRun) -> Result<Explanation, Error> {
         let snapshot = self.snapshot();
         let catalog = &snapshot.catalog;
-        let DryRun { workflow, step, run_as, target, purpose, fields } = asked;
+        let DryRun { workflow, run, step, run_as, target, purpose, fields } = asked;
         let principal = Principal::Step {
             workflow: workflow.clone(),
-            run: RunName::parse("dry-run")?,
+            run: run.clone().map_or_else(|| RunName::parse("dry-run"), Ok)?,
             step: step.clone(),
             run_as: run_as.clone(),
         };
-        let decided = authorize(catalog, &principal, workflow, target, *purpose, Some(fields));
+        let decided =
+            authorize(snapshot.in_force(), &principal, workflow, target, *purpose, Some(fields));
         let connection = target_connection(catalog, target);
         check_newer(catalog, workflow, target, connection.as_ref())?;
         let resources = examine_all(catalog, &principal, target, *purpose, connection.as_ref());
@@ -208,6 +213,9 @@ impl Broker {
             Ok(_) => "ALLOWED",
             Err(refusal) => refusal.reason(),
         };
+        let uid = connection.as_ref().and_then(|name| catalog.connection(name));
+        let uid = uid.map(|connection| connection.metadata.uid);
+        let block = snapshot.blocks.between(&principal, uid).cloned();
         let near_members = match (target, reason) {
             (Reference::Group(group), "GROUP_MEMBER_NOT_FOUND") => nearest_members(catalog, group),
             _ => Vec::new(),
@@ -229,6 +237,7 @@ impl Broker {
             },
             reason,
             connection,
+            block,
             resources,
             near_members,
         })
@@ -236,7 +245,7 @@ impl Broker {
 }
 
 /// The connection that a target names, whether it exists or not.
-fn target_connection(catalog: &Catalog, target: &Reference) -> Option<ConnectionRef> {
+pub(crate) fn target_connection(catalog: &Catalog, target: &Reference) -> Option<ConnectionRef> {
     match target {
         Reference::Connection(name) => Some(name.clone()),
         Reference::Default(integration) => catalog.default_of(integration),
@@ -300,7 +309,7 @@ fn examined(
     let none = Bindings::default();
     let (update_time, bindings) =
         (found.map(|(time, _)| time), found.map_or(&none, |found| found.1));
-    let is_allowed = decide(principal, needed, bindings) != Decision::Deny;
+    let is_allowed = decide(principal, needed, bindings, None) != Decision::Deny;
     let lower = if is_allowed { None } else { held(principal, bindings) };
     let principals = examine(principal, needed, bindings);
     let would_allow = if is_allowed { Vec::new() } else { missing(principal, &principals) };

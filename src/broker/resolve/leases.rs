@@ -73,7 +73,7 @@ impl Broker {
         };
         let refuse = |reason: &str| line(Outcome::Refuse(Refused::because(reason)));
         let commit = |line| self.journal.commit_renewal(now, snapshot.epoch, opening, line);
-        let Some(grant) = regrant(&snapshot.catalog, record, &lease) else {
+        let Some(grant) = regrant(snapshot.in_force(), record, &lease) else {
             let decision_id = commit(refuse(Refusal::Denied.reason()))?;
             return Ok(Err(Refusal::Denied.into_error(decision_id.to_opaque(&self.keyring))));
         };

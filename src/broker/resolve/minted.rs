@@ -346,6 +346,7 @@ impl Broker {
             let allowed = decided.outcome.ok().filter(|grant| claim.is_for(grant));
             let grant = allowed.and_then(|grant| grant.on(Arc::clone(credential), is_for_all).ok());
             let Some(grant) = grant else { return Ok(Err(claim)) };
+            opening.check_watch(watch.flatten())?;
             let bytes = grant.bytes();
             if bytes > taken && !room.take(bytes - taken) {
                 return Err(Error::Overloaded);

@@ -201,7 +201,7 @@ impl Broker {
         }
         let fields = Some(&*request.fields);
         let outcome =
-            authorize_step(&snapshot.catalog, record, &request.target, request.purpose(), fields)
+            authorize_step(snapshot.in_force(), record, &request.target, request.purpose(), fields)
                 .and_then(|grant| self.with_credential(grant, record, request));
         Ok(Authorization { epoch: snapshot.epoch, outcome })
     }
@@ -267,6 +267,9 @@ impl Broker {
                 Ok(committed) => return self.conclude(opening, request, decided, committed),
                 Err(error) if self.is_outdated(error, opening, &decided) => {
                     decided = self.authorize_now(opening, request)?;
+                    if decided.outcome.is_ok() {
+                        opening.check_watch(watch.flatten())?;
+                    }
                 }
                 Err(error) => return Err(self.not_committed(error)),
             }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::access::Block;
 use crate::broker::error::Error;
 use crate::catalog::NotSelected;
 use crate::integration::Source;
@@ -11,6 +12,11 @@ use crate::model::{FieldName, Id, ResourceName};
 /// Why no credential is handed out.
 #[derive(Debug)]
 pub(crate) enum Refusal {
+    /// An operator has blocked it, or the step. The step is not told.
+    Blocked {
+        /// The block, as the rule that refuses.
+        by: String,
+    },
     Denied,
     Disabled(ResourceName),
     FieldUnknown {
@@ -44,6 +50,10 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
+    pub(super) fn blocked(block: &Block) -> Self {
+        Self::Blocked { by: block.as_rule() }
+    }
+
     pub(super) fn field_unknown<'a>(
         field: String,
         known: impl IntoIterator<Item = &'a FieldName>,
@@ -55,7 +65,9 @@ impl Refusal {
     /// The reason of the API, as the journal records it.
     pub(crate) fn reason(&self) -> &'static str {
         match self {
-            Self::Denied | Self::Outside | Self::TooLow { .. } => "RESOLVE_DENIED",
+            Self::Blocked { .. } | Self::Denied | Self::Outside | Self::TooLow { .. } => {
+                "RESOLVE_DENIED"
+            }
             Self::Disabled(_) => "CONNECTION_DISABLED",
             Self::FieldUnknown { .. } => "FIELD_UNKNOWN",
             Self::NotFound(_) => "SECRET_NOT_FOUND",
@@ -72,7 +84,7 @@ impl Refusal {
     pub(crate) fn by(&self) -> &str {
         match self {
             Self::Outside => "allowed_targets",
-            Self::TooLow { by, .. } => by,
+            Self::Blocked { by } | Self::TooLow { by, .. } => by,
             _ => "",
         }
     }
@@ -96,7 +108,9 @@ impl Refusal {
     /// The error for the step.
     pub(crate) fn into_error(self, decision_id: String) -> Error {
         match self {
-            Self::Denied | Self::Outside | Self::TooLow { .. } => Error::Denied { decision_id },
+            Self::Blocked { .. } | Self::Denied | Self::Outside | Self::TooLow { .. } => {
+                Error::Denied { decision_id }
+            }
             Self::Disabled(name) => Error::Disabled(name),
             Self::FieldUnknown { field, known } => Error::FieldUnknown { field, known },
             Self::NotFound(name) => Error::NotFound(name),

@@ -372,6 +372,10 @@ impl Watcher {
     ) -> Result<Look, Error> {
         self.check(broker, now)?;
         let decided = broker.authorize_now(&self.session.opening, &self.request)?;
+        // What is refused now says so.
+        if decided.outcome.is_ok() {
+            self.session.opening.check_watch(state.before())?;
+        }
         let is_as_it_was = match (&state.last, &decided.outcome) {
             (Some(last), Ok(grant)) => state.seen == Some(grant.edition()) && now < last.due,
             // What the step has is not taken away by an upstream that fails.

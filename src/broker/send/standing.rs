@@ -120,7 +120,7 @@ impl Standing {
         }
         let target = self.lease.ask.target.reference();
         let purpose = Purpose::of(self.lease.ask.action.as_ref());
-        match authorize_step(&snapshot.catalog, record, &target, purpose, None) {
+        match authorize_step(snapshot.in_force(), record, &target, purpose, None) {
             Err(Refusal::Disabled(name)) => Err(Error::Disabled(name)),
             Err(_) => Err(self.denied()),
             Ok(grant) if grant.values.key.uid != self.lease.resource => Err(self.denied()),

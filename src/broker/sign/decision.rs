@@ -6,7 +6,7 @@ use super::public_keys::PublicKeys;
 use super::refusal::SignRefusal;
 use crate::access::Purpose;
 use crate::broker::resolve::authorize::{Grant, Refusal, authorize_step};
-use crate::catalog::{Catalog, ConnectionMetadata};
+use crate::catalog::{Catalog, ConnectionMetadata, InForce};
 use crate::journal::{self, LiveOpening, Outcome, SignLine, SshLogin, Used};
 use crate::lease::LeaseTarget;
 use crate::model::{Id, Reference, ResourceName};
@@ -63,15 +63,16 @@ impl Allowed {
 
 /// Decides on the snapshot of a catalogue.
 pub(super) fn decide(
-    catalog: &Catalog,
+    rules: InForce<'_>,
     known: &PublicKeys,
     opening: &LiveOpening,
     asked: &Asked<'_>,
 ) -> Result<Allowed, Refused> {
-    let grant = authorize_step(catalog, opening.record(), asked.target, Purpose::Use, None)
+    let grant = authorize_step(rules, opening.record(), asked.target, Purpose::Use, None)
         .map_err(Refused::Access)?;
     let refuse = |refusal| Refused::Key(grant.name.clone(), refusal);
-    let profile = Profile::of_target(catalog, &grant.name).ok_or(refuse(SignRefusal::NoKey))?;
+    let profile =
+        Profile::of_target(rules.catalog, &grant.name).ok_or(refuse(SignRefusal::NoKey))?;
     if let Some(login) = asked.login {
         profile.check(login).map_err(refuse)?;
     }

@@ -172,7 +172,7 @@ impl Broker {
             if !is_executors(&snapshot.catalog, record) {
                 return Err(Error::NotAccepted(NotAccepted::NotOpen));
             }
-            let decided = decide(&snapshot.catalog, &self.signing.public_keys, opening, asked);
+            let decided = decide(snapshot.in_force(), &self.signing.public_keys, opening, asked);
             if !std::mem::replace(is_paid, true) {
                 self.pay(session, decided.is_ok(), lines, now)?;
             }
@@ -224,7 +224,7 @@ impl Broker {
     ) -> bool {
         let is_allowed = |snapshot: &Snapshot| {
             let decided =
-                decide(&snapshot.catalog, &self.signing.public_keys, &session.opening, asked);
+                decide(snapshot.in_force(), &self.signing.public_keys, &session.opening, asked);
             is_executors(&snapshot.catalog, session.opening.record())
                 && decided.is_ok_and(|again| again.key() == allowed.key())
         };

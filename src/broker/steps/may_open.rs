@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::request::StepRequest;
+use crate::access::Blocks;
 use crate::broker::Broker;
 use crate::broker::error::Error;
+use crate::broker::levers::refusal::LeverRefusal;
 use crate::broker::registry::operators::Executor;
 use crate::journal::{Live, LiveOpening};
 use crate::model::limits::OPENED_LINE_BYTES;
-use crate::model::{Id, NamedRequest, Opening, RunAs, StepKey};
+use crate::model::{Id, NamedRequest, Opening, RunAs, StepKey, WorkflowPath};
 
 impl Broker {
     /// The step that the same request has opened already.
@@ -55,6 +57,7 @@ impl Broker {
     pub(super) fn may_open(&self, live: &Live, opening: &Opening) -> Result<(), Error> {
         // Checked again under the chain lock: the executor may have been removed meanwhile.
         self.check_scope(&opening.key, &opening.run_as)?;
+        check_blocks(live.blocks(), &opening.key)?;
         self.check_room(live, opening.key.executor_uid)?;
         opened_by(live, opening.key.executor_uid, opening.request.as_ref())?;
         match live.open_attempt(&opening.key) {
@@ -76,6 +79,14 @@ impl Broker {
             true => Err(Error::TooManyStepsOfOne { share, all }),
             false => Ok(()),
         }
+    }
+}
+
+/// Checks that no block is on a step that is to be opened.
+pub(super) fn check_blocks(blocks: &Blocks, key: &StepKey) -> Result<(), Error> {
+    match blocks.over(&WorkflowPath::of_step(&key.workflow, &key.run, &key.step)) {
+        Some(block) => Err(LeverRefusal::StepBlocked(block.target.to_string()).into()),
+        None => Ok(()),
     }
 }
 

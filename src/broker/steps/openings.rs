@@ -7,6 +7,7 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::may_open::check_blocks;
 use super::request::{HOST_MOUNT, StepRequest, heartbeat_seconds, mount_path};
 use super::runtime_dir::{CERTIFICATE, grantees};
 use crate::access::Principal;
@@ -46,6 +47,8 @@ pub enum StepSelector {
 pub struct ClosedStep {
     /// Whether the step was open.
     pub closed: bool,
+    /// Whether an administrator had closed it before.
+    pub by_operator: bool,
     /// How many leases were revoked.
     pub revoked: usize,
     /// The mints whose credentials are ended for it, those under way included.
@@ -64,6 +67,7 @@ impl Broker {
         request: StepRequest,
     ) -> Result<OpenedStep, Error> {
         let executor = require_executor(caller)?;
+        check_blocks(&self.snapshot().blocks, &request.key(&executor))?;
         if let Some(open) = self.opened_before(&executor, &request)? {
             return Ok(self.opened(open.record().clone()));
         }
@@ -160,8 +164,26 @@ impl Broker {
         let executor = require_executor(caller)?;
         match self.find_own(&executor, selector)? {
             Some(opening) => self.close_opening(opening.record().id, CloseReason::Executor).await,
-            None => self.nothing_to_close().await,
+            None => {
+                let by_operator = self.is_ended_by_operator(&executor, selector)?;
+                Ok(ClosedStep { by_operator, ..self.nothing_to_close().await? })
+            }
         }
+    }
+
+    /// Whether an administrator has closed the step that an executor means.
+    pub(super) fn is_ended_by_operator(
+        &self,
+        executor: &Executor,
+        selector: &StepSelector,
+    ) -> Result<bool, Error> {
+        Ok(self.journal.with_live(|live| match selector {
+            StepSelector::Opening(id) => live.ended_by_operators().has_opening(executor.uid, *id),
+            StepSelector::Step(workflow, run, step) => {
+                let key = step_key(executor, workflow, run, step);
+                live.ended_by_operators().has_attempt(&key, live.last_attempt(&key))
+            }
+        })?)
     }
 
     /// An executor's open step. Another executor's step looks like a step that never existed.
@@ -172,15 +194,9 @@ impl Broker {
     ) -> Result<Option<Arc<LiveOpening>>, Error> {
         let found = self.journal.with_live(|live| match selector {
             StepSelector::Opening(id) => live.opening(*id).cloned(),
-            StepSelector::Step(workflow, run, step) => live
-                .open_attempt(&StepKey {
-                    executor: executor.name.clone(),
-                    executor_uid: executor.uid,
-                    workflow: workflow.clone(),
-                    run: run.clone(),
-                    step: step.clone(),
-                })
-                .cloned(),
+            StepSelector::Step(workflow, run, step) => {
+                live.open_attempt(&step_key(executor, workflow, run, step)).cloned()
+            }
         })?;
         Ok(found.filter(|opening| opening.record().key.executor_uid == executor.uid))
     }
@@ -188,7 +204,7 @@ impl Broker {
     /// The result if the step is not open. If another call is closing it, that is on disk when this returns.
     async fn nothing_to_close(&self) -> Result<ClosedStep, Error> {
         self.journal.synced(self.journal.last()?).await?;
-        Ok(ClosedStep { closed: false, revoked: 0, endings: Vec::new() })
+        Ok(ClosedStep { closed: false, by_operator: false, revoked: 0, endings: Vec::new() })
     }
 
     pub(crate) async fn close_opening(
@@ -207,12 +223,17 @@ impl Broker {
         };
         // All of this happens before the first await, so that a dropped call leaves nothing half done. After a crash
         // before the sync, the start finds the opening without its directory and closes it again.
-        self.sessions.end_soon(id);
-        self.remove_directory(id);
+        self.leave(id);
         // The wait for the endings begins those that cannot begin now.
         let _ = self.endings.begin(&mints);
         self.journal.synced(position).await?;
-        Ok(ClosedStep { closed: true, revoked: revoked.len(), endings: mints })
+        Ok(ClosedStep { closed: true, by_operator: false, revoked: revoked.len(), endings: mints })
+    }
+
+    /// Ends the session of an opening that is closed, and removes its directory.
+    pub(crate) fn leave(&self, id: Id) {
+        self.sessions.end_soon(id);
+        self.remove_directory(id);
     }
 
     /// Listens again for a step that was open when the daemon stopped.
@@ -333,5 +354,21 @@ impl Broker {
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .to_vec()
+    }
+}
+
+/// The key of an executor's step.
+fn step_key(
+    executor: &Executor,
+    workflow: &WorkflowName,
+    run: &RunName,
+    step: &StepName,
+) -> StepKey {
+    StepKey {
+        executor: executor.name.clone(),
+        executor_uid: executor.uid,
+        workflow: workflow.clone(),
+        run: run.clone(),
+        step: step.clone(),
     }
 }

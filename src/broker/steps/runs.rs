@@ -9,10 +9,12 @@ use crate::access::Principal;
 use crate::broker::Broker;
 use crate::broker::endings::story::{self, MintEnding};
 use crate::broker::error::Error;
+use crate::broker::levers::refusal::LeverRefusal;
 use crate::broker::registry::operators::{require_executor, seen_by};
 use crate::integration::Source;
 use crate::journal::{
-    Body, CloseReason, Event, Leased, MintedLine, ResolveLine, Upstream, WhichRuns,
+    Body, CloseReason, EndedLeases, Event, Leased, MintedLine, OperatorCloseLine, ResolveLine,
+    Upstream, WhichRuns,
 };
 use crate::lease::MintedCredential;
 use crate::model::limits::MAX_RUN_BYTES;
@@ -24,6 +26,8 @@ pub struct RunStep {
     pub opening: Opening,
     /// When and why it was closed; `None` while it is open.
     pub closed: Option<(Timestamp, CloseReason)>,
+    /// The administrator who closed it; empty if none has.
+    pub closed_by: String,
     /// The leases that it was given, in the order of issue.
     pub received: Vec<Received>,
     /// What the broker did for it with credentials that it did not get, in the order of the first time.
@@ -103,6 +107,7 @@ impl Broker {
             for received in steps.iter_mut().flat_map(|step| &mut step.received) {
                 received.state = match live.leases().find(received.lease) {
                     Some(lease) if now < lease.expire_time => LeaseState::Live,
+                    _ if received.state == LeaseState::Revoked => LeaseState::Revoked,
                     _ if now < received.expire_time => LeaseState::Revoked,
                     _ => LeaseState::Expired,
                 };
@@ -160,7 +165,13 @@ impl Broker {
     ) -> Result<Timestamp, Error> {
         let executor = require_executor(caller)?;
         let found = self.find_own(&executor, selector)?;
-        let opening = found.ok_or(Error::StepNotOpen)?;
+        let opening = match found {
+            Some(opening) => opening,
+            None if self.is_ended_by_operator(&executor, selector)? => {
+                return Err(LeverRefusal::ClosedByOperator.into());
+            }
+            None => return Err(Error::StepNotOpen),
+        };
         if let Some(session) = self.sessions.find(opening.record().id) {
             session.take_heartbeat(self.now());
         }
@@ -210,6 +221,9 @@ impl Fold {
                     received.expire_time = renewed.expire_time;
                 }
             }
+            Event::LeasesRevoked(line) => self.revoke(&line.revoked),
+            Event::Blocked(line) => self.revoke(&line.revoked),
+            Event::ClosedByOperator(line) => self.close_by_operator(time, &line),
             Event::MintFailed(line) => drop(self.awaited.remove(&line.lease)),
             Event::MintJoined(line) => self.receive_minted(time, &line),
             Event::Resolve(line) => self.receive(time, *line),
@@ -239,6 +253,28 @@ impl Fold {
         self.bytes
     }
 
+    fn close_by_operator(&mut self, time: Timestamp, line: &OperatorCloseLine) {
+        for EndedLeases { opening, .. } in &line.closed {
+            if let Some(step) = self.step(*opening) {
+                step.closed = Some((time, CloseReason::Operator));
+                step.closed_by.clone_from(&line.principal);
+            }
+        }
+    }
+
+    /// Leases that an operator has ended stay revoked also after they would have expired.
+    fn revoke(&mut self, revoked: &[EndedLeases]) {
+        for EndedLeases { opening, leases, .. } in revoked {
+            for lease in leases {
+                let place = self.leases.get(lease).copied();
+                let step = self.step(*opening).zip(place);
+                if let Some(received) = step.and_then(|(step, at)| step.received.get_mut(at)) {
+                    received.state = LeaseState::Revoked;
+                }
+            }
+        }
+    }
+
     /// The uses of all steps, and those of the step of an opening.
     fn uses_of(&mut self, opening: Id) -> Option<(&mut Uses, &mut Vec<UsedConnection>)> {
         let at = self.openings.get(&opening).copied()?;
@@ -259,7 +295,13 @@ impl Fold {
         let names = [executor.as_str(), workflow.as_str(), run.as_str(), step.as_str()];
         self.bytes += STEP_BYTES + run_as + names.map(str::len).iter().sum::<usize>();
         self.openings.insert(opening.id, self.steps.len());
-        self.steps.push(RunStep { opening, closed: None, received: Vec::new(), used: Vec::new() });
+        self.steps.push(RunStep {
+            opening,
+            closed: None,
+            closed_by: String::new(),
+            received: Vec::new(),
+            used: Vec::new(),
+        });
     }
 
     fn take_ending(&mut self, time: Timestamp, event: &Event) {

@@ -52,7 +52,7 @@ impl Sessions {
     }
 
     /// The session of an open step.
-    pub(super) fn find(&self, id: Id) -> Option<Arc<StepSession>> {
+    pub(crate) fn find(&self, id: Id) -> Option<Arc<StepSession>> {
         self.open.lock().get(&id).map(|(session, _)| Arc::clone(session))
     }
 

@@ -64,6 +64,8 @@ fn answer(status: &pb::Status) -> Json {
         "tcp_names": status.tcp_names,
         "remote_operators": status.remote_operators,
         "lost_search": status.lost_search.as_ref().map(lost_search),
+        "block_count": status.block_count,
+        "blocked": status.blocked,
     })
 }
 
@@ -101,6 +103,7 @@ fn table(status: &pb::Status) -> String {
         ("CA's SHA-256", status.ca_sha256.clone()),
         ("of a newer version", newer(status)),
         ("over TCP", over_tcp(status)),
+        ("blocked", blocked(status)),
     ];
     properties(&rows.into_iter().chain(lost).collect::<Vec<_>>())
 }
@@ -143,6 +146,18 @@ fn data_keys(status: &pb::Status) -> String {
     match status.resealing {
         true => format!("{}: records are being sealed again under the newest", status.deks),
         false => status.deks.to_string(),
+    }
+}
+
+/// What operators have blocked.
+fn blocked(status: &pb::Status) -> String {
+    let named = status.blocked.join(", ");
+    let more =
+        usize::try_from(status.block_count).unwrap_or(0).saturating_sub(status.blocked.len());
+    match (status.block_count, more) {
+        (0, _) => "nothing".to_owned(),
+        (_, 0) => named,
+        (_, more) => format!("{named}, and {more} more; see keyhatch access blocks"),
     }
 }
 

@@ -26,8 +26,21 @@ pub enum RunCommand {
     List(RunList),
     /// Show every step of a run, open or closed, and each credential that it received
     Show(RunArgument),
-    /// Close every open step of a run, as the executor that opened them
-    Close(RunArgument),
+    /// Close every open step of a run, as its executor; or, with --reason, of any executor, as an administrator
+    Close(RunClose),
+}
+
+/// Arguments of `run close`.
+#[derive(clap::Args)]
+pub struct RunClose {
+    #[command(flatten)]
+    of: RunArgument,
+    /// As an administrator: why, for the journal. The run is blocked, too: no step of it is opened any more.
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// As an administrator: do not block the run.
+    #[arg(long, requires = "reason")]
+    no_block: bool,
 }
 
 /// The run that a command is about.
@@ -45,7 +58,7 @@ impl RunCommand {
         match self {
             Self::List(list) => list.run(common).await,
             Self::Show(which) => which.show(common).await,
-            Self::Close(which) => which.close(common).await,
+            Self::Close(close) => close.run(common).await,
         }
     }
 }
@@ -70,17 +83,23 @@ impl RunArgument {
         Ok(ExecutorServiceClient::new(channel).get_run(request).await?.into_inner())
     }
 
+    /// The run's workflow, which may be left out.
+    async fn workflow(&self, channel: &Channel) -> Result<String, Failure> {
+        match self.workflow.clone() {
+            Some(workflow) => Ok(workflow),
+            None => only_workflow(&self.find(channel.clone()).await?),
+        }
+    }
+
     async fn close(self, common: &Common) -> Result<(), Failure> {
         let endpoint = Endpoint::find(Caller::Executor, common.place())?;
         let channel = endpoint.connect().await?;
-        let workflow = match self.workflow.clone() {
-            Some(workflow) => workflow,
-            None => match self.find(channel.clone()).await {
-                Ok(run) => only_workflow(&run)?,
-                Err(failure) => return Err(self.not_own(failure, common, &endpoint).await),
-            },
+        let workflow = match self.workflow(&channel).await {
+            Ok(workflow) => workflow,
+            Err(failure) => return Err(self.not_own(failure, common, &endpoint).await),
         };
-        let request = pb::CloseRunRequest { workflow, run: self.run.clone() };
+        let run = self.run.clone();
+        let request = pb::CloseRunRequest { workflow, run, ..Default::default() };
         let mut client = ExecutorServiceClient::new(channel.clone());
         let closed = client.close_run(request).await?.into_inner();
         // Closed steps are fine. A run that never existed is an error of the user.
@@ -89,18 +108,7 @@ impl RunArgument {
         {
             return Err(self.not_own(failure, common, &endpoint).await);
         }
-        let (steps, leases) = (closed.closed_steps, closed.revoked_leases);
-        let answer = json!({
-            "closed_steps": steps,
-            "revoked_leases": leases,
-            "pending_endings": pending_json(&closed.pending_endings),
-        });
-        let text = || {
-            let done = format!("{steps} step(s) closed, {leases} lease(s) revoked");
-            let lines = std::iter::once(done).chain(pending_lines(&closed.pending_endings));
-            lines.collect::<Vec<_>>().join("\n")
-        };
-        print(common.output, &answer, text, || self.run.clone())
+        print_closed(common, &closed, &self.run)
     }
 
     /// Explains that this executor has no such run, and names its executors if there is an operator's identity to ask
@@ -124,6 +132,35 @@ impl RunArgument {
         };
         Failure { message: format!("{who} has no run {}; {others}", self.run), ..failure }
     }
+}
+
+impl RunClose {
+    async fn run(self, common: &Common) -> Result<(), Failure> {
+        let Some(reason) = self.reason else { return self.of.close(common).await };
+        let channel = common.operator().await?;
+        let workflow = self.of.workflow(&channel).await?;
+        let (run, block) = (self.of.run.clone(), Some(!self.no_block));
+        let request = pb::CloseRunRequest { workflow, run, reason, block };
+        let closed = ExecutorServiceClient::new(channel).close_run(request).await?.into_inner();
+        print_closed(common, &closed, &self.of.run)
+    }
+}
+
+fn print_closed(common: &Common, closed: &pb::CloseRunResponse, run: &str) -> Result<(), Failure> {
+    let (steps, leases) = (closed.closed_steps, closed.revoked_leases);
+    let answer = json!({
+        "closed_steps": steps,
+        "revoked_leases": leases,
+        "blocked": closed.blocked,
+        "pending_endings": pending_json(&closed.pending_endings),
+    });
+    let text = || {
+        let blocked = if closed.blocked { "; the run is blocked" } else { "" };
+        let done = format!("{steps} step(s) closed, {leases} lease(s) revoked{blocked}");
+        let lines = std::iter::once(done).chain(pending_lines(&closed.pending_endings));
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    print(common.output, &answer, text, || run.to_owned())
 }
 
 /// The workflow of a run. Fails if several workflows have a run of this name.
@@ -190,6 +227,9 @@ fn describe_steps(steps: &[&pb::RunStep]) -> String {
     let rows = steps.iter().map(|step| {
         let (closed, why) = match step.close_reason.as_str() {
             "" => ("open".to_owned(), String::new()),
+            _ if !step.closed_by.is_empty() => {
+                (second(step.close_time.as_ref()), format!("by {}", step.closed_by))
+            }
             reason => (second(step.close_time.as_ref()), reason.replace('_', " ")),
         };
         let (attempt, opened) = (step.attempt.to_string(), second(step.open_time.as_ref()));
@@ -342,6 +382,7 @@ fn to_json(step: &pb::RunStep) -> serde_json::Value {
         "open_time": moment(step.open_time.as_ref()),
         "close_time": moment(step.close_time.as_ref()),
         "close_reason": step.close_reason,
+        "closed_by": step.closed_by,
         "received": received.collect::<Vec<_>>(),
         "used": used.collect::<Vec<_>>(),
     })

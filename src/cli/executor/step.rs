@@ -25,8 +25,9 @@ use crate::grpc::pb::executor_service_client::ExecutorServiceClient;
 pub enum StepCommand {
     /// Open a step: make the directory to mount into it
     Open(StepOpen),
-    /// Close a step: end its connections, revoke its leases, remove its directory
-    Close(StepArgument),
+    /// Close a step: end its connections, revoke its leases, remove its directory; with --reason, of any executor, as an
+    /// administrator
+    Close(StepClose),
     /// Report that a step that was opened with --heartbeat still runs
     Renew(StepArgument),
     /// List open steps
@@ -50,6 +51,19 @@ pub struct StepOpen {
     /// The path where the step has the directory mounted, or "host" if the step reads it on this host.
     #[arg(long, value_name = "PATH", default_value = "/run/keyhatch")]
     mount_path: String,
+}
+
+/// Arguments of `step close`.
+#[derive(clap::Args)]
+pub struct StepClose {
+    #[command(flatten)]
+    of: StepArgument,
+    /// As an administrator: why, for the journal.
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// As an administrator: block the step, too, so that it is not opened any more.
+    #[arg(long, requires = "reason")]
+    block: bool,
 }
 
 /// The open step that a command is about.
@@ -99,25 +113,36 @@ impl StepArgument {
         let answer = json!({ "opening": request.name, "expire_time": until });
         print(common.output, &answer, || format!("open until {until}"), || request.name.clone())
     }
+}
 
+impl StepClose {
     async fn close(
         self,
         common: &Common,
-        endpoint: Result<Endpoint, Failure>,
+        executor: Result<Endpoint, Failure>,
     ) -> Result<(), Failure> {
-        let (name, [workflow, run, step]) = self.names()?;
-        let request = pb::CloseStepRequest { name, workflow, run, step };
+        let endpoint = match &self.reason {
+            Some(_) => Endpoint::find(Caller::Operator, common.place()),
+            None => executor,
+        };
+        let (name, [workflow, run, step]) = self.of.names()?;
+        let (reason, block) = (self.reason.unwrap_or_default(), self.block);
+        let request = pb::CloseStepRequest { name, workflow, run, step, reason, block };
         let close = async |channel| close(channel, request.clone()).await;
         let closed = endpoint?.with_retries(RETRY_TIME, close).await?;
         let answer = json!({
             "closed": closed.closed,
+            "close_reason": closed.close_reason,
             "revoked_leases": closed.revoked_leases,
+            "blocked": closed.blocked,
             "pending_endings": pending_json(&closed.pending_endings),
         });
-        let text = match closed.closed {
-            true => format!("closed; {} lease(s) revoked", closed.revoked_leases),
-            false => "nothing to close: no such step is open".to_owned(),
+        let done = match (closed.closed, closed.close_reason.as_str()) {
+            (true, _) => format!("closed; {} lease(s) revoked", closed.revoked_leases),
+            (false, "") => "nothing to close: no such step is open".to_owned(),
+            (false, _) => "nothing to close: an administrator has closed the step".to_owned(),
         };
+        let text = if closed.blocked { format!("{done}; the step is blocked") } else { done };
         let lines = std::iter::once(text.clone()).chain(pending_lines(&closed.pending_endings));
         print(common.output, &answer, || lines.collect::<Vec<_>>().join("\n"), || text.clone())
     }

@@ -5,11 +5,13 @@ use tonic::transport::Channel;
 use super::failure::Failure;
 use super::output::say;
 use crate::grpc::pb;
+use crate::grpc::pb::block_service_client::BlockServiceClient;
 use crate::grpc::pb::connection_service_client::ConnectionServiceClient;
 use crate::grpc::pb::executor_registry_service_client::ExecutorRegistryServiceClient;
 use crate::grpc::pb::executor_service_client::ExecutorServiceClient;
 use crate::grpc::pb::group_service_client::GroupServiceClient;
 use crate::grpc::pb::integration_service_client::IntegrationServiceClient;
+use crate::grpc::pb::lease_service_client::LeaseServiceClient;
 use crate::grpc::pb::operator_service_client::OperatorServiceClient;
 use crate::grpc::pb::run_service_client::RunServiceClient;
 use crate::grpc::pb::secret_service_client::SecretServiceClient;
@@ -182,6 +184,17 @@ pub async fn runs(
     all(page).await
 }
 
+/// Every block, by what it is on; as `BlockService.ListBlocks`.
+pub async fn blocks(channel: &Channel) -> Result<Vec<pb::AccessBlock>, Failure> {
+    let mut client = BlockServiceClient::new(channel.clone());
+    let page = async |page_token| {
+        let request = pb::ListBlocksRequest { page_size: LARGEST, page_token };
+        let page = client.list_blocks(request).await?.into_inner();
+        Ok((page.blocks, Vec::new(), page.next_page_token))
+    };
+    all(page).await
+}
+
 /// The workflows asked for; as `RunService.ListWorkflows`.
 pub async fn workflows(
     channel: &Channel,
@@ -192,6 +205,21 @@ pub async fn workflows(
         let request = pb::ListWorkflowsRequest { page_size: LARGEST, page_token, ..wanted.clone() };
         let page = client.list_workflows(request).await?.into_inner();
         Ok((page.workflows, Vec::new(), page.next_page_token))
+    };
+    all(page).await
+}
+
+/// The live leases that a filter admits; as `LeaseService.ListLeases`.
+pub async fn leases(
+    channel: &Channel,
+    filter: &pb::LeaseFilter,
+) -> Result<Vec<pb::LiveLease>, Failure> {
+    let mut client = LeaseServiceClient::new(channel.clone());
+    let page = async |page_token| {
+        let filter = Some(filter.clone());
+        let request = pb::ListLeasesRequest { page_size: LARGEST, page_token, filter };
+        let page = client.list_leases(request).await?.into_inner();
+        Ok((page.leases, Vec::new(), page.next_page_token))
     };
     all(page).await
 }

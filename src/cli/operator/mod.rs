@@ -11,6 +11,7 @@ pub(super) mod explain;
 pub(super) mod export;
 pub(super) mod group;
 pub(super) mod import;
+pub(super) mod incident;
 pub(super) mod integration;
 pub(super) mod journal;
 mod labels;

@@ -22,11 +22,12 @@ fn least_role(method: &str) -> Option<Role> {
     let is_reading = READING.iter().any(|beginning| name.starts_with(beginning));
     match (service, name) {
         ("ExecutorService", "GetRun" | "ListSteps") => Some(Role::Viewer),
+        ("ExecutorService", "CloseRun" | "CloseStep") => Some(Role::Administrator),
         ("ExecutorService", _) => None,
         _ if is_reading => Some(Role::Viewer),
         (
-            "ApplyService" | "ConnectionService" | "GroupService" | "ImpactService"
-            | "SecretService",
+            "ApplyService" | "BlockService" | "ConnectionService" | "GroupService"
+            | "ImpactService" | "LeaseService" | "SecretService",
             _,
         ) => Some(Role::Operator),
         _ => Some(Role::Administrator),

@@ -7,7 +7,7 @@ use prost::{Message, Name};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::access::Principal;
-use crate::broker::{Broker, Error, WriteOptions};
+use crate::broker::{Broker, Error, LeverRefusal, WriteOptions};
 use crate::grpc::convert;
 use crate::grpc::convert::status::{reason_of, to_status};
 use crate::grpc::edge::in_flight;
@@ -165,6 +165,7 @@ impl Call {
         | Error::ResolverRequired(_)
         | Error::RoleRequired(_)
         | Error::RunAsNotPermitted(_)
+        | Error::Lever(LeverRefusal::StepBlocked(_))
         | Error::UidNotPermitted(_)
         | Error::WorkflowNotPermitted(_) = error
         {

@@ -2,9 +2,11 @@
 
 use tonic::Request;
 
-use super::call::AdminService;
+use super::call::{AdminService, Call};
+use crate::access::Principal;
 use crate::broker::{
-    Error, LeaseState, ListedStep, Received, RunStep, StepRequest, StepSelector, UsedConnection,
+    CloseTarget, Error, LeaseState, LeverRefusal, ListedStep, Received, RunStep, StepRequest,
+    StepSelector, UsedConnection,
 };
 use crate::grpc::convert::page::{PageRequest, in_collection, page};
 use crate::grpc::pb::executor_service_server::ExecutorService;
@@ -12,13 +14,19 @@ use crate::grpc::request::parse_requests;
 use crate::grpc::{Reply, convert, pb};
 use crate::journal::CloseReason;
 use crate::model::limits::{MAX_ALLOWED_TARGETS, MAX_PAGE_BYTES, MAX_RUN_BYTES};
-use crate::model::{AllowedTarget, Id, Invalid, ResourceName, RunName, StepName, WorkflowName};
+use crate::model::{
+    AllowedTarget, Because, Id, Invalid, ResourceName, RunName, StepName, WorkflowName,
+};
 
 parse_requests! {
-    CloseRunRequest -> (WorkflowName, RunName) =
-        |one| Ok((WorkflowName::parse(&one.workflow)?, RunName::parse(&one.run)?));
-    CloseStepRequest -> StepSelector =
-        |one| selector(&one.name, [&one.workflow, &one.run, &one.step]);
+    CloseRunRequest -> (WorkflowName, RunName, OperatorWord) = |one| {
+        let word = OperatorWord::parse(&one.reason, one.block)?;
+        Ok((WorkflowName::parse(&one.workflow)?, RunName::parse(&one.run)?, word))
+    };
+    CloseStepRequest -> (StepSelector, OperatorWord) = |one| {
+        let word = OperatorWord::parse(&one.reason, one.block.then_some(true))?;
+        Ok((selector(&one.name, [&one.workflow, &one.run, &one.step])?, word))
+    };
     GetRunRequest -> (Option<WorkflowName>, RunName) = |one| {
         let run = RunName::parse(&one.run)?;
         let workflow = convert::given(&one.workflow);
@@ -62,13 +70,29 @@ impl ExecutorService for AdminService {
         &self,
         request: Request<pb::CloseStepRequest>,
     ) -> Reply<pb::CloseStepResponse> {
-        let (call, selector) = self.begin_on(request, |one| one.name.clone())?;
+        let (call, (selector, word)) = self.begin_on(request, |one| one.name.clone())?;
         call.answer(async {
+            if matches!(call.caller, Principal::Operator(..)) {
+                let target = CloseTarget::Step(selector);
+                let closed = close_as_operator(&call, &target, word, false).await?;
+                return Ok(pb::CloseStepResponse {
+                    closed: closed.closed_steps > 0,
+                    revoked_leases: closed.revoked_leases,
+                    pending_endings: closed.pending_endings,
+                    blocked: closed.blocked,
+                    ..Default::default()
+                });
+            }
+            word.refuse()?;
             let closed = call.broker.close_step(&call.caller, &selector).await?;
-            let revoked_leases = convert::count_i32(closed.revoked);
             let pending = call.broker.wait_for_endings(&closed.endings, call.patience).await;
-            let pending_endings = convert::pending_endings(pending);
-            Ok(pb::CloseStepResponse { closed: closed.closed, revoked_leases, pending_endings })
+            Ok(pb::CloseStepResponse {
+                closed: closed.closed,
+                revoked_leases: convert::count_i32(closed.revoked),
+                pending_endings: convert::pending_endings(pending),
+                close_reason: if closed.by_operator { "operator" } else { "" }.to_owned(),
+                blocked: false,
+            })
         })
         .await
     }
@@ -89,9 +113,14 @@ impl ExecutorService for AdminService {
         &self,
         request: Request<pb::CloseRunRequest>,
     ) -> Reply<pb::CloseRunResponse> {
-        let (call, (workflow, run)) =
+        let (call, (workflow, run, word)) =
             self.begin_on(request, |one| format!("{}/{}", one.workflow, one.run))?;
         call.answer(async {
+            if matches!(call.caller, Principal::Operator(..)) {
+                let target = CloseTarget::Run(workflow, run);
+                return close_as_operator(&call, &target, word, true).await;
+            }
+            word.refuse()?;
             let (closed, revoked, endings) =
                 call.broker.close_run(&call.caller, &workflow, &run).await?;
             let pending = call.broker.wait_for_endings(&endings, call.patience).await;
@@ -99,6 +128,7 @@ impl ExecutorService for AdminService {
                 closed_steps: convert::count_i32(closed),
                 revoked_leases: convert::count_i32(revoked),
                 pending_endings: convert::pending_endings(pending),
+                blocked: false,
             })
         })
         .await
@@ -129,6 +159,47 @@ impl ExecutorService for AdminService {
         })
         .await
     }
+}
+
+/// What only an administrator says of a closing.
+#[derive(Debug)]
+pub struct OperatorWord {
+    reason: Option<Because>,
+    block: Option<bool>,
+}
+
+impl OperatorWord {
+    fn parse(reason: &str, block: Option<bool>) -> Result<Self, Error> {
+        let reason = convert::given(reason).map(|reason| reason.parse()).transpose()?;
+        Ok(Self { reason, block })
+    }
+
+    /// Refuses the word of an executor.
+    fn refuse(&self) -> Result<(), Error> {
+        match self {
+            Self { reason: None, block: None } => Ok(()),
+            _ => Err(LeverRefusal::NotAnAdministrator.into()),
+        }
+    }
+}
+
+/// Closes what an administrator means. `blocks` is what an unset block means.
+async fn close_as_operator(
+    call: &Call,
+    target: &CloseTarget,
+    word: OperatorWord,
+    blocks: bool,
+) -> Result<pb::CloseRunResponse, Error> {
+    let OperatorWord { reason, block } = word;
+    let blocks = block.unwrap_or(blocks);
+    let closed = call.broker.close_as_operator(&call.caller, target, reason, blocks).await?;
+    let pending = call.broker.wait_for_endings(&closed.endings, call.patience).await;
+    Ok(pb::CloseRunResponse {
+        closed_steps: convert::count_i32(closed.steps),
+        revoked_leases: convert::count_i32(closed.revoked),
+        pending_endings: convert::pending_endings(pending),
+        blocked: closed.blocked,
+    })
 }
 
 fn step_request(request: pb::OpenStepRequest) -> Result<StepRequest, Error> {
@@ -205,6 +276,7 @@ fn run_step(step: RunStep) -> pb::RunStep {
         CloseReason::HeartbeatLost => "heartbeat_lost",
         CloseReason::NewAttempt => "new_attempt",
         CloseReason::OpenFailed => "open_failed",
+        CloseReason::Operator => "operator",
         CloseReason::Restored => "restored",
     });
     pb::RunStep {
@@ -220,6 +292,7 @@ fn run_step(step: RunStep) -> pb::RunStep {
         close_reason: reason.unwrap_or_default().to_owned(),
         received: step.received.into_iter().map(received).collect(),
         used: step.used.into_iter().map(used).collect(),
+        closed_by: step.closed_by,
     }
 }
 

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::pb;
-use crate::access::{Bindings, Pattern, Relation};
+use crate::access::{Bindings, Block, Pattern, Relation};
 use crate::broker::{Error, Resolved};
 use crate::catalog::{Filter, Filtered};
 use crate::integration::{Finding, Severity};
@@ -28,6 +28,15 @@ pub(super) use names::{
 pub(super) fn timestamp(moment: Timestamp) -> Option<prost_types::Timestamp> {
     let nanos = i32::try_from(moment.millis().rem_euclid(1000) * 1_000_000).unwrap_or(0);
     Some(prost_types::Timestamp { seconds: moment.seconds(), nanos })
+}
+
+pub(super) fn block(block: &Block) -> pb::AccessBlock {
+    pb::AccessBlock {
+        target: block.target.to_string(),
+        principal: block.principal.clone(),
+        reason: block.reason.to_string(),
+        time: timestamp(block.time),
+    }
 }
 
 /// A moment of the API, rounded to milliseconds.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use crate::broker::{Error, SignRefusal};
+use crate::broker::{Error, LeverRefusal, SignRefusal};
 use crate::grpc::pb;
 use crate::integration::Problem;
 use crate::journal::NotAccepted;
@@ -74,6 +74,7 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
         Error::KeyringUnwritable(_) => (Code::Unavailable, "KEYRING_UNWRITABLE"),
         Error::KindInvalid(_) => (Code::InvalidArgument, "KIND_INVALID"),
         Error::LabelInvalid(_) => (Code::InvalidArgument, "LABEL_INVALID"),
+        Error::Lever(refusal) => of_lever(refusal),
         Error::LoginInvalid(_) => (Code::InvalidArgument, "LOGIN_INVALID"),
         Error::MountPathInvalid(_) => (Code::InvalidArgument, "MOUNT_PATH_INVALID"),
         Error::NameInvalid(_) => (Code::InvalidArgument, "NAME_INVALID"),
@@ -144,6 +145,22 @@ fn of_upstream(reason: FailureReason) -> Code {
         | FailureReason::Reauthorize
         | FailureReason::Refused => Code::FailedPrecondition,
         FailureReason::TooManyEndings => Code::ResourceExhausted,
+    }
+}
+
+/// The code and reason of a lever.
+fn of_lever(refusal: &LeverRefusal) -> (Code, &'static str) {
+    match refusal {
+        LeverRefusal::ClosedByOperator => (Code::FailedPrecondition, "STEP_CLOSED_BY_OPERATOR"),
+        LeverRefusal::LeaseOver(_) => (Code::NotFound, "LEASE_NOT_FOUND"),
+        LeverRefusal::NoSuchStep => (Code::NotFound, "STEP_NOT_FOUND"),
+        LeverRefusal::NotAnAdministrator | LeverRefusal::Wordless => {
+            (Code::InvalidArgument, "TARGET_INVALID")
+        }
+        LeverRefusal::NotBlocked(_) => (Code::NotFound, "BLOCK_NOT_FOUND"),
+        LeverRefusal::StepBlocked(_) => (Code::PermissionDenied, "STEP_BLOCKED"),
+        LeverRefusal::TooManyBlocks(_) => (Code::ResourceExhausted, "TOO_MANY_BLOCKS"),
+        LeverRefusal::WatchEnded(_) => (Code::PermissionDenied, "LEASE_REVOKED"),
     }
 }
 

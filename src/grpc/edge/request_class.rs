@@ -33,11 +33,13 @@ impl RequestClass {
             | "/keyhatch.v1.ExecutorService/CloseRun"
             | "/keyhatch.v1.ExecutorService/CloseStep"
             | "/keyhatch.v1.ExecutorService/RenewStep"
+            | "/keyhatch.v1.BlockService/Block"
             | "/keyhatch.v1.ConnectionService/DeleteConnection"
             | "/keyhatch.v1.ExecutorRegistryService/DeleteExecutor"
             | "/keyhatch.v1.GroupService/DeleteGroup"
             | "/keyhatch.v1.GroupService/RemoveMembers"
             | "/keyhatch.v1.IntegrationService/DeleteIntegration"
+            | "/keyhatch.v1.LeaseService/RevokeLeases"
             | "/keyhatch.v1.OperatorService/DeleteOperator"
             | "/keyhatch.v1.SecretService/DeleteSecret"
             | "/keyhatch.v1.SystemService/RenewCertificate" => Self::Ending,
@@ -84,7 +86,7 @@ mod tests {
     #[test]
     fn methods_that_end_or_renew_have_their_lane() {
         let methods::Methods { steps, admin, .. } = methods::methods();
-        let verbs = ["Close", "Delete", "Remove", "Renew", "Revoke"];
+        let verbs = ["Block", "Close", "Delete", "Remove", "Renew", "Revoke"];
         for method in steps.iter().chain(&admin) {
             let name = method.split_once('/').unwrap().1;
             let ends = verbs.iter().any(|verb| name.starts_with(verb));

@@ -4,8 +4,10 @@
 //! lease.
 
 pub(super) mod actions;
+pub(super) mod blocks;
 pub(super) mod endings;
 pub(super) mod group;
+pub(super) mod levers;
 pub(super) mod mints;
 pub(super) mod permit;
 pub(super) mod quarantine;
@@ -205,32 +207,6 @@ impl Journal {
         let version = line.version;
         let position = chain.append(now, &Event::Tested(line))?;
         Ok(Permit::to_root(record, version, chain.decision_id(position)))
-    }
-
-    /// Ends a lease of an opening before it expires; `None` if the opening holds no such lease. Returns the line, and the
-    /// mints of the lease: of its credential if that is owed an ending, and of the next one that is under way.
-    ///
-    /// # Errors
-    /// If the line cannot be written. The lease stays live then.
-    pub fn revoke(
-        &self,
-        now: Timestamp,
-        opening: Id,
-        lease: Id,
-    ) -> Result<Option<(Position, Vec<Id>)>, Unavailable> {
-        let mut chain = self.lock()?;
-        let live = chain.live();
-        let found = live.leases().find(lease);
-        let Some(found) = found.filter(|one| one.opening == opening && now < one.expire_time)
-        else {
-            return Ok(None);
-        };
-        let mint = found.credential().map(|made| made.mint);
-        let owed = mint.filter(|mint| live.mints().owed().find(*mint).is_some());
-        let flying = live.mints().iter().filter(|line| line.lease == lease).map(|line| line.mint);
-        let mints = flying.chain(owed).collect();
-        let position = chain.append(now, &Event::LeaseRevoked { opening, lease })?;
-        Ok(Some((position, mints)))
     }
 
     /// Checks that decisions can be committed now, so that secrets can be handed out.

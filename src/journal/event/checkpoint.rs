@@ -5,7 +5,9 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::RestoredAs;
 use super::mints::MintingLine;
+use crate::access::Block;
 use crate::journal::state::lost::LostRefresh;
+use crate::journal::state::open_step::ended_steps::EndedStep;
 use crate::journal::state::outliving::Outliving;
 use crate::journal::state::owed::Owed;
 use crate::journal::state::requests::{RequestNote, of_registrations};
@@ -90,6 +92,12 @@ pub struct Checkpoint {
     /// What an administrator has said of the broker after it was restored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restored_as: Option<RestoredAs>,
+    /// What operators have blocked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blocks: Vec<Block>,
+    /// The steps that operators have closed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ended_steps: Vec<EndedStep>,
 }
 
 /// A format of lines that this version can read.

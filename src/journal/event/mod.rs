@@ -5,6 +5,7 @@ mod changes;
 mod checkpoint;
 pub(super) mod decision_id;
 mod decisions;
+mod levers;
 mod mints;
 mod step_path;
 mod uses;
@@ -18,6 +19,8 @@ pub use actions::SentLine;
 pub use changes::{ChangeNote, Intent};
 pub use checkpoint::{Announced, Attempt, Checkpoint, FORMAT, Signature};
 pub use decisions::{Leased, Outcome, Refused, RenewalLine, RenewedLease, ResolveLine, TestLine};
+pub(super) use levers::LEASES_IN_LINE;
+pub use levers::{BlockLine, EndedLeases, OperatorCloseLine, RevocationLine, UnblockLine};
 pub use mints::{
     EndedLine, EndingLine, EndingReason, MintFailedLine, MintFault, MintedLine, MintingLine,
     Upstream,
@@ -29,10 +32,10 @@ use crate::model::{Formats, Id, Opening, PinnedCertificate, Timestamp};
 use crate::seal::KeyId;
 
 /// The names of all events, as the rule that a wrong name breaks.
-pub const NAMES: &str = "one of abandoned, admin_refused, backed_up, certificate_renewed, checkpoint, compared, \
-    clock_set_back, closed, continued, ended_upstream, ending, formats, head, intent, key_rotated, lease_renewal, \
-    lease_revoked, left_disabled, left_to_expire, mint_failed, mint_joined, minted, minting, opened, quarantine_ended, rate_refused, resolve, restored, rotated, send, sent, sign, signed, started, stopped, \
-    tested, torn";
+pub const NAMES: &str = "one of abandoned, admin_refused, backed_up, blocked, certificate_renewed, checkpoint, compared, \
+    clock_set_back, closed, closed_by_operator, continued, ended_upstream, ending, formats, head, intent, key_rotated, lease_renewal, \
+    lease_revoked, leases_revoked, left_disabled, left_to_expire, mint_failed, mint_joined, minted, minting, opened, quarantine_ended, rate_refused, resolve, restored, rotated, send, sent, sign, signed, started, stopped, \
+    tested, torn, unblocked";
 
 /// The contents of one line.
 #[derive(Debug, Serialize, Deserialize)]
@@ -59,6 +62,8 @@ pub enum Event {
         /// The operator.
         principal: String,
     },
+    /// An operator blocked a connection, workflow, run or step.
+    Blocked(Box<BlockLine>),
     /// A step's certificate was renewed.
     CertificateRenewed {
         /// The opening.
@@ -87,6 +92,8 @@ pub enum Event {
         /// The leases that were revoked.
         revoked: Vec<Id>,
     },
+    /// An administrator closed steps, and perhaps blocked them.
+    ClosedByOperator(Box<OperatorCloseLine>),
     /// The lines above are copies of the last lines of the file before; the file's own lines follow.
     Continued {
         /// The file before.
@@ -131,6 +138,8 @@ pub enum Event {
         /// The lease.
         lease: Id,
     },
+    /// An operator revoked leases.
+    LeasesRevoked(Box<RevocationLine>),
     /// A credential can no longer be used, but something of it stays upstream.
     LeftDisabled(Box<EndedLine>),
     /// A credential is not ended upstream: it expires by itself.
@@ -207,6 +216,8 @@ pub enum Event {
         /// How many bytes were cut off.
         bytes: u64,
     },
+    /// An operator lifted a block.
+    Unblocked(Box<UnblockLine>),
 }
 
 impl Event {
@@ -268,9 +279,11 @@ impl Event {
     pub fn is_always_synced(&self) -> bool {
         match self {
             Self::Abandoned { .. }
+            | Self::Blocked(_)
             | Self::Checkpoint(_)
             | Self::ClockSetBack
             | Self::Closed { .. }
+            | Self::ClosedByOperator(_)
             | Self::Continued { .. }
             | Self::Ending(_)
             | Self::Formats(_)
@@ -278,10 +291,12 @@ impl Event {
             | Self::Intent(_)
             | Self::KeyRotated { .. }
             | Self::LeaseRevoked { .. }
+            | Self::LeasesRevoked(_)
             | Self::QuarantineEnded { .. }
             | Self::Restored { .. }
             | Self::Stopped
-            | Self::Torn { .. } => true,
+            | Self::Torn { .. }
+            | Self::Unblocked(_) => true,
             Self::AdminRefused { .. }
             | Self::BackedUp { .. }
             | Self::CertificateRenewed { .. }
@@ -312,7 +327,7 @@ impl Event {
     pub fn is_for_reserve(&self) -> bool {
         match self {
             Self::Intent(intent) => intent.changes.iter().all(ChangeNote::takes_away),
-            Self::QuarantineEnded { .. } => false,
+            Self::QuarantineEnded { .. } | Self::Unblocked(_) => false,
             // They complete what was begun.
             Self::EndedUpstream(_)
             | Self::LeftDisabled(_)
@@ -347,6 +362,8 @@ pub enum CloseReason {
     NewAttempt,
     /// Its directory could not be made.
     OpenFailed,
+    /// An administrator closed it.
+    Operator,
     /// The broker was restored from a backup.
     Restored,
 }

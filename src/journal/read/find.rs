@@ -34,6 +34,8 @@ impl WhichRuns<'_> {
         let own = runs.filter(|(key, _)| self.executor.is_none_or(|own| *own == key.executor));
         let mut places: Vec<u64> = own.flat_map(|(_, places)| places.iter().copied()).collect();
         places.sort_unstable();
+        // A line may belong to several runs.
+        places.dedup();
         places
     }
 }

@@ -104,6 +104,14 @@ impl ReadLine {
         let name = if self.event == "opened" { "id" } else { "opening" };
         self.body.get(name)?.as_str()?.parse().ok()
     }
+
+    /// The steps that an operator's line has ended, or whose leases, and the run or step that the line is about.
+    fn ended_steps(&self) -> impl Iterator<Item = &str> {
+        let list = |name: &str| self.body.get(name).and_then(Value::as_array).into_iter().flatten();
+        let ended = list("revoked").chain(list("closed"));
+        let target = self.body.get("target").and_then(Value::as_str);
+        ended.filter_map(|one| one.get("step")?.as_str()).chain(target)
+    }
 }
 
 /// Whether a line belongs to the steps of a filter.
@@ -143,10 +151,11 @@ impl KnownSteps {
         }
         let is_one = match line.event.as_str() {
             "opened" => Some(filter.is_of_steps(&line.body)),
-            _ => line.body.get("principal").and_then(Value::as_str).and_then(|principal| {
-                let (workflow, rest) = principal.strip_prefix("workflow:")?.split_once("/run:")?;
-                Some(filter.is_of(workflow, rest.split_once("/step:")?.0))
-            }),
+            _ => line
+                .body
+                .get("principal")
+                .and_then(Value::as_str)
+                .and_then(|principal| filter.is_of_path(principal)),
         };
         let known = line.opening().zip(is_one);
         self.0.extend(known.filter(|(_, is_one)| others || *is_one));
@@ -179,6 +188,9 @@ impl TailFilter {
             return OfSteps::Yes;
         }
         match line.opening() {
+            None if line.ended_steps().any(|step| self.is_of_path(step) == Some(true)) => {
+                OfSteps::Yes
+            }
             None => OfSteps::No,
             Some(opening) => match known.get(opening) {
                 Some(true) => OfSteps::Yes,
@@ -192,6 +204,12 @@ impl TailFilter {
     pub(crate) fn is_of(&self, workflow: &str, run: &str) -> bool {
         self.workflow.as_ref().is_none_or(|name| name.as_str() == workflow)
             && self.run.as_ref().is_none_or(|name| name.as_str() == run)
+    }
+
+    /// Whether the filter asks for a step, as lines name it; `None` if the text is no step.
+    fn is_of_path(&self, step: &str) -> Option<bool> {
+        let (workflow, rest) = step.strip_prefix("workflow:")?.split_once("/run:")?;
+        Some(self.is_of(workflow, rest.split_once("/step:").map_or(rest, |(run, _)| run)))
     }
 
     fn is_of_steps(&self, opening: &Value) -> bool {

@@ -2,15 +2,24 @@
 
 use crate::journal::event::Checkpoint;
 
-/// The last batch on which a decision may depend: what a decision was made on, and never just the last batch. Batches with only what
-/// the broker keeps for itself have the epoch of the batch before.
+/// The last publication on which a decision may depend: what a decision was made on, and never just the last batch. Batches with
+/// only what the broker keeps for itself have the epoch before. What operators end or block begins a new one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Epoch(u64);
+pub struct Epoch {
+    batch: u64,
+    /// How often operators have ended or blocked something since the start, beside batches.
+    levers: u64,
+}
 
 impl Epoch {
     /// The epoch that a batch begins on which decisions may depend, or as far as a start knows.
     pub fn of_batch(number: u64) -> Self {
-        Self(number)
+        Self { batch: number, levers: 0 }
+    }
+
+    /// The epoch that begins when operators end or block something.
+    pub(super) fn after_lever(self) -> Self {
+        Self { levers: self.levers + 1, ..self }
     }
 }
 
@@ -19,7 +28,7 @@ impl Epoch {
 pub(crate) struct Heads {
     /// The last batch in force.
     pub(crate) head: u64,
-    /// The last batch in force on which a decision may depend.
+    /// The last publication on which a decision may depend.
     pub(crate) epoch: Epoch,
     /// The last batch that was announced.
     pub(crate) intent: u64,
@@ -35,7 +44,8 @@ impl Heads {
 
     /// Takes in that a batch is in force. A decision may depend on it, as far as its line says.
     pub(super) fn take_head(&mut self, batch: u64) {
-        (self.head, self.epoch) = (batch, Epoch::of_batch(batch));
+        self.head = batch;
+        self.epoch.batch = batch;
         self.intent = self.intent.max(batch);
     }
 }

@@ -6,12 +6,15 @@ use std::sync::Arc;
 use super::heads::{Epoch, Heads};
 use super::mints::Mints;
 use super::open_step::LiveOpening;
+use super::open_step::ended_steps::{EndedStep, EndedSteps};
 use super::remembered::Remembered;
 use super::requests::{DoneRequest, RequestNote, RequestTable};
 use super::usage::Usage;
 use super::use_counts::LineAt;
+use crate::access::Blocks;
 use crate::journal::event::{
-    Announced, Attempt, Checkpoint, Event, FORMAT, RenewalLine, ResolveLine, RestoredAs,
+    Announced, Attempt, Checkpoint, EndedLeases, Event, FORMAT, OperatorCloseLine, RenewalLine,
+    ResolveLine, RestoredAs,
 };
 use crate::lease::{LeaseTable, Terms};
 use crate::model::{Formats, Id, IdMap, Opening, PinnedCertificate, RequestId, StepKey, Timestamp};
@@ -40,22 +43,39 @@ pub struct Live {
     announced: VecDeque<Announced>,
     is_quarantined: bool,
     restored_as: Option<RestoredAs>,
+    blocks: Arc<Blocks>,
+    ended_by_operators: EndedSteps,
 }
 
 impl Live {
+    /// What operators have blocked.
+    pub fn blocks(&self) -> &Arc<Blocks> {
+        &self.blocks
+    }
+
+    /// The steps that operators have closed.
+    pub fn ended_by_operators(&self) -> &EndedSteps {
+        &self.ended_by_operators
+    }
+
     /// The highest formats that were written.
     pub(crate) fn formats(&self) -> Formats {
         self.formats
     }
 
-    /// The last batch in force on which a decision may depend: decisions must be made on it, or on a later one.
+    /// The last publication on which a decision may depend: decisions must be made on it.
     pub fn epoch(&self) -> Epoch {
         self.heads.epoch
     }
 
-    /// Takes in that no decision depends on the batches after this.
+    /// Takes in that no decision depends on what was published after this.
     pub(crate) fn keep_epoch(&mut self, epoch: Epoch) {
         self.heads.epoch = epoch;
+    }
+
+    /// Takes in that decisions depend on what is published next, which is no batch.
+    pub(crate) fn next_epoch(&mut self) {
+        self.heads.epoch = self.heads.epoch.after_lever();
     }
 
     /// How far the batches are.
@@ -174,6 +194,10 @@ impl Live {
             }
             Event::LeaseRenewal(line) => self.renew_lease(line),
             Event::LeaseRevoked { lease, .. } => drop(self.leases.remove(*lease)),
+            Event::Blocked(_)
+            | Event::ClosedByOperator(_)
+            | Event::LeasesRevoked(_)
+            | Event::Unblocked(_) => self.apply_lever(event, time),
             Event::EndedUpstream(_)
             | Event::Ending(_)
             | Event::LeftDisabled(_)
@@ -264,6 +288,44 @@ impl Live {
         }
     }
 
+    /// Applies the line of a lever of operators.
+    fn apply_lever(&mut self, event: &Event, time: Timestamp) {
+        match event {
+            Event::Blocked(line) => {
+                Arc::make_mut(&mut self.blocks).insert(line.block(time));
+                self.revoke(&line.revoked);
+            }
+            Event::ClosedByOperator(line) => self.close_by_operator(line, time),
+            Event::LeasesRevoked(line) => self.revoke(&line.revoked),
+            Event::Unblocked(line) => Arc::make_mut(&mut self.blocks).remove(&line.block),
+            _ => {}
+        }
+    }
+
+    fn close_by_operator(&mut self, line: &OperatorCloseLine, time: Timestamp) {
+        if let Some(block) = line.block(time) {
+            Arc::make_mut(&mut self.blocks).insert(block);
+        }
+        for EndedLeases { opening, .. } in &line.closed {
+            if let Some(live) = self.openings.get(opening) {
+                self.ended_by_operators.insert(EndedStep::of(live.record()));
+            }
+            self.close(*opening);
+        }
+    }
+
+    /// Ends leases by an operator's word. A Watch ends with its lease.
+    fn revoke(&mut self, revoked: &[EndedLeases]) {
+        for EndedLeases { opening, leases, .. } in revoked {
+            let removed = leases.iter().filter_map(|lease| self.leases.remove(*lease));
+            let watched: Vec<Id> =
+                removed.filter(|lease| lease.is_watch).map(|lease| lease.id).collect();
+            if let Some(opening) = self.openings.get(opening) {
+                opening.end_watches(&watched);
+            }
+        }
+    }
+
     fn renew(&self, opening: Id, certificate: &PinnedCertificate) {
         if let Some(live) = self.openings.get(&opening) {
             live.take_certificate(certificate.clone());
@@ -298,6 +360,8 @@ impl Live {
             is_quarantined: checkpoint.quarantined,
             restored_as: checkpoint.restored_as,
             mints: Mints::start_from(checkpoint),
+            blocks: Arc::new(checkpoint.blocks.iter().cloned().collect()),
+            ended_by_operators: checkpoint.ended_steps.iter().cloned().collect(),
             ..Self::default()
         };
         for Attempt { key, number } in &checkpoint.attempts {
@@ -342,6 +406,8 @@ impl Live {
             lost_refreshes: self.mints.lost().iter().cloned().collect(),
             quarantined: self.is_quarantined,
             restored_as: self.restored_as,
+            blocks: self.blocks.iter().cloned().collect(),
+            ended_steps: self.ended_by_operators.iter().cloned().collect(),
         }
     }
 

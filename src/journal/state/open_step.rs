@@ -1,12 +1,14 @@
 //! One open step, as the journal knows it.
 
+pub(in crate::journal) mod ended_steps;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RwLock;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use crate::model::{Opening, PinnedCertificate, Timestamp, WorkflowPath};
+use crate::model::{Id, IdSet, Opening, PinnedCertificate, Timestamp, WorkflowPath};
 
 /// Why a request is not accepted for an opening.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -22,6 +24,11 @@ pub enum NotAccepted {
     NotOpen,
 }
 
+/// An operator has revoked the lease of a Watch, which ends with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("an operator has revoked the lease of this Watch; ask again for what is still needed")]
+pub struct WatchEnded;
+
 /// One open step. Its connections hold it, and see at once when it is closed.
 #[derive(Debug)]
 pub struct LiveOpening {
@@ -34,6 +41,8 @@ pub struct LiveOpening {
     is_unwritten: AtomicBool,
     /// Cancelled when the opening is closed.
     ended: CancellationToken,
+    /// The leases of Watches that an operator has ended: their Watches end, too.
+    ended_watches: RwLock<IdSet>,
 }
 
 impl LiveOpening {
@@ -48,6 +57,7 @@ impl LiveOpening {
             certificates,
             closed: AtomicBool::new(false),
             is_unwritten: AtomicBool::new(false),
+            ended_watches: RwLock::default(),
         }
     }
 
@@ -87,6 +97,22 @@ impl LiveOpening {
             Some(_) => Err(NotAccepted::CertificateExpired),
             None => Err(NotAccepted::CertificateUnknown),
         }
+    }
+
+    /// Checks that no operator has revoked the lease of a Watch's last delivery; `None` before the first.
+    ///
+    /// # Errors
+    /// [`WatchEnded`] if an operator has.
+    pub fn check_watch(&self, last: Option<Id>) -> Result<(), WatchEnded> {
+        match last.is_some_and(|lease| self.ended_watches.read().contains(&lease)) {
+            true => Err(WatchEnded),
+            false => Ok(()),
+        }
+    }
+
+    /// Ends the Watches whose last deliveries are under these leases.
+    pub(super) fn end_watches(&self, leases: &[Id]) {
+        self.ended_watches.write().extend(leases);
     }
 
     /// Waits until the opening is closed.

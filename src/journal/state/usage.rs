@@ -3,7 +3,7 @@
 //! The counts of the current file are in memory. The last use by each workflow in older files is in memory; the places
 //! of a run's lines are in the index beside each file.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 
 use super::mints::Mints;
@@ -72,6 +72,9 @@ impl Usage {
             Event::ClockSetBack | Event::Restored { .. } => {
                 return self.take_all_closed(time, offset);
             }
+            Event::Blocked(_) | Event::ClosedByOperator(_) | Event::LeasesRevoked(_) => {
+                return self.take_lever(event, time, offset);
+            }
             // The lines above are copies; the file before has counted them.
             Event::Continued { .. } => return drop(self.take_file()),
             event => match uncounted(event) {
@@ -89,6 +92,23 @@ impl Usage {
         }
         if matches!(event, Event::Closed { .. }) {
             self.open.remove(&opening);
+        }
+    }
+
+    /// Takes in the line of a lever of operators, which may belong to several runs.
+    fn take_lever(&mut self, event: &Event, time: Timestamp, offset: u64) {
+        let (ended, is_closed) = match event {
+            Event::Blocked(line) => (&line.revoked, false),
+            Event::ClosedByOperator(line) => (&line.closed, true),
+            Event::LeasesRevoked(line) => (&line.revoked, false),
+            _ => return,
+        };
+        let runs = ended.iter().filter_map(|one| self.open.get(&one.opening));
+        for run in runs.collect::<BTreeSet<_>>() {
+            self.current.note_run(run, RunEvent::Other, (time, Some(offset)));
+        }
+        if is_closed {
+            ended.iter().for_each(|one| drop(self.open.remove(&one.opening)));
         }
     }
 

@@ -1,4 +1,4 @@
-//! Steps, leases, mints and endings in any order: the lines add up to the same state at a start, no credential that is owed
+//! Steps, leases, mints, endings and the levers of operators in any order: the lines add up to the same state at a start, no credential that is owed
 //! an ending is forgotten, and none is handed out whose ending has begun.
 
 mod uses;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-use super::{Candidates, CommitError, Epoch, Owed, RestoredAs, Standing};
+use super::{Candidates, CommitError, Owed, RestoredAs, Standing};
 use world::{End, STEPS, World};
 
 /// What happens.
@@ -36,6 +36,13 @@ enum Act {
     /// A step asks, and the credential is in memory.
     Reuse(usize),
     Revoke(usize),
+    CloseByOperator {
+        step: usize,
+        blocks: bool,
+    },
+    Block(usize),
+    Unblock(usize),
+    RevokeAll(usize),
     Begin(usize, Standing),
     End(usize, End),
     Restart,
@@ -56,7 +63,12 @@ fn act() -> impl Strategy<Value = Act> {
         2 => (1..2000_u16).prop_map(Act::Advance),
         4 => step.clone().prop_map(Act::Open),
         2 => step.clone().prop_map(Act::Close),
-        6 => step.prop_map(Act::Ask),
+        6 => step.clone().prop_map(Act::Ask),
+        1 => (step.clone(), any::<bool>())
+            .prop_map(|(step, blocks)| Act::CloseByOperator { step, blocks }),
+        1 => step.clone().prop_map(Act::Block),
+        1 => step.clone().prop_map(Act::Unblock),
+        1 => step.prop_map(Act::RevokeAll),
         6 => nth.clone().prop_map(Act::Mint),
         6 => (nth.clone(), any::<bool>(), 1..3600_u16)
             .prop_map(|(mint, is_own, life)| Act::Make { mint, is_own, life }),
@@ -86,6 +98,10 @@ impl World {
             Act::HandOut { lease, credential } => self.hand_out(lease, credential),
             Act::Reuse(nth) => self.reuse(nth),
             Act::Revoke(nth) => self.revoke(nth),
+            Act::CloseByOperator { step, blocks } => self.close_by_operator(step, blocks),
+            Act::Block(nth) => self.block(nth),
+            Act::Unblock(nth) => self.unblock(nth),
+            Act::RevokeAll(nth) => self.revoke_all(nth),
             Act::Begin(nth, standing) => self.begin(nth, standing),
             Act::End(nth, end) => self.end(nth, end),
             Act::Restart => self.restart(),
@@ -105,7 +121,7 @@ impl World {
         let changed = Candidates::Changed;
         let found = self
             .journal()
-            .due_endings(self.now, Epoch::default(), changed, usize::MAX, |_| Standing::Same)
+            .due_endings(self.now, self.epoch, changed, usize::MAX, |_| Standing::Same)
             .unwrap();
         let found: BTreeSet<_> = found.iter().map(|(one, _)| one.mint()).collect();
         assert_eq!(found, all.unwrap());

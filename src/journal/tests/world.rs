@@ -1,6 +1,8 @@
 //! A journal, and a model of what it must know.
 
-use std::collections::BTreeMap;
+mod levers;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -68,6 +70,12 @@ pub(super) struct World {
     outliving: Vec<(Id, Timestamp)>,
     /// How many lines of endings were written.
     pub(super) lines: usize,
+    /// The publication that decisions are made on.
+    pub(super) epoch: Epoch,
+    /// The model: what is blocked.
+    blocked: BTreeSet<String>,
+    /// The model: the openings that operators have closed.
+    ended: BTreeSet<Id>,
 }
 
 fn picked<T>(from: &[T], nth: usize) -> Option<usize> {
@@ -90,6 +98,9 @@ impl World {
             owed: BTreeMap::new(),
             outliving: Vec::new(),
             lines: 0,
+            epoch: Epoch::default(),
+            blocked: BTreeSet::new(),
+            ended: BTreeSet::new(),
         };
         world.open_journal();
         world
@@ -128,23 +139,6 @@ impl World {
         self.steps[nth] = Some(opened.unwrap());
     }
 
-    pub(super) fn close(&mut self, nth: usize) {
-        let Some(step) = self.steps[nth].take() else { return };
-        let id = step.record().id;
-        let told = |live: &Live| left_to_expire(live, &step, self.now).len();
-        let told = self.journal().with_live(told).unwrap();
-        let before = self.journal().last().unwrap().0;
-        let closed = self.journal().close(self.now, id, CloseReason::Executor, |_| {}).unwrap();
-        let Position(last) = closed.unwrap().position;
-        assert_eq!(usize::try_from(last - before - 1).unwrap(), told);
-        // Each is told once, whether a lease is on it or not.
-        let is_told = |(opening, end): &&(Id, Timestamp)| *opening == id && self.now < *end;
-        assert_eq!(self.outliving.iter().filter(is_told).count(), told);
-        self.outliving.retain(|(opening, _)| *opening != id);
-        self.lines += told;
-        self.awaited.retain(|one| one.opening.record().id != id);
-    }
-
     fn decide(
         &self,
         opening: &Arc<LiveOpening>,
@@ -163,7 +157,7 @@ impl World {
             upstream: Some(Upstream { source: Source::AwsSts, credential: made }),
         };
         let resolution = Resolution {
-            epoch: Epoch::default(),
+            epoch: self.epoch,
             time: self.now,
             opening: Arc::clone(opening),
             ask: Ask { target, fields: Vec::new(), ttl_millis: None, action: None },
@@ -197,7 +191,7 @@ impl World {
         let Some(nth) = picked(&self.awaited, nth) else { return };
         let Awaited { opening, decision, lease } = self.awaited[nth].clone();
         let request = MintRequest {
-            epoch: Epoch::default(),
+            epoch: self.epoch,
             opening: &opening,
             decision,
             lease,
@@ -265,7 +259,7 @@ impl World {
         let Awaited { opening, decision, lease } = self.awaited.remove(lease);
         let (made, _) = &self.made[nth];
         let waiter = Waiter {
-            epoch: Epoch::default(),
+            epoch: self.epoch,
             opening: &opening,
             decision,
             lease,
@@ -309,7 +303,7 @@ impl World {
 
     pub(super) fn begin(&mut self, nth: usize, standing: Standing) {
         let Some(mint) = self.nth_owed(nth) else { return };
-        let request = EndingRequest { epoch: Epoch::default(), mint, standing };
+        let request = EndingRequest { epoch: self.epoch, mint, standing };
         let begun = self.journal().begin_ending(self.now, &request).unwrap();
         let is_new = !self.is_ending(mint);
         if begun.is_some() {
@@ -347,6 +341,7 @@ impl World {
         self.journal = None;
         self.open_journal();
         assert_eq!(self.state(), before);
+        self.epoch = self.journal().with_live(Live::epoch).unwrap();
         self.journal().interrupt_mints(self.now, is_kept).unwrap();
         let interrupted: Vec<Id> = self.flying.drain(..).map(|(mint, _)| mint).collect();
         interrupted.into_iter().for_each(|mint| self.owe(mint));
@@ -369,7 +364,7 @@ impl World {
         let (now, by) = (self.now, || "operator:admin".to_owned());
         for mint in self.owed.keys() {
             let request =
-                EndingRequest { epoch: Epoch::default(), mint: *mint, standing: Standing::Same };
+                EndingRequest { epoch: self.epoch, mint: *mint, standing: Standing::Same };
             let refused = self.journal().begin_ending(now, &request).unwrap_err();
             assert_eq!(refused, CommitError::Quarantined);
             let permit = self.journal().permit_ending(*mint);
@@ -393,6 +388,12 @@ impl World {
             owed.map(|one| (one.mint(), one.begun.is_some())).collect::<BTreeMap<_, _>>()
         });
         assert_eq!(owed.unwrap(), self.owed);
+        let known = self.journal().with_live(|live| {
+            let blocks = live.blocks().iter().map(|block| block.target.to_string());
+            let is_ended = |id: &&Id| live.ended_by_operators().has_opening(EXECUTOR, **id);
+            (blocks.collect::<BTreeSet<_>>(), self.ended.iter().filter(is_ended).count())
+        });
+        assert_eq!(known.unwrap(), (self.blocked.clone(), self.ended.len()));
         assert_eq!(self.journal().with_live(|live| live.mints().owed().are_counted()), Ok(true));
         self.check_due();
         for (mint, is_begun) in &self.owed {
@@ -423,6 +424,9 @@ impl World {
     }
 }
 
+/// The registration of the executor.
+const EXECUTOR: Id = Id::from_bytes([201; Id::BYTES]);
+
 /// The record that every credential is made from.
 pub(super) fn root() -> RecordKey {
     RecordKey { kind: RecordKind::ConnectionValues, uid: Id::from_bytes([200; Id::BYTES]) }
@@ -431,7 +435,7 @@ pub(super) fn root() -> RecordKey {
 fn opening(step: usize, id: u8, now: Timestamp) -> Opening {
     let key = StepKey {
         executor: "local".parse().unwrap(),
-        executor_uid: Id::from_bytes([201; Id::BYTES]),
+        executor_uid: EXECUTOR,
         workflow: "w".parse().unwrap(),
         run: "1".parse().unwrap(),
         step: format!("s{step}").parse().unwrap(),

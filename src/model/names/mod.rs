@@ -1,5 +1,6 @@
 //! Names, and the texts that are made of them.
 
+pub(super) mod because;
 pub(super) mod host;
 pub(super) mod label;
 pub(super) mod letter;

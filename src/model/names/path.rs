@@ -8,7 +8,7 @@ use super::name::{Invalid, RunName, StepName, WorkflowName};
 /// A step, or all of a run, or all of a workflow: `workflow:W/run:R/step:S`, `workflow:W/run:R`, `workflow:W`.
 ///
 /// This is how the journal and other texts name a step as a principal.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct WorkflowPath {
     /// The workflow.
     pub workflow: WorkflowName,

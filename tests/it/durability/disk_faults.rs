@@ -336,7 +336,10 @@ fn a_full_disk_still_allows_closing_and_removing_access() {
     // Lines still fit into the rest of the last page, and then no more.
     wait_until("the disk is full to the last byte", || resolve().is_err());
     assert!(refused(&["connection", "update", "aws/prod", "--label", "a=b"]).contains("DISK_FULL"));
+    serving.must(&["access", "block", "aws/prod", "--reason", "leaked"]);
     serving.must(&[&["access", "remove"][..], &bind].concat());
+    let unblock = ["access", "unblock", "aws/prod", "--reason", "rotated"];
+    assert!(refused(&unblock).contains("JOURNAL_UNAVAILABLE"), "it gives access");
     // A daemon that starts without room does the same.
     assert!(serving.terminate());
     let serving = ServeProcess::spawn(directory.path(), keyhatch_in(directory.path(), &["serve"]));
@@ -350,5 +353,6 @@ fn a_full_disk_still_allows_closing_and_removing_access() {
     let serving = ServeProcess::start(directory.path());
     let bindings = serving.must(&["access", "list", "aws/prod"]);
     assert!(!bindings.contains("workflow:deploy"), "{bindings}");
+    serving.must(&unblock);
     drop(serving);
 }

@@ -481,7 +481,11 @@ impl World {
 
     fn close_run(&mut self) {
         let run = self.dice.roll(2);
-        let request = pb::CloseRunRequest { workflow: "w".to_owned(), run: run.to_string() };
+        let request = pb::CloseRunRequest {
+            workflow: "w".to_owned(),
+            run: run.to_string(),
+            ..Default::default()
+        };
         let mut client = ExecutorServiceClient::new(self.executor.clone());
         let closed = self.broker.block_on(client.close_run(request)).unwrap().into_inner();
         let mut leases = 0;

@@ -74,7 +74,11 @@ fn closing_a_run_closes_all_of_its_steps_and_no_others() {
     let request = pb::OpenStepRequest { run: "2".to_owned(), ..open_request("w", "one") };
     let other = broker.become_step(broker.try_open(request).unwrap());
     let close = || {
-        let request = pb::CloseRunRequest { workflow: "w".to_owned(), run: "1".to_owned() };
+        let request = pb::CloseRunRequest {
+            workflow: "w".to_owned(),
+            run: "1".to_owned(),
+            ..Default::default()
+        };
         broker.block_on(executor(&broker).close_run(request)).unwrap().into_inner()
     };
     let closed = close();

@@ -320,6 +320,6 @@ fn closing_never_waits_for_a_rate() {
     }
     assert!(broker.close(&steps[0]).closed);
     let (workflow, run) = ("deploy".to_owned(), "1".to_owned());
-    let run = pb::CloseRunRequest { workflow, run };
+    let run = pb::CloseRunRequest { workflow, run, ..Default::default() };
     assert_eq!(broker.block_on(client.close_run(run)).unwrap().into_inner().closed_steps, 2);
 }

@@ -5,5 +5,5 @@ mod dependencies;
 mod fuzz_corpus;
 mod layering;
 mod properties;
-mod readme;
+pub mod readme;
 mod transcript;

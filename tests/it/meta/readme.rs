@@ -11,6 +11,7 @@
 //! | `sh upstream`, `sh upstream-step` | runs it as `sh` or `sh step`, with [`UPSTREAM`] replaced by a server of the test |
 //! | `sh nginx`, `sh nginx-step` | runs it as `sh` or `sh step`, with [`API`] and [`REPOSITORIES`] replaced by nginx's addresses |
 //! | `sh postgres`, `sh postgres-step` | runs it as `sh` or `sh step`, with [`DATABASE`] replaced by a PostgreSQL server |
+//! | `sh incident` | leaves it to tests/it/incident/story.rs, which runs it after a leak |
 //! | `sql postgres` | runs it as the superuser of that server |
 //! | `sh setup` | leaves it to CI, which runs cargo and tests/run itself |
 //! | `console` | runs it and compares what it prints (transcript.rs) |
@@ -27,8 +28,9 @@ use crate::harness::{
 use crate::mint::upstream::Scripted;
 
 /// The documents whose commands share one broker.
-const IN_ORDER: [&str; 4] =
-    ["docs/operating.md", "docs/seeding.md", "docs/executors.md", "docs/steps.md"];
+const IN_ORDER: [&str; 4] = [OPERATING, "docs/seeding.md", "docs/executors.md", "docs/steps.md"];
+/// The document with the story of an incident.
+pub const OPERATING: &str = "docs/operating.md";
 /// The document whose commands need an upstream.
 const MINTING: &str = "docs/minting.md";
 /// What the commands call the upstream.
@@ -106,7 +108,7 @@ pub fn documents() -> Vec<String> {
 fn run_blocks(documents: &[&str]) {
     let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
     let serving = ServeProcess::start(directory.path());
-    let is_alone = |what: &str| !what.starts_with("nginx");
+    let is_alone = |what: &str| !what.starts_with("nginx") && what != "incident";
     run_some_blocks_in(directory.path(), documents, is_alone, str::to_owned);
     assert!(serving.terminate());
 }
@@ -252,6 +254,7 @@ fn every_document_with_commands_has_its_place() {
                     assert!(["README.md", MINTING].contains(&document.as_str()), "{where_}");
                 }
                 ("sh", "nginx" | "nginx-step") => assert_eq!(document, SENDING),
+                ("sh", "incident") => assert_eq!(document, OPERATING),
                 ("sh", "postgres" | "postgres-step") | ("sql", "postgres") => {
                     assert_eq!(document, POSTGRES);
                 }

@@ -61,6 +61,24 @@ fn restore(directory: &Path, archive: &Path, kek: &Path) -> Output {
 }
 
 #[test]
+fn a_restored_broker_keeps_the_blocks() {
+    let directory = temp_dir();
+    let serving = seeded(directory.path());
+    must(&serving.run(&["access", "block", "aws/prod", "--reason", "it leaked"]));
+    let archive = directory.path().join("backup.tar");
+    must(&serving.run(&["backup", archive.to_str().unwrap()]));
+    drop(serving);
+    let (other, kek) = (temp_dir(), directory.path().join("kek"));
+    must(&restore(other.path(), &archive, &kek));
+    let serving = serve(other.path(), &kek);
+    must(&serving.run(&["restore", "--confirm"]));
+    assert!(text(&get(other.path()).stderr).contains("RESOLVE_DENIED"));
+    assert!(must(&serving.run(&["access", "blocks"])).contains("it leaked"));
+    must(&serving.run(&["access", "unblock", "aws/prod", "--reason", "rotated"]));
+    assert_eq!(must(&get(other.path())).trim(), SECRET);
+}
+
+#[test]
 fn a_restored_broker_resolves_only_once_confirmed() {
     let directory = temp_dir();
     let serving = seeded(directory.path());

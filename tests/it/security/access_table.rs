@@ -255,12 +255,14 @@ pub async fn call(channel: Channel, method: &str, cell: usize) -> Result<(), Sta
     let (service, name) = method.split_once('.').unwrap();
     match service {
         "ApplyService" => apply(channel, name, cell).await,
+        "BlockService" => block(channel, name, cell).await,
         "ConnectionService" => connection(channel, name, cell).await,
         "ExecutorRegistryService" => executor_registry(channel, name, cell).await,
         "ExecutorService" => executor(channel, name, cell).await,
         "GroupService" => group(channel, name, cell).await,
         "IntegrationService" => integration(channel, name, cell).await,
         "ImpactService" => impact(channel, name, cell).await,
+        "LeaseService" => lease(channel, name, cell).await,
         "OperatorService" => operator(channel, name, cell).await,
         "RunService" => runs(channel, name).await,
         "SecretService" => secret(channel, name, cell).await,
@@ -382,18 +384,30 @@ async fn executor(channel: Channel, method: &str, cell: usize) -> Result<(), Sta
             // The step does not exist, so a caller that learns this was allowed to ask.
             absent_is_ok(client.renew_step(request).await)
         }
-        "CloseRun" => client.close_run(pb::CloseRunRequest { workflow, run }).await.map(drop),
+        "CloseRun" => {
+            let (reason, block) = (word_of(cell), None);
+            let request = pb::CloseRunRequest { workflow, run, reason, block };
+            absent_is_ok(client.close_run(request).await)
+        }
         "GetRun" => {
             let run = "none".to_owned();
             absent_is_ok(client.get_run(pb::GetRunRequest { workflow, run }).await)
         }
         "CloseStep" => {
-            let request = pb::CloseStepRequest { workflow, run, step, ..Default::default() };
+            let reason = word_of(cell);
+            let request =
+                pb::CloseStepRequest { workflow, run, step, reason, ..Default::default() };
             client.close_step(request).await.map(drop)
         }
         "ListSteps" => client.list_steps(pb::ListStepsRequest::default()).await.map(drop),
         _ => panic!("teach this test to call {method}"),
     }
+}
+
+/// An administrator says why, and an executor does not.
+fn word_of(cell: usize) -> String {
+    let identity = IDENTITIES[cell / RELATIONS.len() % IDENTITIES.len()].0;
+    if identity == "executor" { String::new() } else { "a test".to_owned() }
 }
 
 fn absent_is_ok<T>(outcome: Result<T, Status>) -> Result<(), Status> {
@@ -530,6 +544,40 @@ async fn secret(channel: Channel, method: &str, cell: usize) -> Result<(), Statu
             let request =
                 pb::DeleteSecretRequest { name, allow_missing: true, ..Default::default() };
             client.delete_secret(request).await.map(drop)
+        }
+        _ => panic!("teach this test to call {method}"),
+    }
+}
+
+async fn block(channel: Channel, method: &str, cell: usize) -> Result<(), Status> {
+    // Block and Unblock are on a connection, and in the rows +steps on a workflow that no other test has.
+    let target = match method.strip_suffix("+steps") {
+        Some(_) => format!("workflow:blocked{cell}"),
+        None => format!("connections/slack/c{cell}"),
+    };
+    let reason = "a test".to_owned();
+    let mut client = pb::block_service_client::BlockServiceClient::new(channel);
+    match method.trim_end_matches("+steps") {
+        "Block" => client.block(pb::BlockRequest { target, reason }).await.map(drop),
+        "Unblock" => absent_is_ok(client.unblock(pb::UnblockRequest { target, reason }).await),
+        "ListBlocks" => client.list_blocks(pb::ListBlocksRequest::default()).await.map(drop),
+        _ => panic!("teach this test to call {method}"),
+    }
+}
+
+async fn lease(channel: Channel, method: &str, cell: usize) -> Result<(), Status> {
+    let connection = format!("connections/slack/c{cell}");
+    let filter = Some(pb::LeaseFilter { connection, ..Default::default() });
+    let mut client = pb::lease_service_client::LeaseServiceClient::new(channel);
+    match method {
+        "ListLeases" => {
+            let request = pb::ListLeasesRequest { filter, ..Default::default() };
+            client.list_leases(request).await.map(drop)
+        }
+        "RevokeLeases" => {
+            let reason = "a test".to_owned();
+            let request = pb::RevokeLeasesRequest { filter, reason, ..Default::default() };
+            client.revoke_leases(request).await.map(drop)
         }
         _ => panic!("teach this test to call {method}"),
     }

@@ -1,6 +1,8 @@
 //! Exchanges that end early: within a second, with a reason, upstream and in the journal.
 
 use keyhatch::grpc::pb;
+use keyhatch::grpc::pb::block_service_client::BlockServiceClient;
+use keyhatch::grpc::pb::lease_service_client::LeaseServiceClient;
 use tonic::{Status, Streaming};
 
 use super::upstream::write;
@@ -94,6 +96,28 @@ fn restore(world: &World, after: &str) {
         }
         _ => {}
     }
+}
+
+#[test]
+fn what_an_operator_ends_ends_the_exchange() {
+    let world = World::start();
+    let reason_of = |answer| reason(end(&world, answer));
+    let why = || "a step printed it".to_owned();
+    let answer = endless(&world);
+    let filter = pb::LeaseFilter { workflow: "w".to_owned(), ..Default::default() };
+    let revoke =
+        pb::RevokeLeasesRequest { filter: Some(filter), reason: why(), ..Default::default() };
+    let mut leases = LeaseServiceClient::new(world.broker.operator());
+    world.broker.block_on(leases.revoke_leases(revoke)).unwrap();
+    assert_eq!(reason_of(answer), "RESOLVE_DENIED");
+    let answer = endless(&world);
+    let target = "connections/http/api".to_owned();
+    let mut blocks = BlockServiceClient::new(world.broker.operator());
+    let block = pb::BlockRequest { target, reason: why() };
+    world.broker.block_on(blocks.block(block)).unwrap();
+    assert_eq!(reason_of(answer), "RESOLVE_DENIED");
+    assert_eq!(reason(world.get("/")), "RESOLVE_DENIED");
+    wait_until("both ends are journaled", || world.broker.journaled("sent").len() == 2);
 }
 
 #[test]

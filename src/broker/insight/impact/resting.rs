@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use super::proposed::ProposedChange;
+use crate::access::Blocks;
 use crate::broker::Broker;
 use crate::broker::error::Error;
 use crate::broker::list::scan::CHUNK;
-use crate::broker::resolve::authorize::is_allowed_on;
-use crate::catalog::Catalog;
+use crate::broker::resolve::authorize::is_allowed_in;
+use crate::catalog::{Catalog, InForce};
 use crate::journal::LiveOpening;
 use crate::lease::{Lease, LeaseTarget};
 use crate::model::{GroupName, Id, ResourceName, StepKey, Timestamp};
@@ -39,7 +40,9 @@ impl RestingLease {
 
     /// Whether a catalogue allows it.
     pub(super) fn is_allowed_by(&self, catalog: &Catalog) -> bool {
-        is_allowed_on(catalog, self.opening.record(), &self.lease)
+        // What is blocked has no lease to lose.
+        let rules = InForce { catalog, blocks: &Blocks::default() };
+        is_allowed_in(rules, self.opening.record(), &self.lease)
     }
 
     pub(super) fn impacted(&self) -> ImpactedLease {

@@ -1,5 +1,6 @@
 //! `keyhatch access`: who may use and change one connection or group.
 
+pub(crate) mod block;
 pub(crate) mod suggest;
 
 use std::collections::BTreeSet;
@@ -18,6 +19,7 @@ use crate::cli::operator::parts::impact::confirm_changes;
 use crate::grpc::pb;
 use crate::grpc::pb::preview_request::Change;
 use crate::model::RunAs;
+use block::BlockArgs;
 use suggest::AccessSuggestArgs;
 
 /// At most so many attempts while somebody else changes the same resource.
@@ -38,6 +40,12 @@ pub enum AccessCommand {
     },
     /// List bindings that a workflow does not need, by what it has used
     Suggest(AccessSuggestArgs),
+    /// Keep a connection back from all steps, or everything from a workflow, run or step, until it is unblocked
+    Block(BlockArgs),
+    /// Lift a block
+    Unblock(BlockArgs),
+    /// List what is blocked, by whom and why
+    Blocks,
 }
 
 /// Arguments of `access add` and `access remove`.
@@ -88,6 +96,9 @@ impl AccessCommand {
             Self::Add(change) => change.run(common, channel, true).await,
             Self::Remove(change) => change.run(common, channel, false).await,
             Self::Suggest(suggest) => suggest.run(common, channel).await,
+            Self::Block(block) => block.block(common, channel).await,
+            Self::Unblock(block) => block.unblock(common, channel).await,
+            Self::Blocks => block::list_all(common, channel).await,
             Self::List { reference } => {
                 show(common, &reference, &BoundResource::read(channel, &reference).await?)
             }

@@ -1,6 +1,6 @@
 //! `SystemService.Explain`: the question and its answer.
 
-use crate::access::{Examined, Purpose};
+use crate::access::{Block, Examined, Purpose};
 use crate::broker::{
     DryRun, Error, ExaminedResource, Explanation, MintBegun, MintEnd, MintStory, NearMember,
     PastDecision, PastOutcome,
@@ -35,6 +35,7 @@ fn decision_name(id: &str) -> Result<DecisionName, Error> {
 fn dry_run(asked: pb::DryRun) -> Result<DryRun, Error> {
     Ok(DryRun {
         workflow: WorkflowName::parse(&asked.workflow)?,
+        run: None,
         step: StepName::parse(&asked.step)?,
         run_as: convert::run_as(&asked.run_as)?,
         target: asked
@@ -50,7 +51,7 @@ pub(crate) fn response(explained: Explanation) -> pb::ExplainResponse {
     let (explanation, allowed_by) = match explained.outcome {
         Ok(by) => (format!("allowed by {by}"), by),
         // The step itself is not told: it must not learn whether the connection exists.
-        Err(Error::Denied { .. }) => (denied(&explained.resources), String::new()),
+        Err(Error::Denied { .. }) => (denied(&explained), String::new()),
         Err(error) => (error.to_string(), String::new()),
     };
     let name = |name| ResourceName::Connection(name).to_string();
@@ -65,12 +66,21 @@ pub(crate) fn response(explained: Explanation) -> pb::ExplainResponse {
         connection: explained.connection.map(name).unwrap_or_default(),
         resources: explained.resources.into_iter().map(resource).collect(),
         near_members: explained.near_members.into_iter().map(near_member).collect(),
+        block: explained.block.as_ref().map(convert::block),
     }
 }
 
-fn denied(resources: &[ExaminedResource]) -> String {
-    let too_low =
-        resources.iter().find_map(|one| Some((one, one.held.filter(|_| !one.is_allowed)?)));
+fn denied(explained: &Explanation) -> String {
+    if let Some(block) = &explained.block {
+        let Block { target, principal, reason, time, .. } = block;
+        return format!(
+            "{principal} has blocked {target} at {time}: {reason}; lift it with keyhatch access unblock"
+        );
+    }
+    let too_low = explained
+        .resources
+        .iter()
+        .find_map(|one| Some((one, one.held.filter(|_| !one.is_allowed)?)));
     match too_low {
         Some((ExaminedResource { name, needed, .. }, held)) => {
             format!("its relation to {name} is {held}, and it needs {needed}")

@@ -5,6 +5,9 @@ use crate::grpc::{convert, pb};
 use crate::journal::JournalStatus;
 use crate::model::ResourceName;
 
+/// The most blocks that are named.
+const MAX_BLOCKED: usize = 20;
+
 pub(crate) fn response(health: Health) -> pb::Status {
     let Health { counts, keys, memory, journal, signature, .. } = health;
     let unsynced = journal.as_ref().map(|journal| convert::count(journal.unsynced_lines));
@@ -48,6 +51,8 @@ pub(crate) fn response(health: Health) -> pb::Status {
         tcp_names: hosts.unwrap_or_default(),
         remote_operators: convert::count(counts.remote_operators),
         lost_search: health.lost_search.map(lost_search),
+        block_count: convert::count(health.blocked.len()),
+        blocked: health.blocked.into_iter().take(MAX_BLOCKED).collect(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod bad_days;
 mod crowds;
+mod levers;
 mod limits;
 mod pending;
 mod processes;
@@ -80,7 +81,8 @@ fn a_closed_run_waits_once_for_all_its_credentials() {
     let world = World::of_revocable();
     let steps = ["a", "b", "c"].map(|name| world.broker.open("w", name));
     let mut tokens = steps.each_ref().map(|step| world.token(step));
-    let request = pb::CloseRunRequest { workflow: "w".to_owned(), run: "1".to_owned() };
+    let request =
+        pb::CloseRunRequest { workflow: "w".to_owned(), run: "1".to_owned(), ..Default::default() };
     let mut client = super::stories::executor_client(&world.broker);
     let closed = world.broker.block_on(client.close_run(request)).unwrap().into_inner();
     assert_eq!((closed.closed_steps, closed.pending_endings), (3, vec![]));

@@ -65,7 +65,8 @@ fn a_closing_waits_for_a_mint_that_is_under_way() {
 fn a_closed_run_waits_for_its_mints_too() {
     let world = World::of_revocable();
     let (_step, _pending) = world.minting();
-    let request = pb::CloseRunRequest { workflow: "w".to_owned(), run: "1".to_owned() };
+    let request =
+        pb::CloseRunRequest { workflow: "w".to_owned(), run: "1".to_owned(), ..Default::default() };
     let mut client = executor_client(&world.broker);
     let closed = world.waits("closed", async move { client.close_run(request).await });
     assert_eq!(closed.pending_endings, []);

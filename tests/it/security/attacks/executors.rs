@@ -34,7 +34,11 @@ fn a_new_executor_of_an_old_name_sees_no_older_runs() {
     let again = open(&broker, &new, "s").unwrap();
     assert_eq!(again.attempt, 1);
     assert_eq!(show_run(&broker, &new).unwrap(), 1);
-    let request = pb::CloseRunRequest { workflow: "team-a-x".to_owned(), run: "1".to_owned() };
+    let request = pb::CloseRunRequest {
+        workflow: "team-a-x".to_owned(),
+        run: "1".to_owned(),
+        ..Default::default()
+    };
     let closed = broker.block_on(ExecutorServiceClient::new(new.clone()).close_run(request));
     assert_eq!(closed.unwrap().into_inner().closed_steps, 1);
     assert_eq!(open(&broker, &new, "s").unwrap().attempt, 2);
