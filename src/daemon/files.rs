@@ -4,8 +4,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::model::Limits;
 
-/// Descriptors for the store, the journal, the runtimes, readers of metrics, and directories that are made or read.
-const OWN: u64 = 128;
+/// Descriptors for the store, the journal, the runtimes, readers of metrics, handshakes over TCP, and directories that are
+/// made or read.
+const OWN: u64 = 192;
 
 /// How many descriptors each use gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

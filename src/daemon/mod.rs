@@ -139,10 +139,8 @@ pub struct Loaded {
     tls: ServerTlsPair,
     keeper: CertificateKeeper,
     authority: Arc<Authority>,
-    listener: std::os::unix::net::UnixListener,
+    listeners: Listeners,
     socket: PathBuf,
-    operators: Option<OperatorListener>,
-    scrape: Option<ScrapeListener>,
     new_sockets: mpsc::UnboundedReceiver<StepListener>,
     shares: Shares,
     threads: Threads,
@@ -242,18 +240,13 @@ impl Loaded {
         let shares = Shares::of_this_process(&config.limits);
         let trust = Trust::of_process(&config.shared_parents);
         let state = StateDirectory::open(&config.state, &trust)?;
-        let file = state.read()?;
-        let lock = state.lock()?;
+        let (file, lock) = (state.read()?, state.lock()?);
         let keyring = state.unlock(unlock)?.keyring().map_err(StateError::from)?;
         let authority = Arc::new(state.authority(&keyring)?);
         let issuer = state.issuer(config.issuer.clone(), &authority, &keyring, clock.now())?.into();
-        let (runtime, listener) = bind_admin(config, &trust)?;
+        let (runtime, listeners) = Listeners::bind(config, &trust, (&authority, &file.name))?;
         let socket = runtime.admin_socket();
-        let scrape = config.metrics.map(ScrapeListener::bind).transpose()?;
-        let id = BrokerId { domain: authority.domain().clone(), name: file.name.clone() };
-        let operators = config.admin_listen.as_ref().map(|admin| OperatorListener::bind(admin, id));
-        let operators = operators.transpose()?;
-        let tcp_door = operators.as_ref().map(|operators| operators.door().clone());
+        let tcp_door = listeners.operators.as_ref().map(|operators| operators.door().clone());
         let hosts = tcp_door.as_ref().map(|door| door.hosts.clone()).unwrap_or_default();
         init::update_addresses(&state, &config.runtime)?;
         let (tls, keeper) = ServerTlsPair::open(&state, &file.name, hosts, &authority, &clock)?;
@@ -286,10 +279,8 @@ impl Loaded {
             tls,
             keeper,
             authority,
-            listener,
+            listeners,
             socket,
-            operators,
-            scrape,
             new_sockets,
             shares,
             threads,
@@ -302,8 +293,9 @@ impl Loaded {
     /// # Errors
     /// If a runtime cannot take a socket.
     pub fn serve(self) -> Result<Daemon, DaemonError> {
-        let Self { broker, tls, keeper, authority, listener, socket, .. } = self;
-        let Self { operators, metrics, scrape, new_sockets, shares, threads, lock, .. } = self;
+        let Self { broker, tls, keeper, authority, listeners, socket, .. } = self;
+        let Self { metrics, new_sockets, shares, threads, lock, .. } = self;
+        let Listeners { admin, operators, scrape } = listeners;
         // The channel closes when the last server has drained; nothing is sent on it.
         let (running, servers) = mpsc::channel(1);
         let (broker, stop) = (Arc::new(broker), CancellationToken::new());
@@ -323,7 +315,7 @@ impl Loaded {
         };
         threads.keep_spares(&broker.write_hangs(), &stop);
         wiring.serve_steps(&threads, new_sockets, shares);
-        wiring.serve_admin(&threads.admin, (listener, operators), shares)?;
+        wiring.serve_admin(&threads.admin, (admin, operators), shares)?;
         maintain_broker(&threads.admin, &broker, &stop);
         maintain_connections(&threads.admin, &broker, (steps_open, admin_open), &stop);
         release_memory_after_loads(threads.all(), &stop);
@@ -342,14 +334,28 @@ impl Loaded {
     }
 }
 
-/// The runtime directory, and the admin socket in it.
-fn bind_admin(
-    config: &Config,
-    trust: &Trust,
-) -> Result<(RuntimeDir, std::os::unix::net::UnixListener), DaemonError> {
-    let runtime = RuntimeDir::open(&config.runtime, trust)?;
-    let listener = runtime.bind_admin(config.admin_group)?;
-    Ok((runtime, listener))
+/// The sockets where clients wait, and none is served yet.
+struct Listeners {
+    admin: std::os::unix::net::UnixListener,
+    operators: Option<OperatorListener>,
+    scrape: Option<ScrapeListener>,
+}
+
+impl Listeners {
+    /// Opens the runtime directory, and binds the sockets of the configuration.
+    fn bind(
+        config: &Config,
+        trust: &Trust,
+        (authority, name): (&Authority, &str),
+    ) -> Result<(RuntimeDir, Self), DaemonError> {
+        let runtime = RuntimeDir::open(&config.runtime, trust)?;
+        let admin = runtime.bind_admin(config.admin_group)?;
+        let id = BrokerId { domain: authority.domain().clone(), name: name.to_owned() };
+        let operators = config.admin_listen.as_ref().map(|admin| OperatorListener::bind(admin, id));
+        let (operators, scrape) =
+            (operators.transpose()?, config.metrics.map(ScrapeListener::bind).transpose()?);
+        Ok((runtime, Self { admin, operators, scrape }))
+    }
 }
 
 /// Starts the broker, and its writer on the threads of the admin door.

@@ -69,7 +69,7 @@ impl NewStep {
         let is_for_us = mount_path == "host" && self.uid.is_none() && self.gid.is_none();
         let daemon = endpoint.socket().and_then(|socket| std::fs::metadata(socket).ok());
         let daemon = daemon.map(|socket| socket.uid());
-        let uid = match is_for_us && !daemon.is_some_and(|daemon| daemon == own) {
+        let uid = match is_for_us && daemon.is_none_or(|daemon| daemon != own) {
             true => Some(StepUid::Only(own)),
             false => self.uid,
         };

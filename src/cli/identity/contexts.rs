@@ -7,7 +7,7 @@
 
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::identity_files::read;
 use crate::cli::io::failure::{Failure, exit};
@@ -39,10 +39,10 @@ impl Contexts {
         let text = match read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(invalid(format!("{}: {error}", path.display()))),
+            Err(error) => return Err(invalid(&path, &error)),
         };
         let name = ContextName::parse(text.trim_end());
-        name.map(Some).map_err(|error| invalid(format!("{}: {error}", path.display())))
+        name.map(Some).map_err(|error| invalid(&path, &error))
     }
 
     /// The names of all contexts, sorted. Fails if the directory cannot be read.
@@ -51,7 +51,7 @@ impl Contexts {
         let entries = match std::fs::read_dir(&path) {
             Ok(entries) => entries,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(invalid(format!("{}: {error}", path.display()))),
+            Err(error) => return Err(invalid(&path, &error)),
         };
         let name = |entry: std::fs::DirEntry| ContextName::parse(entry.file_name().to_str()?).ok();
         let mut names: Vec<_> = entries.flatten().filter_map(name).collect();
@@ -88,7 +88,7 @@ pub(crate) fn missing(name: &ContextName) -> Failure {
     Failure::new("CONTEXT_MISSING", text, exit::USAGE)
 }
 
-fn invalid(text: String) -> Failure {
-    let text = format!("{text}; keyhatch context use NAME writes it again");
+fn invalid(path: &Path, error: &dyn std::fmt::Display) -> Failure {
+    let text = format!("{}: {error}; keyhatch context use NAME writes it again", path.display());
     Failure::new("CONTEXT_INVALID", text, exit::FAILED)
 }

@@ -36,8 +36,8 @@ use crate::identity::certificate::svid::Svid;
 use crate::identity::socket::{Origin, Socket};
 use crate::identity::tls::ServerTls;
 use crate::metrics::LabelCounters;
-use crate::model::RateLimit;
 use crate::model::limits::HANDSHAKE_DEADLINE;
+use crate::model::{RateLimit, SpiffeId};
 
 /// The first and the longest pause before the next accept when no file descriptor is free. Thousands of sockets may
 /// retry at a time.
@@ -197,11 +197,21 @@ impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
             if !is_accepted() {
                 return refused.note(ConnectionRefusal::NoIdentity, Some(origin));
             }
+            note_remote(&peer.svid, origin);
             let holds = ConnectionHolds { _slot: slot, _tracked: tracked };
             let ends = (stop, draining);
             let connection = PeerConnection::new(stream, peer, timeouts, reading, ends, holds);
             let _ = sender.send(connection).await;
         });
+    }
+}
+
+/// Logs from where an operator has connected over TCP.
+fn note_remote(svid: &Svid, origin: Origin) {
+    if let (Some(address), SpiffeId::Operator(name)) = (origin.address(), &svid.id)
+        && let Some(suppressed) = CLIENT_LOG_LIMIT.allow()
+    {
+        tracing::info!(peer.address = %address, operator = %name, suppressed, "connected over TCP");
     }
 }
 
