@@ -1,6 +1,7 @@
 //! Steps that go away in the middle, by a client that resets single streams: gRPC's own go on with an upload.
 
 use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 
 use h2::client::ResponseFuture;
@@ -13,7 +14,7 @@ use super::ends::fill;
 use super::kinds::two_step;
 use super::{Ask, World, head};
 use crate::harness::raw::{Raw, framed, post};
-use crate::harness::{identity_in, wait_until};
+use crate::harness::{allowing, identity_in, wait_until};
 
 /// A Send whose messages go on.
 struct Sending {
@@ -90,4 +91,23 @@ fn a_step_that_leaves_before_the_credential_holds_nothing() {
     assert!(world.broker.journaled("sent").is_empty());
     // All places are free again.
     assert_eq!(fill(&world).len(), 64);
+}
+
+#[test]
+fn a_step_that_leaves_a_deaf_upstream_waits_for_nothing() {
+    let mut world = World::start();
+    // It takes a connection, and says nothing in the handshake.
+    let deaf = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let base_url = format!("https://{}", deaf.local_addr().unwrap());
+    world.broker.config.egress = allowing(&["127.0.0.1"]);
+    world.broker.restart();
+    world.step = world.broker.open("w", "other");
+    world.create("http/deaf", "none", &[("base_url", &base_url)]);
+    let ask = pb::SendHead { content_length: Some(0), ..head("http/deaf", "GET", "/") };
+    let raw = connect(&world);
+    let sending = Sending::begin(&world, &raw, ask);
+    let _connection = deaf.accept().unwrap();
+    sending.cancel();
+    wait_until("the end is journaled", || world.broker.journaled("sent").len() == 1);
+    assert_eq!(world.broker.journaled("sent")[0]["fault"], "CANCELLED");
 }
