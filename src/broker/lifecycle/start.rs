@@ -257,12 +257,13 @@ async fn reconcile(parts: &WriterParts, recovery: &Recovery, store: u64) -> Resu
 fn desks(
     parts: &WriterParts,
     writer: &Writer,
-    directory: PathBuf,
+    journal: &Path,
     (upstreams, metrics): (Upstreams, Arc<MintMetrics>),
     runtime: &Handle,
 ) -> (Arc<Mints>, Arc<Endings>, mpsc::UnboundedReceiver<LandedMint>) {
     let (landed, landings) = mpsc::unbounded_channel();
     let keeper = Keeper::new(writer.clone());
+    let directory = journal.parent().unwrap_or(journal).to_owned();
     let refresher = Refresher::new(parts, keeper.clone(), directory);
     let flights = FlightParts::new(parts, keeper.clone(), refresher, upstreams, metrics);
     let mints = Arc::new(Mints::new(flights, runtime.clone(), landed));
@@ -291,9 +292,8 @@ impl Broker {
         let issuer = Arc::clone(&parts.upstreams.issuer);
         let keys = Keys::new(parts.keys, issuer, foundation.parts.clone());
         let asking = (parts.upstreams, parts.mint_metrics);
-        let directory = parts.journal.parent().unwrap_or(parts.journal).to_owned();
         let (mints, endings, landings) =
-            desks(&foundation.parts, &writer, directory, asking, &parts.mints);
+            desks(&foundation.parts, &writer, parts.journal, asking, &parts.mints);
         let WriterParts { snapshots, journal, store, keyring, .. } = foundation.parts.clone();
         let broker = Self {
             keys: Arc::new(keys),

@@ -36,6 +36,9 @@ impl Live {
     }
 }
 
+/// The outcome of a decision, with the record and lease to hand out, if any.
+type Settled = (Outcome<Leased>, Option<(RecordKey, Lease)>);
+
 impl Resolution {
     /// The line to write, and the record and lease to hand out, if any. `earlier` are lines before it that are not
     /// applied yet.
@@ -93,7 +96,7 @@ impl Before<'_> {
         ask: &Arc<Ask>,
         watch: Option<Option<Id>>,
         allowed: Allowed,
-    ) -> Result<(Outcome<Leased>, Option<(RecordKey, Lease)>), CommitError> {
+    ) -> Result<Settled, CommitError> {
         let Allowed { by, record, resource, version, fields, terms, max_leases, upstream } =
             allowed;
         let before = watch.flatten();
