@@ -173,6 +173,17 @@ impl Daemon {
         }
         channels
     }
+
+    /// A channel to each of these steps of workflow bench.
+    pub async fn step_each(&self, names: &[&str]) -> Vec<Channel> {
+        let client = ExecutorServiceClient::new(self.executor().await);
+        let mut channels = Vec::new();
+        for name in names {
+            let opened = open(client.clone(), name).await;
+            channels.push(self.connect(Path::new(&opened.directory)).await);
+        }
+        channels
+    }
 }
 
 /// The measured program: the one that was built with the bench, or another in KEYHATCH_BENCH_PROGRAM.

@@ -56,10 +56,11 @@ pub async fn sends() -> Vec<Figure> {
     let document = seed::of_kind("http", "token", upstream.fields(), pb::Release::Stored);
     seed::apply(&admin, vec![document("api".to_owned())]).await;
     seed::create(admin, "prod", "x".repeat(40)).await;
-    let step = daemon.steps(2).await;
+    let step = daemon.steps(1).await;
+    let others = daemon.step_each(&["a", "b", "c", "d"]).await;
     let mut figures = vec![small(&daemon.process, &step[0], &upstream).await];
     figures.extend(large(&daemon.process, &step[0]).await);
-    figures.push(beside(&daemon, &step[0], &upstream).await);
+    figures.push(beside(&daemon.process, &step[0], &others, &upstream).await);
     figures
 }
 
@@ -113,24 +114,28 @@ async fn large(server: &Process, step: &Channel) -> [Figure; 2] {
     ]
 }
 
-/// Resolves beside exchanges that go on, and beside the same ones made directly.
-async fn beside(daemon: &Daemon, step: &Channel, upstream: &Upstream) -> Figure {
+/// Resolves of other steps beside exchanges that go on, and beside the same ones made directly.
+async fn beside(
+    server: &Process,
+    step: &Channel,
+    others: &[Channel],
+    upstream: &Upstream,
+) -> Figure {
     let mut slower = Vec::new();
-    let resolving = &daemon.steps(1).await[0];
     for round in 0..=BESIDE.0 {
         let step = step.clone();
         let streams = Streams::start(move |runtime| {
             let step = step.clone();
             runtime.spawn(async move { send(step, "/large").await })
         });
-        let ours = resolve(&daemon.process, resolving).await;
+        let ours = resolve(server, others).await;
         streams.stop();
         let upstream = upstream.clone();
         let streams = Streams::start(move |runtime| {
             let upstream = upstream.clone();
             runtime.spawn(async move { ask(&mut upstream.connect().await, "/large").await })
         });
-        let bar = resolve(&daemon.process, resolving).await;
+        let bar = resolve(server, others).await;
         streams.stop();
         if round > 0 {
             slower.push(ours.p99 / bar.p99);
@@ -141,10 +146,10 @@ async fn beside(daemon: &Daemon, step: &Channel, upstream: &Upstream) -> Figure 
     Figure::new(what, middle(&slower), " ×", Some(MOST_SLOWER))
 }
 
-async fn resolve(server: &Process, channel: &Channel) -> Sample {
-    let channel = channel.clone();
+async fn resolve(server: &Process, steps: &[Channel]) -> Sample {
+    let steps = steps.to_vec();
     let load = Load { calls: BESIDE.1, in_flight: 1 };
-    drive(server, load, move |_| rows::resolve_one(channel.clone())).await
+    drive(server, load, move |n| rows::resolve_one(steps[n % steps.len()].clone())).await
 }
 
 /// Exchanges in a thread of their own, each begun again when it is over.
@@ -163,6 +168,7 @@ impl Streams {
             while !over.load(Ordering::Relaxed) {
                 runtime.block_on(async { tokio::time::sleep(Duration::from_millis(10)).await });
                 for one in running.iter_mut().filter(|one| one.is_finished()) {
+                    assert_eq!(runtime.block_on(&mut *one).unwrap(), LARGE);
                     *one = begin(&runtime);
                 }
             }
@@ -189,7 +195,7 @@ async fn send(step: Channel, path: &'static str) -> u64 {
     };
     let head = pb::SendRequest { part: Some(RequestPart::Head(head)) };
     let sent = StepServiceClient::new(step).send(stream::iter([head])).await;
-    let mut answer = sent.unwrap_or_else(|status| panic!("{}", status.message())).into_inner();
+    let mut answer = sent.unwrap_or_else(|status| panic!("{status:?}")).into_inner();
     let mut length = 0;
     while let Some(next) = answer.message().await.unwrap() {
         match next.part.unwrap() {

@@ -21,6 +21,8 @@ pub(super) struct Threads {
     handshakes: Runtime,
     /// Waits for the upstreams that make credentials.
     pub(super) mints: Runtime,
+    /// Passes on what upstreams answer to the requests of steps, as fast as they do. Half of the cores are left to others.
+    pub(super) sends: Runtime,
     /// Serves the admin door and health, so that a hanging disk can still be reported.
     pub(super) admin: Runtime,
 }
@@ -36,6 +38,7 @@ impl Threads {
             steps: (0..cores).map(|_| start("step-door", 2)).collect::<Result<_, _>>()?,
             handshakes: start("handshakes", cores.div_ceil(2))?,
             mints: start("mints", 2)?,
+            sends: start("sends", cores.div_ceil(2))?,
             admin: start("admin-door", 2)?,
         })
     }
@@ -76,12 +79,14 @@ impl Threads {
 
     /// All runtimes.
     pub(super) fn all(&self) -> impl Iterator<Item = &Runtime> {
-        self.steps.iter().chain([&self.handshakes, &self.mints, &self.admin])
+        let others = [&self.handshakes, &self.mints, &self.sends, &self.admin];
+        self.steps.iter().chain(others)
     }
 
     /// Ends all threads, after at most a second each.
     pub(super) fn shut_down(self) {
-        for runtime in self.steps.into_iter().chain([self.handshakes, self.mints, self.admin]) {
+        let others = [self.handshakes, self.mints, self.sends, self.admin];
+        for runtime in self.steps.into_iter().chain(others) {
             runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
         }
     }

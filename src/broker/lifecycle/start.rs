@@ -136,7 +136,9 @@ pub struct BrokerParts<'a> {
     pub mints: Handle,
     /// What is counted of them.
     pub mint_metrics: Arc<MintMetrics>,
-    /// The counters of requests that are sent for steps.
+    /// The runtime of the requests that are sent for steps.
+    pub sends: Handle,
+    /// Their counters.
     pub send_metrics: Arc<SendMetrics>,
     /// The door for operators over TCP, if there is one.
     pub tcp_door: Option<TcpDoor>,
@@ -316,7 +318,7 @@ impl Broker {
             writer,
             start_time: now,
             watchers: Watchers::default(),
-            sends: Sends::new(parts.send_metrics),
+            sends: Sends::new(parts.sends, parts.send_metrics),
             signing: Signing::default(),
             lost_search: watch::Sender::new(None),
             mints,

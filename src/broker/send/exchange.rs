@@ -189,8 +189,12 @@ impl Exchanging {
         if data.is_empty() { Ok(()) } else { self.give(SendPart::Body(data)).await }
     }
 
+    /// Gives a part to the step, and lets others of this thread have their turn: an upstream may answer as fast as a thread can
+    /// pass on.
     async fn give(&self, part: SendPart) -> Result<(), Broken> {
-        self.parts.send(Ok(part)).await.map_err(|_| Broken::Gone)
+        let given = self.parts.send(Ok(part)).await.map_err(|_| Broken::Gone);
+        tokio::task::yield_now().await;
+        given
     }
 
     fn masked(&self, headers: Headers) -> Headers {

@@ -21,6 +21,7 @@ mod standing;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
 
 pub use exchange::{Exchange, SendAnswer, SendPart};
@@ -48,6 +49,8 @@ use standing::{Standing, reason};
 
 /// The exchanges of all steps.
 pub(crate) struct Sends {
+    /// A large answer keeps a thread busy: not the thread that serves the step.
+    runtime: Handle,
     places: Arc<Semaphore>,
     /// The places of workflows that have exchanges.
     shares: Shares<WorkflowName, Semaphore>,
@@ -56,9 +59,9 @@ pub(crate) struct Sends {
 
 impl Sends {
     /// No exchange is under way.
-    pub(crate) fn new(metrics: Arc<SendMetrics>) -> Self {
+    pub(crate) fn new(runtime: Handle, metrics: Arc<SendMetrics>) -> Self {
         let places = Arc::new(Semaphore::new(MAX_ALL_SENDS));
-        Self { places, shares: Shares::default(), metrics }
+        Self { runtime, places, shares: Shares::default(), metrics }
     }
 
     /// Takes a place for each of the three.
@@ -109,7 +112,7 @@ impl Broker {
             Ok((call, own, masks)) => {
                 let (sender, parts) = mpsc::channel(1);
                 let exchanging = Exchanging { standing, masks, places, parts: sender };
-                tokio::spawn(exchanging.run(call, own));
+                self.sends.runtime.spawn(exchanging.run(call, own));
                 Ok(Exchange { parts })
             }
         }

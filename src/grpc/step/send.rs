@@ -2,13 +2,16 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _, stream};
+use tokio::sync::Mutex;
+use tokio::time::timeout;
 use tonic::{Response, Status, Streaming};
 
 use super::StepPeer;
 use super::target::reference;
-use crate::broker::{Broker, Error, Exchange, SendPart, SendRequest};
+use crate::broker::{Broker, Error, SendPart, SendRequest};
 use crate::egress::{Bytes, Headers, Method, StepGone, StepHeaders, SubPath};
 use crate::grpc::request::{ApiRequest as _, parse_requests};
 use crate::grpc::{Reply, pb};
@@ -16,6 +19,12 @@ use crate::model::Reference;
 
 /// The longest name of a service, in bytes.
 const MAX_SERVICE_BYTES: usize = 32;
+
+/// How long a step has to end its messages, once the reply is complete.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The step's messages after the head: the exchange takes the body from them.
+type Messages = Arc<Mutex<Streaming<pb::SendRequest>>>;
 
 /// A message of the step.
 pub enum SendMessage {
@@ -48,16 +57,38 @@ pub(super) async fn send(
         let text = "the first message is the head of the request";
         return Err(Error::SendInvalid(text.to_owned()).into());
     };
-    let pieces = messages.map(|message| match message.map(pb::SendRequest::parse) {
-        Ok(Ok(SendMessage::Body(body))) => Ok(Bytes::from(body)),
-        _ => Err(StepGone),
+    let messages = Arc::new(Mutex::new(messages));
+    let pieces = stream::unfold(Arc::clone(&messages), |messages| async {
+        let message = messages.lock().await.next().await?;
+        let piece = match message.map(pb::SendRequest::parse) {
+            Ok(Ok(SendMessage::Body(body))) => Ok(Bytes::from(body)),
+            _ => Err(StepGone),
+        };
+        Some((piece, messages))
     });
-    let exchange = broker.send(&peer.tag, peer.svid.not_after, *head, Box::pin(pieces)).await?;
-    let parts = stream::unfold(exchange, |mut exchange: Exchange| async {
+    let sent = broker.send(&peer.tag, peer.svid.not_after, *head, Box::pin(pieces)).await;
+    let exchange = match sent {
+        Ok(exchange) => exchange,
+        Err(error) => {
+            read_to_end(&messages).await;
+            return Err(error.into());
+        }
+    };
+    let parts = stream::unfold((exchange, messages), |(mut exchange, messages)| async {
         let part = exchange.next().await?;
-        Some((part.map(to_message).map_err(Status::from), exchange))
+        if !matches!(part, Ok(SendPart::Answer(_) | SendPart::Body(_))) {
+            read_to_end(&messages).await;
+        }
+        Some((part.map(to_message).map_err(Status::from), (exchange, messages)))
     });
     Ok(Response::new(Box::pin(parts)))
+}
+
+/// Reads what is left of a step's messages, for a short while. A reply that ends before them resets the stream, and a connection
+/// with many streams that were reset is closed.
+async fn read_to_end(messages: &Messages) {
+    let rest = async { while messages.lock().await.next().await.is_some() {} };
+    let _ = timeout(PATIENCE, rest).await;
 }
 
 fn parse_head(head: pb::SendHead) -> Result<SendRequest, Error> {

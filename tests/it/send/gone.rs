@@ -19,14 +19,14 @@ use crate::harness::{allowing, identity_in, wait_until};
 /// A Send whose messages go on.
 struct Sending {
     messages: SendStream<Bytes>,
-    _answer: ResponseFuture,
+    answer: ResponseFuture,
 }
 
 impl Sending {
     fn begin(world: &World, raw: &Raw, head: pb::SendHead) -> Self {
         let request = post("/keyhatch.v1.StepService/Send").body(()).unwrap();
         let (answer, messages) = world.broker.block_on(raw.head(request));
-        let mut sending = Self { messages, _answer: answer };
+        let mut sending = Self { messages, answer };
         sending.say(Ask::Head(head));
         sending
     }
@@ -34,6 +34,22 @@ impl Sending {
     fn say(&mut self, part: Ask) {
         let message = framed(&pb::SendRequest { part: Some(part) });
         self.messages.send_data(message, false).unwrap();
+    }
+
+    /// Ends its messages when the answer begins. Returns once the reply has ended.
+    fn end_late(self, world: &World) -> Result<(), h2::Error> {
+        let Self { mut messages, answer } = self;
+        world.broker.block_on(async {
+            let mut reply = answer.await?.into_body();
+            let mut is_ended = false;
+            while let Some(data) = reply.data().await {
+                reply.flow_control().release_capacity(data?.len())?;
+                if !std::mem::replace(&mut is_ended, true) {
+                    messages.send_data(Bytes::new(), true)?;
+                }
+            }
+            reply.trailers().await.map(drop)
+        })
     }
 
     fn cancel(mut self) {
@@ -64,6 +80,20 @@ fn an_upload_that_is_cancelled_never_looks_whole() {
     wait_until("all ends are journaled", || world.broker.journaled("sent").len() == 32);
     for line in world.broker.journaled("sent") {
         assert!(["CANCELLED", "SEND_INVALID"].contains(&line["fault"].as_str().unwrap()));
+    }
+}
+
+#[test]
+fn a_step_may_end_its_messages_after_the_answer_begins() {
+    let mut world = World::start();
+    world.broker.config.limits.step_request_burst = 10_000;
+    world.broker.restart();
+    world.step = world.broker.open("w", "many");
+    let raw = connect(&world);
+    // Each reset of a stream counts, and beyond 1,024 the connection is closed.
+    for _ in 0..1_100 {
+        let head = pb::SendHead { content_length: Some(0), ..head("http/api", "GET", "/") };
+        Sending::begin(&world, &raw, head).end_late(&world).unwrap();
     }
 }
 
