@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 use serde_json::{Value as Json, json};
+use tonic::transport::Channel;
 
 use crate::cli::Common;
 use crate::cli::io::failure::Failure;
@@ -87,35 +88,7 @@ impl SecretCommand {
                 let text = || format!("{called}: version {}", put.version);
                 print(common.output, &to_json(&put), text, || name.clone())
             }
-            Self::List { of, listing } => {
-                let wanted = pb::ListSecretsRequest {
-                    filter: listing.filter([])?,
-                    order_by: listing.order_or("name"),
-                    ..pages::secrets_of(Some(&of.workflow))
-                };
-                let secrets = match listing.limit {
-                    None => pages::secrets(&channel, wanted).await?,
-                    Some(page_size) => {
-                        let first = pb::ListSecretsRequest { page_size, ..wanted };
-                        let found = client.list_secrets(first).await?.into_inner();
-                        say_total(
-                            found.secrets.len(),
-                            found.total_size,
-                            found.total_size_estimated,
-                        );
-                        found.secrets
-                    }
-                };
-                let rows: Vec<_> = secrets.iter().map(to_json).collect();
-                let columns = [
-                    ("secret", "secret"),
-                    ("version", "version"),
-                    ("updated", "update_time"),
-                    ("by", "updated_by"),
-                    ("last used", "last_use_time"),
-                ];
-                list(common.output, &rows, "secret", &columns, "no secrets")
-            }
+            Self::List { of, listing } => print_list(common, &channel, &of, &listing).await,
             Self::Delete { of, name, yes } => {
                 let name_of = of.full(&name);
                 let question = format!("Delete secret {name} of workflow {}?", of.workflow);
@@ -127,6 +100,39 @@ impl SecretCommand {
             }
         }
     }
+}
+
+/// Prints the secrets of a workflow.
+async fn print_list(
+    common: &Common,
+    channel: &Channel,
+    of: &SecretWorkflow,
+    listing: &Listing,
+) -> Result<(), Failure> {
+    let wanted = pb::ListSecretsRequest {
+        filter: listing.filter([])?,
+        order_by: listing.order_or("name"),
+        ..pages::secrets_of(Some(&of.workflow))
+    };
+    let secrets = match listing.limit {
+        None => pages::secrets(channel, wanted).await?,
+        Some(page_size) => {
+            let first = pb::ListSecretsRequest { page_size, ..wanted };
+            let mut client = SecretServiceClient::new(channel.clone());
+            let found = client.list_secrets(first).await?.into_inner();
+            say_total(found.secrets.len(), found.total_size, found.total_size_estimated);
+            found.secrets
+        }
+    };
+    let rows: Vec<_> = secrets.iter().map(to_json).collect();
+    let columns = [
+        ("secret", "secret"),
+        ("version", "version"),
+        ("updated", "update_time"),
+        ("by", "updated_by"),
+        ("last used", "last_use_time"),
+    ];
+    list(common.output, &rows, "secret", &columns, "no secrets")
 }
 
 fn to_json(secret: &pb::Secret) -> Json {

@@ -8,6 +8,7 @@ use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::apply_request::Document;
 use keyhatch::grpc::pb::connection_service_client::ConnectionServiceClient;
 use keyhatch::model::Limits;
+use tonic::transport::Channel;
 
 use crate::harness::{TestBroker, bytes, report, resolver, scale};
 
@@ -76,6 +77,30 @@ fn resolves(broker: &TestBroker, step: &crate::harness::TestStep) -> (f64, f64) 
     (millis(RESOLVES / 2), millis(RESOLVES - RESOLVES / 100))
 }
 
+/// The times of resolves while eight clients list without a pause.
+fn resolves_beside_lists(
+    broker: &TestBroker,
+    step: &crate::harness::TestStep,
+    client: &ConnectionServiceClient<Channel>,
+) -> (f64, f64) {
+    let is_over = Arc::new(AtomicBool::new(false));
+    let lists: Vec<_> = (0..8)
+        .map(|number| {
+            let (mut client, is_over) = (client.clone(), Arc::clone(&is_over));
+            broker.spawn(async move {
+                let (filter, order_by, _) = LISTS[number % LISTS.len()];
+                while !is_over.load(Ordering::Relaxed) {
+                    client.list_connections(request(filter, order_by)).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    let beside = resolves(broker, step);
+    is_over.store(true, Ordering::Relaxed);
+    lists.into_iter().for_each(|list| broker.block_on(list).unwrap());
+    beside
+}
+
 #[test]
 fn every_order_and_filter_lists_many_connections_right() {
     let count = scale(1000, 100_000);
@@ -114,21 +139,7 @@ fn every_order_and_filter_lists_many_connections_right() {
         let what = format!("first page of 50 by {filter:?} in the order {order_by:?}");
         report(&what, count, format!("{middle:.1} ms ({first:.1} to {last:.1})"), "");
     }
-    let is_over = Arc::new(AtomicBool::new(false));
-    let lists: Vec<_> = (0..8)
-        .map(|number| {
-            let (mut client, is_over) = (client.clone(), Arc::clone(&is_over));
-            broker.spawn(async move {
-                let (filter, order_by, _) = LISTS[number % LISTS.len()];
-                while !is_over.load(Ordering::Relaxed) {
-                    client.list_connections(request(filter, order_by)).await.unwrap();
-                }
-            })
-        })
-        .collect();
-    let beside = resolves(&broker, &step);
-    is_over.store(true, Ordering::Relaxed);
-    lists.into_iter().for_each(|list| broker.block_on(list).unwrap());
+    let beside = resolves_beside_lists(&broker, &step, &client);
     let told = |(middle, slow): (f64, f64)| format!("p50 {middle:.2} ms, p99 {slow:.2} ms");
     report("resolves beside eight lists without a pause", RESOLVES, told(beside), told(alone));
 }
