@@ -88,9 +88,14 @@ pub struct Blocks {
 }
 
 impl Blocks {
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.connections.len() + self.steps.len()
+    /// How many there are on connections.
+    pub fn of_connections(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// How many there are on workflows, runs and steps.
+    pub fn of_steps(&self) -> usize {
+        self.steps.len()
     }
 
     /// Whether nothing is blocked.

@@ -19,14 +19,11 @@ use super::escapes::PlainText;
 use super::forms;
 use super::parts::{LEAST_BYTES, LEAST_IN_ANSWERS, SecretParts, Unmasked};
 use super::patterns::Patterns;
+use super::search::TooLarge;
 use super::stream::StreamMask;
 
 /// The most bytes of forms for an answer: exchanges have masks of their own, in memory that steps cause.
 const MOST_IN_ANSWERS: usize = 256 * 1024;
-
-/// There are more values, or larger ones, than can be masked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TooLarge;
 
 /// The values to mask. Values can be added while output is written.
 #[derive(Default)]

@@ -21,7 +21,8 @@ mod pem;
 mod search;
 mod stream;
 
-pub use masks::{Masks, TooLarge};
+pub use masks::Masks;
 pub use parts::{LEAST_BYTES, Unmasked};
 pub use patterns::Patterns;
+pub use search::TooLarge;
 pub use stream::StreamMask;

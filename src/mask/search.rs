@@ -21,6 +21,10 @@ const MOST_BYTES: usize = 8;
 const PLACE_BITS: u32 = 16;
 const WORD_BITS: usize = u64::BITS as usize;
 
+/// There are more values, or larger ones, than can be masked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooLarge;
+
 /// The automaton and the filter of all forms.
 pub(super) struct Search {
     automaton: NFA,
@@ -29,9 +33,11 @@ pub(super) struct Search {
 }
 
 impl Search {
-    /// `None` if the forms are too many.
-    pub(super) fn new(forms: &[Vec<u8>]) -> Option<Self> {
-        Some(Self { automaton: NFA::new(forms).ok()?, filter: Filter::of(forms) })
+    /// # Errors
+    /// If the forms are too many.
+    pub(super) fn new(forms: &[Vec<u8>]) -> Result<Self, TooLarge> {
+        let automaton = NFA::new(forms).map_err(|_| TooLarge)?;
+        Ok(Self { automaton, filter: Filter::of(forms) })
     }
 
     /// The longest form that ends at each position, as start and end, in the order of the ends. A shorter form that

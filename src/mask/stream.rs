@@ -90,14 +90,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::mask::Masks;
+
+    fn patterns(values: &[&str]) -> Patterns {
+        let forms = values.iter().map(|value| value.as_bytes().to_vec()).collect();
+        Patterns::new(&forms, false).unwrap()
+    }
 
     #[test]
     fn a_large_repetitive_value_is_held_back() {
         let value = format!("{}b", "a".repeat(60_000));
-        let masks = Masks::default();
-        masks.add(value.as_bytes()).unwrap();
-        let patterns = masks.patterns();
+        let patterns = patterns(&[&value]);
         let output = format!("{}c", "a".repeat(59_999));
         assert_eq!(patterns.open_end(output.as_bytes()), output.len());
         let mut stream = StreamMask::default();
@@ -110,9 +112,7 @@ mod tests {
 
     #[test]
     fn a_released_beginning_has_its_rest_masked() {
-        let masks = Masks::default();
-        masks.add(b"hunter22-and-more").unwrap();
-        let (patterns, mut stream) = (masks.patterns(), StreamMask::default());
+        let (patterns, mut stream) = (patterns(&["hunter22-and-more"]), StreamMask::default());
         assert_eq!(stream.feed(&patterns, b"an h"), b"an ");
         assert!(stream.is_holding());
         assert_eq!(stream.release(&patterns), b"h");
@@ -131,9 +131,7 @@ mod tests {
 
     #[test]
     fn output_that_cannot_be_a_value_is_not_held_back() {
-        let masks = Masks::default();
-        masks.add(b"hunter22").unwrap();
-        let (patterns, mut stream) = (masks.patterns(), StreamMask::default());
+        let (patterns, mut stream) = (patterns(&["hunter22"]), StreamMask::default());
         assert_eq!(stream.feed(&patterns, b"Name? "), b"Name? ");
         assert_eq!(stream.feed(&patterns, b"the hunt"), b"the ");
         assert_eq!(stream.feed(&patterns, b"er is on"), b"hunter is on");
@@ -147,9 +145,14 @@ mod tests {
             text in "(hunter22|hunter23x|hunter22-and-more|h|u|\n|huntaHVudGVyMjI=){0,12}",
             cuts in proptest::collection::vec(0usize..200, 0..8),
         ) {
-            let masks = Masks::default();
-            masks.add_all(["hunter22", "hunter22-and-more", "hunter23x"].map(str::as_bytes)).unwrap();
-            let masked = |pieces: &[&[u8]]| masks.masked_pieces(pieces);
+            let patterns = patterns(&["hunter22", "hunter22-and-more", "hunter23x"]);
+            let masked = |pieces: &[&[u8]]| {
+                let mut stream = StreamMask::default();
+                let mut written: Vec<u8> =
+                    pieces.iter().flat_map(|piece| stream.feed(&patterns, piece)).collect();
+                written.extend(stream.finish(&patterns));
+                written
+            };
             let whole = masked(&[text.as_bytes()]);
             let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(text.len())).collect();
             cuts.extend([0, text.len()]);

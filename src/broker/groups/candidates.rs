@@ -138,13 +138,12 @@ impl<'c> PlannedGroup<'c> {
 
     /// Every reason why a connection cannot be added.
     fn unfit(&self, caller: &Principal, one: &ConnectionMetadata) -> Vec<Unfit> {
-        let name = one.reference();
-        let is_member = self.group.is_some_and(|group| one.groups.contains(&group.uid()));
-        if is_member || self.chosen.contains(&name) {
-            return vec![Unfit::Member];
-        }
         if one.integration != self.integration {
             return vec![Unfit::OtherIntegration];
+        }
+        let is_member = self.group.is_some_and(|group| one.groups.contains(&group.uid()));
+        if is_member || self.chosen.contains(&one.reference()) {
+            return vec![Unfit::Member];
         }
         let mut unfit = Vec::new();
         let missing = self.identifiers.iter().filter(|key| one.tags.value(key).is_none());

@@ -173,6 +173,8 @@ impl Broker {
             |live| self.publish_again(live),
         )?;
         let Some(ended) = ended else {
+            // Another request may have ended them.
+            self.journal.synced(self.journal.last()?).await?;
             return Ok(RevokedLeases { revoked: 0, endings: Vec::new() });
         };
         self.settle_ended(&ended).await?;

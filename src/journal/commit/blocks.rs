@@ -14,7 +14,8 @@ use crate::journal::{Journal, Position, Unavailable};
 use crate::lease::Lease;
 use crate::model::{Id, Timestamp, WorkflowPath};
 
-/// The most blocks.
+/// The most blocks on connections, and the most on workflows, runs and steps: blocks of operators leave those of administrators
+/// their room.
 const MAX_BLOCKS: usize = 10_000;
 
 /// What is to be blocked.
@@ -38,7 +39,7 @@ pub enum Blocking {
 /// There are as many blocks as there may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{MAX_BLOCKS} blocks are set, which is the limit; lift those that nobody needs: keyhatch access blocks"
+    "{MAX_BLOCKS} blocks of this kind are set, which is the limit; lift those that nobody needs: keyhatch access blocks"
 )]
 pub struct TooManyBlocks;
 
@@ -70,7 +71,7 @@ impl Journal {
         if on.block_in(live).is_some() {
             return Ok(Blocking::Blocked(chain.last()));
         }
-        if live.blocks().len() >= MAX_BLOCKS {
+        if !on.has_room(live) {
             return Err(TooManyBlocks.into());
         }
         let ended = on.leases(live);
@@ -120,8 +121,8 @@ impl Journal {
     /// nothing to close and nothing to block.
     ///
     /// # Errors
-    /// As `choose`, or if there are too many blocks, or a line cannot be written: all steps stay open then.
-    pub fn close_by_operator<E: From<Unavailable> + From<TooManyBlocks>>(
+    /// As `choose`, or if a line cannot be written: all steps stay open then.
+    pub fn close_by_operator<E: From<Unavailable>>(
         &self,
         now: Timestamp,
         by: &EndedBy,
@@ -133,12 +134,12 @@ impl Journal {
         chain.live_mut().expire(now);
         let close = choose(chain.live())?;
         let on = BlockOn { target: BlockTarget::Steps(close.target.clone()), uid: None };
-        let is_new = close.blocks && on.block_in(chain.live()).is_none();
+        let is_blocked = on.block_in(chain.live()).is_some();
+        // Without room the steps are closed all the same.
+        let is_new = close.blocks && !is_blocked && on.has_room(chain.live());
+        let close = OperatorClose { blocks: is_blocked || is_new, ..close };
         if close.openings.is_empty() && !is_new {
             return Ok((close, None));
-        }
-        if is_new && chain.live().blocks().len() >= MAX_BLOCKS {
-            return Err(TooManyBlocks.into());
         }
         before(&close.openings, &mut |event| chain.append(now, event).is_ok());
         let (lines, leases) = close_lines(chain.live(), now, by, &close, is_new);
@@ -183,6 +184,14 @@ impl BlockOn {
         match &self.target {
             BlockTarget::Connection(_) => live.blocks().on_connection(self.uid?),
             BlockTarget::Steps(path) => live.blocks().on_steps(path),
+        }
+    }
+
+    /// Whether there may be another block of this kind.
+    fn has_room(&self, live: &Live) -> bool {
+        match &self.target {
+            BlockTarget::Connection(_) => live.blocks().of_connections() < MAX_BLOCKS,
+            BlockTarget::Steps(_) => live.blocks().of_steps() < MAX_BLOCKS,
         }
     }
 
