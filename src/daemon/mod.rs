@@ -270,8 +270,7 @@ impl Loaded {
             upstreams: Upstreams { egress: Egress::new(config.egress.clone()), issuer },
             mints: threads.mints.handle().clone(),
             mint_metrics: Arc::clone(&metrics.mints),
-            sends: threads.sends.handle().clone(),
-            send_metrics: Arc::clone(&metrics.sends),
+            sends: (threads.sends.handle().clone(), Arc::clone(&metrics.sends)),
             tcp_door,
         };
         Ok(Self {

@@ -136,10 +136,8 @@ pub struct BrokerParts<'a> {
     pub mints: Handle,
     /// What is counted of them.
     pub mint_metrics: Arc<MintMetrics>,
-    /// The runtime of the requests that are sent for steps.
-    pub sends: Handle,
-    /// Their counters.
-    pub send_metrics: Arc<SendMetrics>,
+    /// The runtime of the requests that are sent for steps, and their counters.
+    pub sends: (Handle, Arc<SendMetrics>),
     /// The door for operators over TCP, if there is one.
     pub tcp_door: Option<TcpDoor>,
 }
@@ -154,11 +152,11 @@ pub(crate) struct Foundation {
 
 impl Foundation {
     /// Checks that the store has the change that is expected.
-    fn check_head(&self, expected: Option<u64>) -> Result<(), StartError> {
+    fn checked(self, expected: Option<u64>) -> Result<Self, StartError> {
         let head = self.parts.snapshots.load().head;
         match expected.filter(|expected| head < *expected) {
             Some(expected) => Err(StartError::OlderThanExpected { expected, head }),
-            None => Ok(()),
+            None => Ok(self),
         }
     }
 
@@ -288,8 +286,7 @@ impl Broker {
         let keyring = Arc::new(parts.keyring);
         let (authority, clock) = (Arc::clone(&parts.authority), parts.clock.clone());
         let opened = Foundation::open(parts.journal, parts.store, keyring, authority, bytes, clock);
-        let foundation = opened.await?;
-        foundation.check_head(parts.expect_head)?;
+        let foundation = opened.await?.checked(parts.expect_head)?;
         let (writer, queue) = Writer::new(parts.limits.admin_lines());
         let issuer = Arc::clone(&parts.upstreams.issuer);
         let keys = Keys::new(parts.keys, issuer, foundation.parts.clone());
@@ -318,7 +315,7 @@ impl Broker {
             writer,
             start_time: now,
             watchers: Watchers::default(),
-            sends: Sends::new(parts.sends, parts.send_metrics),
+            sends: Sends::new(parts.sends),
             signing: Signing::default(),
             lost_search: watch::Sender::new(None),
             mints,

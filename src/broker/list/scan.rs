@@ -22,14 +22,20 @@ pub(crate) struct Look {
     pub(crate) stale_leases: usize,
 }
 
+/// Looks at an item.
+type LookAt<'s, T> = dyn Fn(&Live, T) -> Look + 's;
+
+/// Makes an item a candidate.
+type Judge<'s, T, C, N> = dyn Fn(T, &Look) -> Option<Candidate<C, N>> + 's;
+
 /// A scan: the items, which of them are wanted, and how each is ordered.
 pub(crate) struct Scan<'s, T, C, N> {
     /// Whether an item is wanted, by what the catalogue knows.
     pub(crate) admits: &'s mut dyn FnMut(T) -> bool,
     /// What the journal knows of an item. `None` if nobody wants to know it.
-    pub(crate) look: Option<&'s dyn Fn(&Live, T) -> Look>,
+    pub(crate) look: Option<&'s LookAt<'s, T>>,
     /// The item as a candidate; `None` if it is not wanted, by what the journal knows.
-    pub(crate) candidate: &'s dyn Fn(T, &Look) -> Option<Candidate<C, N>>,
+    pub(crate) candidate: &'s Judge<'s, T, C, N>,
     /// Whether the items come in the order of the page.
     pub(crate) is_sorted: bool,
     /// Whether to count.

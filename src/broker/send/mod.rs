@@ -59,7 +59,7 @@ pub(crate) struct Sends {
 
 impl Sends {
     /// No exchange is under way.
-    pub(crate) fn new(runtime: Handle, metrics: Arc<SendMetrics>) -> Self {
+    pub(crate) fn new((runtime, metrics): (Handle, Arc<SendMetrics>)) -> Self {
         let places = Arc::new(Semaphore::new(MAX_ALL_SENDS));
         Self { runtime, places, shares: Shares::default(), metrics }
     }

@@ -99,8 +99,7 @@ impl BareBroker {
             upstreams: Upstreams { egress: Egress::new(config.egress), issuer: issuer.into() },
             mints: tokio::runtime::Handle::current(),
             mint_metrics: Metrics::new(vec![], vec![], []).mints,
-            sends: tokio::runtime::Handle::current(),
-            send_metrics: Metrics::new(vec![], vec![], []).sends,
+            sends: (tokio::runtime::Handle::current(), Metrics::new(vec![], vec![], []).sends),
             tcp_door: None,
         };
         let (broker, writer) = Broker::start(parts).await.unwrap();

@@ -196,7 +196,8 @@ fn previewed(change: &pb::Connection, paths: &[String]) -> Vec<Change> {
     let (name, tags) = (change.name.clone(), change.tags.clone());
     let tags = is_named("tags").then(|| Change::Tags(pb::TagsChange { name: name.clone(), tags }));
     let release = change.release;
-    let release = is_named("release").then(|| Change::Release(pb::ReleaseChange { name, release }));
+    let release =
+        is_named("release").then_some(Change::Release(pb::ReleaseChange { name, release }));
     tags.into_iter().chain(release).collect()
 }
 
