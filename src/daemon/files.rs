@@ -3,10 +3,10 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::model::Limits;
+use crate::model::limits::MAX_TCP_HANDSHAKES;
 
-/// Descriptors for the store, the journal, the runtimes, readers of metrics, handshakes over TCP, and directories that are
-/// made or read.
-const OWN: u64 = 192;
+/// Descriptors for the store, the journal, the runtimes, readers of metrics, and directories that are made or read.
+const OWN: u64 = 128;
 
 /// How many descriptors each use gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub(super) struct Shares {
     pub(super) admin_connections: u32,
     /// Unfinished handshakes on the admin socket.
     pub(super) admin_handshakes: u32,
+    /// Unfinished handshakes over TCP, beside one descriptor to listen there; 0 if nothing listens.
+    pub(super) tcp_handshakes: u32,
     /// Open steps: each takes one descriptor to listen, and its own connections.
     pub(super) open_steps: u32,
     /// Connections of all steps together, beyond the own connections of each.
@@ -23,7 +25,7 @@ pub(super) struct Shares {
 
 impl Shares {
     /// Raises the limit of this process to its maximum, and shares out the descriptors.
-    pub(super) fn of_this_process(limits: &Limits) -> Self {
+    pub(super) fn of_this_process(limits: &Limits, serves_tcp: bool) -> Self {
         let limit = getrlimit(Resource::Nofile);
         let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
         let files = match setrlimit(Resource::Nofile, raised) {
@@ -33,7 +35,7 @@ impl Shares {
                 limit.current
             }
         };
-        let shares = Self::of(files.unwrap_or(u64::MAX), limits);
+        let shares = Self::of(files.unwrap_or(u64::MAX), limits, serves_tcp);
         if shares.open_steps < limits.open_steps {
             tracing::debug!(
                 open_steps = shares.open_steps,
@@ -43,14 +45,18 @@ impl Shares {
         shares
     }
 
-    /// Shares out `files` descriptors: to the daemon itself first, then to the admin door. Of the rest, steps get up to
-    /// three quarters for their sockets and own connections, and what is left for further connections.
-    fn of(files: u64, limits: &Limits) -> Self {
+    /// Shares out `files` descriptors: to the daemon itself first, then to the admin door, and to strangers over TCP. Of
+    /// the rest, steps get up to three quarters for their sockets and own connections, and what is left for further
+    /// connections.
+    fn of(files: u64, limits: &Limits, serves_tcp: bool) -> Self {
         let own = OWN.min(files / 4);
         let pending = u64::from(limits.admin_pending_handshakes);
         let admin = (u64::from(limits.admin_connections) + pending).min(files / 4).max(2);
         let handshakes = pending.min(admin / 4).max(1);
-        let rest = files.saturating_sub(own + admin);
+        let most = u64::try_from(MAX_TCP_HANDSHAKES).unwrap_or(u64::MAX);
+        let strangers = if serves_tcp { most.min(files / 8).max(1) } else { 0 };
+        let tcp = strangers + u64::from(serves_tcp);
+        let rest = files.saturating_sub(own + admin + tcp);
         let each = 1 + u64::from(limits.own_connections);
         let listening = u64::from(limits.open_steps).min(rest / 4 * 3 / each).max(1);
         // The most connections that steps can have.
@@ -60,15 +66,17 @@ impl Shares {
         Self {
             admin_connections: count(admin - handshakes),
             admin_handshakes: count(handshakes),
+            tcp_handshakes: count(strangers),
             open_steps: count(listening),
             step_connections: count(connected),
         }
     }
 }
 
-/// How many steps can be open at a time under a limit of open files; `None` is no limit.
-pub fn steps_within(files: Option<u64>, limits: &Limits) -> u32 {
-    Shares::of(files.unwrap_or(u64::MAX), limits).open_steps
+/// How many steps can be open at a time under a limit of open files; `None` is no limit. `serves_tcp` says that operators
+/// are served over TCP, too.
+pub fn steps_within(files: Option<u64>, limits: &Limits, serves_tcp: bool) -> u32 {
+    Shares::of(files.unwrap_or(u64::MAX), limits, serves_tcp).open_steps
 }
 
 #[cfg(test)]
@@ -78,15 +86,18 @@ mod tests {
     #[test]
     fn steps_never_have_the_descriptors_that_the_admin_door_needs() {
         let limits = Limits::default();
-        for files in [64, 256, 1024, 4096, 65_536, 1_048_576, u64::MAX] {
-            let shares = Shares::of(files, &limits);
+        let many = [64, 256, 1024, 4096, 65_536, 1_048_576, u64::MAX];
+        for (files, serves_tcp) in many.into_iter().flat_map(|n| [(n, false), (n, true)]) {
+            let shares = Shares::of(files, &limits, serves_tcp);
             let steps = shares.open_steps.saturating_mul(1 + limits.own_connections);
             let admin = shares.admin_connections + shares.admin_handshakes;
+            let tcp = shares.tcp_handshakes + u32::from(serves_tcp);
             let taken: u64 =
-                [admin, steps, shares.step_connections].into_iter().map(u64::from).sum();
+                [admin, tcp, steps, shares.step_connections].into_iter().map(u64::from).sum();
             assert!(taken + OWN.min(files / 4) <= files, "{files}: {shares:?}");
         }
-        let plenty = Shares::of(1_048_576, &limits);
+        let plenty = Shares::of(1_048_576, &limits, true);
+        assert_eq!(plenty.tcp_handshakes, u32::try_from(MAX_TCP_HANDSHAKES).unwrap());
         assert_eq!(plenty.open_steps, limits.open_steps);
         assert_eq!(plenty.admin_connections, limits.admin_connections);
     }

@@ -237,7 +237,7 @@ impl Loaded {
         clock: Clock,
     ) -> Result<Self, DaemonError> {
         protect_process();
-        let shares = Shares::of_this_process(&config.limits);
+        let shares = Shares::of_this_process(&config.limits, config.admin_listen.is_some());
         let trust = Trust::of_process(&config.shared_parents);
         let state = StateDirectory::open(&config.state, &trust)?;
         let (file, lock) = (state.read()?, state.lock()?);
@@ -251,7 +251,7 @@ impl Loaded {
         init::update_addresses(&state, &config.runtime)?;
         let (tls, keeper) = ServerTlsPair::open(&state, &file.name, hosts, &authority, &clock)?;
         let (step_sockets, new_sockets) = mpsc::unbounded_channel();
-        let threads = Threads::start().map_err(DaemonError::Threads)?;
+        let threads = Threads::start(tcp_door.is_some()).map_err(DaemonError::Threads)?;
         let metrics = grpc::metrics();
         let parts = BrokerParts {
             journal: &state.join("journal"),
@@ -315,7 +315,7 @@ impl Loaded {
         };
         threads.keep_spares(&broker.write_hangs(), &stop);
         wiring.serve_steps(&threads, new_sockets, shares);
-        wiring.serve_admin(&threads.admin, (admin, operators), shares)?;
+        wiring.serve_admin(&threads, (admin, operators), shares)?;
         maintain_broker(&threads.admin, &broker, &stop);
         maintain_connections(&threads.admin, &broker, (steps_open, admin_open), &stop);
         release_memory_after_loads(threads.all(), &stop);

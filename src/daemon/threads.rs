@@ -25,10 +25,12 @@ pub(super) struct Threads {
     pub(super) sends: Runtime,
     /// Serves the admin door and health, so that a hanging disk can still be reported.
     pub(super) admin: Runtime,
+    /// Accepts operators over TCP, and makes their handshakes; `None` if nothing listens there.
+    pub(super) tcp: Option<Runtime>,
 }
 
 impl Threads {
-    pub(super) fn start() -> std::io::Result<Self> {
+    pub(super) fn start(serves_tcp: bool) -> std::io::Result<Self> {
         let start = |name: &str, count: usize| {
             let mut builder = Builder::new_multi_thread();
             builder.worker_threads(count).thread_name(name).enable_all().build()
@@ -40,6 +42,7 @@ impl Threads {
             mints: start("mints", 2)?,
             sends: start("sends", cores.div_ceil(2))?,
             admin: start("admin-door", 2)?,
+            tcp: serves_tcp.then(|| start("tcp-door", 1)).transpose()?,
         })
     }
 
@@ -80,13 +83,13 @@ impl Threads {
     /// All runtimes.
     pub(super) fn all(&self) -> impl Iterator<Item = &Runtime> {
         let others = [&self.handshakes, &self.mints, &self.sends, &self.admin];
-        self.steps.iter().chain(others)
+        self.steps.iter().chain(others).chain(&self.tcp)
     }
 
     /// Ends all threads, after at most a second each.
     pub(super) fn shut_down(self) {
         let others = [self.handshakes, self.mints, self.sends, self.admin];
-        for runtime in self.steps.into_iter().chain(others) {
+        for runtime in self.steps.into_iter().chain(others).chain(self.tcp) {
             runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
         }
     }

@@ -86,17 +86,18 @@ impl Wiring {
         StepWorker { acceptor: Arc::new(acceptor), runtime: runtime.handle().clone() }
     }
 
-    /// Serves the admin socket on this runtime, and the TCP listener for operators if there is one.
+    /// Serves the admin socket, and the TCP listener for operators if there is one. That listener and its handshakes have a
+    /// thread of their own, so that strangers hold up no local client.
     ///
     /// # Errors
     /// If the runtime cannot take a listener.
     pub(super) fn serve_admin(
         self,
-        runtime: &AsyncRuntime,
+        threads: &Threads,
         (listener, operators): (std::os::unix::net::UnixListener, Option<OperatorListener>),
         shares: Shares,
     ) -> Result<(), DaemonError> {
-        let limits = self.broker.limits();
+        let (limits, runtime) = (self.broker.limits(), &threads.admin);
         let quotas = AdminQuotas::new(limits, shares);
         let find_quota: FindQuota = Arc::new(move |svid| quotas.peer_quota(svid));
         let (sender, connections) = mpsc::channel::<AdminConnection>(WAITING_CONNECTIONS);
@@ -109,9 +110,12 @@ impl Wiring {
         let socket = UnixListener::from_std(listener).map_err(DaemonError::Threads)?;
         let bounds = Admission::of_many(handshakes, Arc::clone(&find_quota));
         self.accept_admin(runtime, socket, (&self.tls.admin, bounds), sender.clone());
-        if let (Some(operators), Some(tls)) = (operators, &self.tls.tcp) {
-            let bounds = Admission::of_network(limits.admin_guest_connections(), find_quota);
-            self.accept_admin(runtime, operators.listen()?, (tls, bounds), sender);
+        if let (Some(operators), Some(tls), Some(apart)) = (operators, &self.tls.tcp, &threads.tcp)
+        {
+            let _entered = apart.enter();
+            let (handshakes, rate) = (shares.tcp_handshakes, limits.tcp_connections());
+            let bounds = Admission::of_network(handshakes, rate, find_quota);
+            self.accept_admin(apart, operators.listen()?, (tls, bounds), sender);
         }
         let served = grpc::serve_admin(self.broker, connections, self.metrics.admin, self.stop);
         let running = self.running;

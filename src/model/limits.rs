@@ -205,6 +205,11 @@ limits! {
     admin_guest_connections_per_second: 50,
     /// New connections of such a user at once, after a pause.
     admin_guest_connection_burst: 200,
+    /// New connections a second over TCP of each address, of IPv6 each /64; further ones are refused. When there are more
+    /// than a thousand, those from which no operator has logged in lately share such a rate.
+    tcp_connections_per_second: 50,
+    /// New connections over TCP of such an address at once, after a pause.
+    tcp_connection_burst: 200,
     /// Connections that each opening, operator and executor has for itself. Connections beyond that are shared: at most
     /// a quarter for one of them, a quarter for a workflow, a half for an executor.
     own_connections: 2,
@@ -308,6 +313,11 @@ impl Limits {
             per_second: self.admin_guest_connections_per_second,
             burst: self.admin_guest_connection_burst,
         }
+    }
+
+    /// How many connections of one network the TCP listener takes.
+    pub fn tcp_connections(&self) -> RateLimit {
+        RateLimit { per_second: self.tcp_connections_per_second, burst: self.tcp_connection_burst }
     }
 
     /// How many connections a step's socket takes.

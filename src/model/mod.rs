@@ -40,7 +40,7 @@ pub use names::run_as::{RunAs, RunAsKind};
 pub use names::spiffe::{BrokerId, SpiffeId, TrustDomain};
 pub use names::tag::{Identifiers, Tag, TagKey, TagValue, Tags};
 pub use opening::{Opening, PinnedCertificate, StepKey, StepOwner};
-pub use rate::{Rate, RateLimit};
+pub use rate::{Rate, RateLimit, Recent};
 pub use release::Release;
 pub use request::{NamedRequest, RequestMac};
 pub use send_limits::SendLimits;

@@ -1,5 +1,8 @@
-//! A rate with a burst, as every limit of requests, lines, bytes and connections over time counts it.
+//! A rate with a burst, as every limit of requests, lines, bytes and connections over time counts it; and what was noted
+//! lately.
 
+use std::collections::HashMap;
+use std::hash::Hash;
 use std::time::Duration;
 
 /// The most events: a rate, and a burst that is allowed after a pause.
@@ -102,9 +105,53 @@ impl Rate {
     }
 }
 
+/// The keys that were noted lately: a bounded number, each for a while.
+#[derive(Debug)]
+pub struct Recent<K> {
+    most: usize,
+    lasts: Duration,
+    noted: HashMap<K, i64>,
+}
+
+impl<K: Copy + Eq + Hash> Recent<K> {
+    /// Remembers at most so many keys, each for so long after it was noted last.
+    pub fn new(most: usize, lasts: Duration) -> Self {
+        Self { most, lasts, noted: HashMap::new() }
+    }
+
+    /// True if the key was noted in the while before this time, in milliseconds of the caller's clock.
+    pub fn has(&self, now_millis: i64, key: &K) -> bool {
+        let age = self.noted.get(key).map(|noted| now_millis.saturating_sub(*noted));
+        age.and_then(|age| u64::try_from(age).ok())
+            .is_some_and(|age| Duration::from_millis(age) < self.lasts)
+    }
+
+    /// Notes a key at this time. If there are too many, the key that was noted longest ago is forgotten.
+    pub fn note(&mut self, now_millis: i64, key: K) {
+        if self.noted.len() >= self.most && !self.noted.contains_key(&key) {
+            let oldest = self.noted.iter().min_by_key(|(_, noted)| **noted).map(|(key, _)| *key);
+            oldest.and_then(|oldest| self.noted.remove(&oldest));
+        }
+        self.noted.insert(key, now_millis);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_newest_keys_are_remembered_for_a_while() {
+        let mut recent = Recent::new(2, Duration::from_secs(1));
+        for (now, key) in [(0, "a"), (10, "b"), (20, "a"), (30, "c")] {
+            recent.note(now, key);
+        }
+        for (now, known) in [(30, "ac"), (1_019, "ac"), (1_020, "c"), (1_030, ""), (25, "a")] {
+            let has: String =
+                ["a", "b", "c"].into_iter().filter(|key| recent.has(now, key)).collect();
+            assert_eq!(has, known, "{now}");
+        }
+    }
 
     const LIMIT: RateLimit = RateLimit { per_second: 100, burst: 400 };
 

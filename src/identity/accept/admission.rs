@@ -1,8 +1,10 @@
 //! The bounds that a connection passes: listener slots, a handshake slot, and the connection quota of its peer.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 use super::handshake_slots::{HandshakeLimits, HandshakeSlots};
 use super::listener::Newcomer;
@@ -23,11 +25,14 @@ pub struct Admission(SocketBounds);
 enum SocketBounds {
     One { quota: Arc<PeerQuota>, connections: Arc<Semaphore>, handshakes: Arc<Semaphore> },
     Many { handshakes: HandshakeSlots, find_quota: FindQuota },
-    Network { handshakes: NetworkSlots, identities: Arc<Identities>, find_quota: FindQuota },
+    Network { networks: Arc<Networks>, find_quota: FindQuota },
 }
 
-/// The connections of each identity over TCP.
-type Identities = WeakMap<SpiffeId, Semaphore>;
+/// The clients of a TCP listener: the networks of unfinished handshakes, and the connections of each identity.
+struct Networks {
+    handshakes: NetworkSlots,
+    identities: WeakMap<SpiffeId, Semaphore>,
+}
 
 /// The connection slot and the handshake slot that the listener waits for; `None` where it waits for neither.
 pub(crate) type ListenerSlots = Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)>;
@@ -35,7 +40,25 @@ pub(crate) type ListenerSlots = Option<(OwnedSemaphorePermit, OwnedSemaphorePerm
 /// A connection whose handshake is not done.
 pub(crate) enum PendingPeer {
     One { quota: Arc<PeerQuota>, share: ConnectionShare, slots: ListenerSlots },
-    Many { slot: HandshakeSlot, find_quota: FindQuota, identities: Option<Arc<Identities>> },
+    Many { slot: HandshakeSlot, find_quota: FindQuota, remote: Option<RemotePeer> },
+}
+
+/// A client of a TCP listener.
+pub(crate) struct RemotePeer {
+    networks: Arc<Networks>,
+    address: SocketAddr,
+}
+
+impl RemotePeer {
+    /// Takes a connection of the identity, and lets its network be known.
+    fn log_in(self, svid: &Svid) -> Result<OwnedSemaphorePermit, ConnectionRefusal> {
+        let Networks { handshakes, identities } = &*self.networks;
+        let most = || Arc::new(Semaphore::new(MAX_TCP_CONNECTIONS));
+        let connection = identities.of(svid.id.clone(), most).try_acquire_owned();
+        let connection = connection.map_err(|_| ConnectionRefusal::TooMany)?;
+        handshakes.know(self.address, Instant::now());
+        Ok(connection)
+    }
 }
 
 /// The parts of the bounds that a connection holds until it ends.
@@ -59,10 +82,12 @@ impl Admission {
         Self(SocketBounds::Many { handshakes: HandshakeSlots::new(handshakes), find_quota })
     }
 
-    /// The bounds of a TCP listener. Each network may connect at this rate.
-    pub fn of_network(rate: RateLimit, find_quota: FindQuota) -> Self {
-        let (handshakes, identities) = (NetworkSlots::new(rate), Arc::default());
-        Self(SocketBounds::Network { handshakes, identities, find_quota })
+    /// The bounds of a TCP listener: how many unfinished handshakes at a time, and the rate at which each network may
+    /// connect.
+    pub fn of_network(handshakes: u32, rate: RateLimit, find_quota: FindQuota) -> Self {
+        let handshakes = NetworkSlots::new(handshakes, rate);
+        let networks = Arc::new(Networks { handshakes, identities: WeakMap::default() });
+        Self(SocketBounds::Network { networks, find_quota })
     }
 
     /// Waits for the slots of the next connection.
@@ -93,15 +118,14 @@ impl Admission {
             (SocketBounds::Many { handshakes, find_quota }, Newcomer::Process(process)) => {
                 let slot = handshakes.admit(process, has_spoken)?;
                 let find_quota = Arc::clone(find_quota);
-                Ok(PendingPeer::Many { slot, find_quota, identities: None })
+                Ok(PendingPeer::Many { slot, find_quota, remote: None })
             }
-            (
-                SocketBounds::Network { handshakes, identities, find_quota },
-                Newcomer::Address(address),
-            ) => {
-                let slot = handshakes.admit(address, has_spoken)?;
-                let (find_quota, identities) = (Arc::clone(find_quota), Arc::clone(identities));
-                Ok(PendingPeer::Many { slot, find_quota, identities: Some(identities) })
+            (SocketBounds::Network { networks, find_quota }, Newcomer::Address(address)) => {
+                let slot = networks.handshakes.admit(address, has_spoken, Instant::now())?;
+                let networks = Arc::clone(networks);
+                let (find_quota, remote) =
+                    (Arc::clone(find_quota), RemotePeer { networks, address });
+                Ok(PendingPeer::Many { slot, find_quota, remote: Some(remote) })
             }
             (SocketBounds::One { .. } | SocketBounds::Many { .. }, Newcomer::Address(_))
             | (SocketBounds::Network { .. }, Newcomer::Process(_)) => {
@@ -137,13 +161,8 @@ impl PendingPeer {
                 let connection = slots.map(|(connection, _handshake)| connection);
                 Ok(ConnectionSlot { quota, _share: share, _connection: connection })
             }
-            Self::Many { find_quota, identities, .. } => {
-                let of_identity = |identities: Arc<Identities>| {
-                    let most = || Arc::new(Semaphore::new(MAX_TCP_CONNECTIONS));
-                    identities.of(svid.id.clone(), most).try_acquire_owned()
-                };
-                let connection = identities.map(of_identity).transpose();
-                let connection = connection.map_err(|_| ConnectionRefusal::TooMany)?;
+            Self::Many { find_quota, remote, .. } => {
+                let connection = remote.map(|remote| remote.log_in(svid)).transpose()?;
                 let quota = find_quota(svid);
                 let share = quota.connect().ok_or(ConnectionRefusal::TooMany)?;
                 Ok(ConnectionSlot { quota, _share: share, _connection: connection })

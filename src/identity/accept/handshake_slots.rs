@@ -63,7 +63,7 @@ impl HandshakeSlots {
         origin: PeerProcess,
         has_spoken: bool,
     ) -> Result<HandshakeSlot, ConnectionRefusal> {
-        if !is_trusted(origin.uid) && self.rates.is_over(origin.uid) {
+        if !is_trusted(origin.uid) && self.rates.is_over(origin.uid, false, Instant::now()) {
             return Err(ConnectionRefusal::TooOften);
         }
         self.find_slot(origin, has_spoken).ok_or(ConnectionRefusal::NoSlot)

@@ -40,48 +40,63 @@ impl RateLimiter {
         self.rate.take(self.now(), self.limit)
     }
 
-    /// True if the whole burst is available, as in a new limiter.
-    pub(crate) fn is_rested(&self) -> bool {
-        self.rate.is_rested(self.now())
-    }
-
     fn now(&self) -> i64 {
-        i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX)
+        millis_since(self.started, Instant::now())
     }
 }
 
-/// The most keys whose rates are tracked. Further keys are over their rate until that of another is forgotten.
+/// The most keys whose rates are tracked, apart from those that keep a place. Further keys share one rate.
 pub(super) const MAX_KEYS: usize = 1024;
+/// How often rates that equal new ones are looked for when there are so many, in milliseconds.
+const SWEEP_MILLIS: i64 = 1000;
 
 /// Limits events to a rate for each key, such as a user or a network.
 pub(super) struct KeyedRates<K> {
     limit: RateLimit,
-    limiters: Mutex<HashMap<K, RateLimiter>>,
+    started: Instant,
+    tracked: Mutex<TrackedRates<K>>,
+}
+
+struct TrackedRates<K> {
+    of: HashMap<K, Rate>,
+    /// The rate of all keys that are not tracked.
+    others: Rate,
+    next_sweep: i64,
 }
 
 impl<K: Copy + Eq + Hash> KeyedRates<K> {
     pub(super) fn new(limit: RateLimit) -> Self {
-        Self { limit, limiters: Mutex::default() }
+        let tracked = TrackedRates { of: HashMap::new(), others: Rate::default(), next_sweep: 0 };
+        Self { limit, started: Instant::now(), tracked: Mutex::new(tracked) }
     }
 
-    /// Takes one event of a key. True if none is allowed yet.
-    pub(super) fn is_over(&self, key: K) -> bool {
-        let mut limiters = self.limiters.lock();
-        if limiters.len() >= MAX_KEYS && !limiters.contains_key(&key) {
-            // A limiter with its whole burst is like a new one, so it can be forgotten.
-            limiters.retain(|_, limiter| !limiter.is_rested());
-            if limiters.len() >= MAX_KEYS {
-                return true;
-            }
+    /// Takes one event of a key. True if none is allowed yet. A key that `keeps_place` is tracked in any case.
+    pub(super) fn is_over(&self, key: K, keeps_place: bool, now: Instant) -> bool {
+        let now = millis_since(self.started, now);
+        let mut tracked = self.tracked.lock();
+        let TrackedRates { of, others, next_sweep } = &mut *tracked;
+        let is_full = |of: &HashMap<K, Rate>| of.len() >= MAX_KEYS && !of.contains_key(&key);
+        if is_full(of) && now >= *next_sweep {
+            of.retain(|_, rate| !rate.is_rested(now));
+            *next_sweep = now.saturating_add(SWEEP_MILLIS);
         }
-        limiters.entry(key).or_insert_with(|| RateLimiter::new(self.limit)).take().is_err()
+        let rate = match is_full(of) && !keeps_place {
+            true => others,
+            false => of.entry(key).or_default(),
+        };
+        rate.take(now, self.limit).is_err()
     }
 
     /// How many keys are tracked.
     #[cfg(test)]
     pub(super) fn tracked(&self) -> usize {
-        self.limiters.lock().len()
+        self.tracked.lock().of.len()
     }
+}
+
+/// The time from one instant to another, in milliseconds, as a [`Rate`] counts it.
+pub(super) fn millis_since(started: Instant, now: Instant) -> i64 {
+    i64::try_from(now.saturating_duration_since(started).as_millis()).unwrap_or(i64::MAX)
 }
 
 /// The bytes that are read of a connection before others have their turn. tokio would allow a hundred reads, and the

@@ -62,7 +62,7 @@ fn the_unit_allows_only_the_network_of_its_options() {
 fn the_unit_has_the_files_that_all_steps_need() {
     let (limits, unit) = (Limits::default(), unit(&[]));
     let files = unit.lines().find_map(|line| line.strip_prefix("LimitNOFILE=")).unwrap();
-    assert_eq!(steps_within(Some(files.parse().unwrap()), &limits), limits.open_steps);
+    assert_eq!(steps_within(Some(files.parse().unwrap()), &limits, true), limits.open_steps);
 }
 
 #[test]

@@ -53,7 +53,8 @@ pub(super) fn check(site: &Site, granted: Granted, memory: Option<&str>) -> Vec<
 }
 
 fn files(site: &Site, files: Option<u64>) -> Diagnosis {
-    let (steps, needed) = (steps_within(files, &site.limits), site.limits.open_steps);
+    let within = |files| steps_within(files, &site.limits, site.serves_tcp);
+    let (steps, needed) = (within(files), site.limits.open_steps);
     let said = files.map_or("no limit".to_owned(), |files| format!("at most {files}"));
     let text = format!("{said}: {steps} of {needed} steps can be open at a time");
     if steps >= needed {
@@ -61,7 +62,7 @@ fn files(site: &Site, files: Option<u64>) -> Diagnosis {
     }
     // The smallest sufficient multiple of 1024.
     let mut multiples = (1..=4096).map(|thousands| thousands * 1024);
-    let is_enough = |files: &u64| steps_within(Some(*files), &site.limits) >= needed;
+    let is_enough = |files: &u64| within(Some(*files)) >= needed;
     let enough = multiples.find(is_enough).unwrap_or(4 * u64::from(needed));
     let advice = format!(
         "LimitNOFILE={enough} in the daemon's unit, or ulimit -Hn {enough} before serve; or a smaller open_steps in \

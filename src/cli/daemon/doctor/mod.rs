@@ -89,6 +89,7 @@ impl Doctor {
             state: broker.config.state,
             runtime: broker.config.runtime,
             limits: broker.config.limits,
+            serves_tcp: broker.config.admin_listen.is_some(),
             egress: broker.config.egress,
             trust: broker.trust,
             user,

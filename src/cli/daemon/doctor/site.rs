@@ -14,6 +14,8 @@ pub(super) struct Site {
     pub(super) runtime: PathBuf,
     pub(super) unlock: Unlock,
     pub(super) limits: Limits,
+    /// Whether operators are served over TCP.
+    pub(super) serves_tcp: bool,
     /// Where the daemon may connect to.
     pub(super) egress: Rules,
     /// The owner of the state directory, who must own everything else.

@@ -1,7 +1,8 @@
 //! Clients that want more than their share: silent handshakes, and many connections of one operator.
 
 use std::io::{ErrorKind, Read as _};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::time::Duration;
 
 use keyhatch::grpc::pb;
 use keyhatch::identity::{BrokerAddress, ConnectError, connect_heard};
@@ -14,10 +15,9 @@ use tokio::net::TcpSocket;
 use crate::harness::{TestBroker, wait_until};
 
 /// A connection from an address of this host that says nothing.
-async fn silent(network: usize, to: SocketAddr) -> TcpStream {
+async fn silent(from: Ipv4Addr, to: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
-    let from = IpAddr::V4(Ipv4Addr::new(127, 0, 1, u8::try_from(network).unwrap()));
-    socket.bind(SocketAddr::new(from, 0)).unwrap();
+    socket.bind(SocketAddr::new(from.into(), 0)).unwrap();
     socket.connect(to).await.unwrap().into_std().unwrap()
 }
 
@@ -38,7 +38,8 @@ fn silent_handshakes_are_bounded_and_shut_out_nobody() {
     let identity = broker.enroll_remote("far", pb::Role::Viewer);
     let to = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), broker.tcp().address.port);
     let crowd = |network: usize, count: usize| -> Vec<_> {
-        (0..count).map(|_| broker.block_on(silent(network, to))).collect()
+        let from = Ipv4Addr::new(127, 0, 1, u8::try_from(network).unwrap());
+        (0..count).map(|_| broker.block_on(silent(from, to))).collect()
     };
     // A silent handshake ends by itself after a while, and counts as slow then.
     let refused = || {
@@ -59,6 +60,39 @@ fn silent_handshakes_are_bounded_and_shut_out_nobody() {
     });
     assert!(lost.is_some(), "nobody has lost a slot");
     assert!(all.len() >= MAX_TCP_HANDSHAKES / 2, "slots were lost before all were taken");
+}
+
+#[test]
+fn a_crowd_does_not_shut_out_a_client_of_its_address() {
+    let broker = TestBroker::start_with_tcp(Limits::default());
+    let identity = broker.enroll_remote("far", pb::Role::Viewer);
+    let to = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), broker.tcp().address.port);
+    let mut crowd: Vec<TcpStream> = Vec::new();
+    // The tries are over before a silent handshake reaches its deadline. The crowd takes back what it has lost before each.
+    let is_let_in = (0..100).any(|_| {
+        std::thread::park_timeout(Duration::from_millis(10));
+        crowd.retain(|one| !is_over(one));
+        while crowd.len() < MAX_TCP_HANDSHAKES_OF_NETWORK {
+            crowd.push(broker.block_on(silent(Ipv4Addr::LOCALHOST, to)));
+        }
+        let heard = connect_heard(BrokerAddress::Remote(broker.tcp()), &identity);
+        broker.block_on(heard).is_ok()
+    });
+    assert!(is_let_in);
+}
+
+#[test]
+fn the_rate_of_guests_of_the_socket_is_none_of_tcp() {
+    let limits = Limits {
+        admin_guest_connections_per_second: 1,
+        admin_guest_connection_burst: 1,
+        ..Limits::default()
+    };
+    let broker = TestBroker::start_with_tcp(limits);
+    let identity = broker.enroll_remote("far", pb::Role::Viewer);
+    let connect = |_| connect_heard(BrokerAddress::Remote(broker.tcp()), &identity);
+    let taken: Vec<_> = (0..6).map(|n| broker.block_on(connect(n)).unwrap()).collect();
+    drop(taken);
 }
 
 #[test]
