@@ -18,7 +18,7 @@ use crate::broker::{Broker, StepListener, StepSession};
 use crate::grpc::{self, AdminConnection, StepConnection};
 use crate::identity::{
     Acceptor, Admission, CertificateCheck, FindQuota, HandshakeLimits, Handshakes, Listener,
-    ListenerConfig, OpenConnections, PeerQuota, ServerTls, Timeouts,
+    ListenerConfig, OpenConnections, PeerQuota, Refusals, ServerTls, Timeouts,
 };
 use crate::metrics::Metrics;
 use crate::model::Limits;
@@ -49,7 +49,9 @@ impl Wiring {
         mut sockets: mpsc::UnboundedReceiver<StepListener>,
         shares: Shares,
     ) {
-        let workers: Vec<_> = threads.steps.iter().map(|one| self.start_step_worker(one)).collect();
+        let refused = Refusals::new(Arc::clone(&self.metrics.steps.refused));
+        let start = |runtime| self.start_step_worker(runtime, Arc::clone(&refused));
+        let workers: Vec<_> = threads.steps.iter().map(start).collect();
         let (stop, broker) = (self.stop.clone(), Arc::clone(&self.broker));
         let quotas = StepQuotas::new(broker.limits(), shares);
         threads.admin.spawn(async move {
@@ -64,7 +66,7 @@ impl Wiring {
     }
 
     /// Starts the server of one thread of the step door.
-    fn start_step_worker(&self, runtime: &AsyncRuntime) -> StepWorker {
+    fn start_step_worker(&self, runtime: &AsyncRuntime, refused: Arc<Refusals>) -> StepWorker {
         let (sender, connections) = mpsc::channel::<StepConnection>(WAITING_CONNECTIONS);
         let acceptor = Acceptor {
             tls: Arc::clone(&self.tls.steps),
@@ -72,7 +74,7 @@ impl Wiring {
             connections: sender,
             handshakes: Some(self.handshakes.clone()),
             draining: self.stop.clone(),
-            refused: Arc::clone(&self.metrics.steps.refused),
+            refused,
         };
         let (broker, metrics) = (Arc::clone(&self.broker), Arc::clone(&self.metrics.steps));
         let served = grpc::serve_steps(broker, connections, metrics, self.stop.clone());
@@ -154,7 +156,7 @@ impl Wiring {
             connections,
             handshakes: None,
             draining: self.stop.clone(),
-            refused: Arc::clone(&self.metrics.admin.refused),
+            refused: Refusals::new(Arc::clone(&self.metrics.admin.refused)),
         };
         let listener = listener.into();
         runtime.spawn(async move { acceptor.run(listener, config).await });

@@ -25,7 +25,7 @@ pub use accept::quota::{
     Allotment, Lane, OversizeTurn, OversizeWaiter, PeerQuota, QuotaLimits, QuotaPool, WeakMap,
 };
 pub use accept::rate_limiter::PIECE_BYTES;
-pub use accept::refused::REFUSALS;
+pub use accept::refused::{REFUSALS, Refusals};
 pub use accept::timeouts::{OpenRequest, Timeouts, Traffic, WaitingReply};
 pub use certificate::authority::{Authority, AuthorityError, Issued, KeyAndCertificate};
 pub use certificate::end_point::server_end_point;

@@ -24,20 +24,18 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-use super::CLIENT_LOG_LIMIT;
 use super::admission::{Admission, PendingPeer};
 use super::certificate_check::{self, CertificateCheck, OpenConnections};
 use super::connection::{ConnectionHolds, Peer, PeerConnection};
 use super::listener::{Listener, Newcomer};
 use super::rate_limiter::{RateLimiter, ReadLimiter};
-use super::refused::{ConnectionRefusal, RefusalCounter};
+use super::refused::{ConnectionRefusal, Refusals};
 use super::timeouts::{Timeouts, Traffic};
 use crate::identity::certificate::svid::Svid;
 use crate::identity::socket::{Origin, Socket};
 use crate::identity::tls::ServerTls;
-use crate::metrics::LabelCounters;
 use crate::model::limits::HANDSHAKE_DEADLINE;
-use crate::model::{RateLimit, SpiffeId};
+use crate::model::{LogLimit, RateLimit, SpiffeId};
 
 /// The first and the longest pause before the next accept when no file descriptor is free. Thousands of sockets may
 /// retry at a time.
@@ -76,8 +74,8 @@ pub struct Acceptor<T> {
     pub handshakes: Option<Handshakes>,
     /// Cancelled when the daemon drains. Connections on which no byte was received then end at once.
     pub draining: CancellationToken,
-    /// Counts refused connections by reason.
-    pub refused: Arc<LabelCounters>,
+    /// Counts and logs refused connections.
+    pub refused: Arc<Refusals>,
 }
 
 /// The threads on which handshakes run.
@@ -125,7 +123,7 @@ impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
             let (stream, address) = match listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    if let Some(suppressed) = CLIENT_LOG_LIMIT.allow() {
+                    if let Some(suppressed) = self.refused.log.allow() {
                         tracing::warn!(%error, suppressed, "a connection cannot be accepted");
                     }
                     tokio::time::sleep(pause).await;
@@ -136,7 +134,7 @@ impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
             pause = OUT_OF_FILES_PAUSE;
             let (has_spoken, has_gone) = poll_peer(&stream);
             if has_gone {
-                self.refused().note(ConnectionRefusal::Gone, None);
+                self.refused.note(ConnectionRefusal::Gone, None);
                 gone.wait().await;
                 continue;
             }
@@ -148,15 +146,11 @@ impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
                     Ok(pending) => {
                         self.start_handshake((stream, newcomer.origin()), config, pending);
                     }
-                    Err(refusal) => self.refused().note(refusal, Some(newcomer.origin())),
+                    Err(refusal) => self.refused.note(refusal, Some(newcomer.origin())),
                 },
-                Err((refusal, origin)) => self.refused().note(refusal, origin),
+                Err((refusal, origin)) => self.refused.note(refusal, origin),
             }
         }
-    }
-
-    fn refused(&self) -> RefusalCounter {
-        RefusalCounter(Arc::clone(&self.refused))
     }
 
     /// Starts a task for the handshake of a new connection.
@@ -166,7 +160,7 @@ impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
         config: &ListenerConfig<T>,
         pending: PendingPeer,
     ) {
-        let refused = self.refused();
+        let refused = Arc::clone(&self.refused);
         let acceptor = TlsAcceptor::from(self.tls.settings());
         let (check, open) = (Arc::clone(&config.certificate_check), Arc::clone(&self.open));
         let (tag, timeouts, sender) =
@@ -197,8 +191,8 @@ impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
             if !is_accepted() {
                 return refused.note(ConnectionRefusal::NoIdentity, Some(origin));
             }
-            note_remote(&peer.svid, origin);
-            let holds = ConnectionHolds { _slot: slot, _tracked: tracked };
+            note_remote(&refused.log, &peer.svid, origin);
+            let holds = ConnectionHolds { _slot: slot, _tracked: tracked, refused };
             let ends = (stop, draining);
             let connection = PeerConnection::new(stream, peer, timeouts, reading, ends, holds);
             let _ = sender.send(connection).await;
@@ -207,9 +201,9 @@ impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
 }
 
 /// Logs from where an operator has connected over TCP.
-fn note_remote(svid: &Svid, origin: Origin) {
+fn note_remote(log: &LogLimit, svid: &Svid, origin: Origin) {
     if let (Some(address), SpiffeId::Operator(name)) = (origin.address(), &svid.id)
-        && let Some(suppressed) = CLIENT_LOG_LIMIT.allow()
+        && let Some(suppressed) = log.allow()
     {
         tracing::info!(peer.address = %address, operator = %name, suppressed, "connected over TCP");
     }

@@ -9,11 +9,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::CLIENT_LOG_LIMIT;
 use super::admission::ConnectionSlot;
 use super::certificate_check::TrackedConnection;
 use super::quota::PeerQuota;
 use super::rate_limiter::ReadLimiter;
+use super::refused::{Refusals, address_of};
 use super::timeouts::{EndReason, Timeouts, Traffic, Watchdog};
 use crate::identity::certificate::svid::Svid;
 use crate::identity::socket::{Origin, Socket};
@@ -39,6 +39,8 @@ pub(crate) struct ConnectionHolds {
     pub(crate) _slot: ConnectionSlot,
     /// Its entry among the tracked connections.
     pub(super) _tracked: TrackedConnection,
+    /// The log of its door.
+    pub(super) refused: Arc<Refusals>,
 }
 
 /// The most bytes that are written before they are sent: one TLS record.
@@ -66,7 +68,7 @@ pub struct PeerConnection<T> {
     is_blocked: bool,
     /// The sends for which the connection still counts as crowded.
     crowded: u8,
-    _holds: ConnectionHolds,
+    holds: ConnectionHolds,
 }
 
 impl<T> PeerConnection<T> {
@@ -88,7 +90,7 @@ impl<T> PeerConnection<T> {
             unsent: 0,
             is_blocked: false,
             crowded: 0,
-            _holds: holds,
+            holds,
         }
     }
 
@@ -124,10 +126,10 @@ impl<T> PeerConnection<T> {
     }
 
     fn log_disconnected(&self, why: &str) {
-        if let Some(suppressed) = CLIENT_LOG_LIMIT.allow() {
+        if let Some(suppressed) = self.holds.refused.log.allow() {
             tracing::warn!(
                 peer.uid = self.peer.origin.uid(),
-                peer.address = self.peer.origin.address().map(tracing::field::display),
+                peer.address = address_of(Some(self.peer.origin)),
                 suppressed,
                 "a client was disconnected: {why}"
             );

@@ -13,8 +13,3 @@ pub(super) mod quota;
 pub(super) mod rate_limiter;
 pub(super) mod refused;
 pub(super) mod timeouts;
-
-use crate::model::LogLimit;
-
-/// Bounds the log lines that clients can cause, over all sockets: ten a second.
-pub(crate) static CLIENT_LOG_LIMIT: LogLimit = LogLimit::new(10);

@@ -7,9 +7,12 @@ use std::sync::Arc;
 use rustls::{AlertDescription, CertificateError, Error as TlsError, PeerMisbehaved};
 use tracing::field::{DisplayValue, display};
 
-use super::CLIENT_LOG_LIMIT;
 use crate::identity::socket::Origin;
 use crate::metrics::LabelCounters;
+use crate::model::LogLimit;
+
+/// How many log lines a second the clients of one door can cause.
+const LINES_PER_SECOND: u32 = 10;
 
 /// Every reason for which a connection is refused, as the metrics name it.
 pub const REFUSALS: [&str; 19] = [
@@ -43,7 +46,7 @@ pub(crate) enum ConnectionRefusal {
     NoSlot,
     /// The handshake slot went to another client.
     Evicted,
-    /// The user connects too often.
+    /// The user or address connects too often.
     TooOften,
     /// The system returns no credentials of the client.
     NoCredentials,
@@ -71,7 +74,7 @@ impl ConnectionRefusal {
                 "a handshake was aborted for another client: too many of such clients are unfinished",
             ),
             Self::TooOften => {
-                ("TOO_OFTEN", "a connection was refused: its user connects too often")
+                ("TOO_OFTEN", "a connection was refused: its user or address connects too often")
             }
             Self::NoCredentials => {
                 ("NO_CREDENTIALS", "a connection without peer credentials was refused")
@@ -89,16 +92,23 @@ impl ConnectionRefusal {
     }
 }
 
-/// Counts and logs the refused connections of one door.
-#[derive(Clone)]
-pub(crate) struct RefusalCounter(pub(crate) Arc<LabelCounters>);
+/// Counts and logs the refused connections of one door. The clients of a door take no log line of another door.
+pub struct Refusals {
+    counters: Arc<LabelCounters>,
+    pub(super) log: LogLimit,
+}
 
-impl RefusalCounter {
+impl Refusals {
+    /// The refusals of one door, which these metrics count.
+    pub fn new(counters: Arc<LabelCounters>) -> Arc<Self> {
+        Arc::new(Self { counters, log: LogLimit::new(LINES_PER_SECOND) })
+    }
+
     /// Notes a refusal, with the origin of the connection if it is known.
     pub(crate) fn note(&self, refusal: ConnectionRefusal, origin: Option<Origin>) {
         let (reason, text) = refusal.texts();
-        self.0.count(reason);
-        let Some(suppressed) = CLIENT_LOG_LIMIT.allow() else { return };
+        self.counters.count(reason);
+        let Some(suppressed) = self.log.allow() else { return };
         match refusal {
             ConnectionRefusal::Gone => tracing::info!(suppressed, "{text}"),
             _ => tracing::warn!(
@@ -112,26 +122,27 @@ impl RefusalCounter {
 
     /// Notes a failed handshake.
     pub(super) fn note_handshake(&self, error: &io::Error, origin: Origin) {
-        self.0.count(fault(error));
-        let Some(suppressed) = CLIENT_LOG_LIMIT.allow() else { return };
+        self.counters.count(fault(error));
+        let Some(suppressed) = self.log.allow() else { return };
+        let (uid, address) = (origin.uid(), address_of(Some(origin)));
         if let Some(TlsError::PeerMisbehaved(PeerMisbehaved::ServerNameMustContainOneHostName)) =
             tls_error(error)
         {
             tracing::warn!(
-                peer.uid = origin.uid(),
+                peer.uid = uid,
+                peer.address = address,
                 suppressed,
                 "a handshake was refused: the client sent a server name that is not a host name, as Python's \
                  grpcio does over unix sockets; set its option grpc.default_authority to localhost"
             );
         } else {
-            let (uid, address) = (origin.uid(), address_of(Some(origin)));
             tracing::info!(peer.uid = uid, peer.address = address, %error, suppressed, "a handshake was refused");
         }
     }
 }
 
 /// The address of a network, as the log shows it.
-fn address_of(origin: Option<Origin>) -> Option<DisplayValue<SocketAddr>> {
+pub(super) fn address_of(origin: Option<Origin>) -> Option<DisplayValue<SocketAddr>> {
     origin.and_then(Origin::address).map(display)
 }
 
@@ -173,5 +184,17 @@ fn certificate_fault(fault: &CertificateError) -> &'static str {
         CertificateError::ApplicationVerificationFailure => "CERTIFICATE_ELSEWHERE",
         CertificateError::Revoked => "CERTIFICATE_UNKNOWN",
         _ => "CERTIFICATE_INVALID",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_door_takes_no_log_line_of_another() {
+        let [one, other] = [(), ()].map(|()| Refusals::new(Arc::default()));
+        while one.log.allow().is_some() {}
+        assert!(other.log.allow().is_some());
     }
 }
