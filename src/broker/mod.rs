@@ -106,6 +106,7 @@ use insight::runs::MergedRuns;
 use keys::Keys;
 use minting::Mints;
 use registry::rates::Rates;
+use registry::tcp::Logins;
 use resolve::watch::Watchers;
 use send::Sends;
 use sign::Signing;
@@ -151,6 +152,8 @@ pub struct Broker {
     /// When the daemon's certificate ends.
     certificate_end: tokio::sync::watch::Receiver<Timestamp>,
     tcp_door: Option<TcpDoor>,
+    /// The logins over TCP that have a line.
+    logins: Logins,
 }
 
 impl Broker {

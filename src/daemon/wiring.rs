@@ -117,7 +117,8 @@ impl Wiring {
             let _entered = apart.enter();
             let (handshakes, rate) = (shares.tcp_handshakes, limits.tcp_connections());
             let bounds = Admission::of_network(handshakes, rate, find_quota);
-            self.accept_admin(apart, operators.listen()?, (tls, bounds), sender);
+            let recorded = self.record_logins(apart, sender);
+            self.accept_admin(apart, operators.listen()?, (tls, bounds), recorded);
         }
         let served = grpc::serve_admin(self.broker, connections, self.metrics.admin, self.stop);
         let running = self.running;
@@ -128,6 +129,28 @@ impl Wiring {
             drop(running);
         });
         Ok(())
+    }
+
+    /// Passes on the connections whose logins are noted in the journal.
+    fn record_logins(
+        &self,
+        runtime: &AsyncRuntime,
+        server: mpsc::Sender<AdminConnection>,
+    ) -> mpsc::Sender<AdminConnection> {
+        let (sender, mut connections) = mpsc::channel::<AdminConnection>(WAITING_CONNECTIONS);
+        let broker = Arc::clone(&self.broker);
+        runtime.spawn(async move {
+            while let Some(Some(connection)) = tokio::select! {
+                connection = connections.recv() => Some(connection),
+                () = server.closed() => None,
+            } {
+                let peer = connection.peer();
+                if broker.note_login(&peer.svid, peer.origin).is_ok() {
+                    let _ = server.send(connection).await;
+                }
+            }
+        });
+        sender
     }
 
     /// Accepts the connections of one listener of the admin door.

@@ -36,10 +36,10 @@ pub use event::NAMES as EVENT_NAMES;
 pub use event::decision_id::{DecisionId, DecisionName};
 pub use event::{
     BlockLine, ChangeNote, Checkpoint, CloseReason, EndedLeases, EndedLine, EndingLine,
-    EndingReason, Event, Intent, Leased, MintFailedLine, MintFault, MintedLine, MintingLine,
-    OperatorCloseLine, Outcome, Refused, RenewalLine, RenewedLease, ResolveLine, RestoredAs,
-    RevocationLine, RotatedKey, SentLine, SignLine, Signature, SshLogin, TestLine, UnblockLine,
-    Upstream, Used,
+    EndingReason, Event, Intent, Leased, LoginLine, MintFailedLine, MintFault, MintedLine,
+    MintingLine, OperatorCloseLine, Outcome, Refused, RenewalLine, RenewedLease, ResolveLine,
+    RestoredAs, RevocationLine, RotatedKey, SentLine, SignLine, Signature, SshLogin, TestLine,
+    UnblockLine, Upstream, Used,
 };
 pub use read::batch::Stopped;
 pub use read::error::{ReadError, ReplayError};

@@ -24,7 +24,7 @@ use crate::broker::error::Error;
 use crate::broker::insight::readers::Readers;
 use crate::broker::keys::Keys;
 use crate::broker::minting::{FlightParts, Keeper, LandedMint, Mints, Refresher};
-use crate::broker::registry::tcp::TcpDoor;
+use crate::broker::registry::tcp::{Logins, TcpDoor};
 use crate::broker::resolve::watch::Watchers;
 use crate::broker::send::Sends;
 use crate::broker::sign::Signing;
@@ -324,6 +324,7 @@ impl Broker {
             readiness: watch::Sender::new(true),
             certificate_end: parts.certificate_end,
             tcp_door: parts.tcp_door,
+            logins: Logins::default(),
         };
         broker.resume(&foundation.recovery, now).await?;
         endings.start(&parts.mints, landings);

@@ -342,6 +342,8 @@ fn pin(
     let mut note = note(by, action, found);
     note.settings = vec![format!("certificate={}", hex::encode(certificate.sha256))];
     note.settings.extend(presented.map(|sha256| format!("presented={}", hex::encode(sha256))));
+    let was_remote = draft.catalog().registration(&found.who).is_some_and(|one| one.remote);
+    note.settings.extend((was_remote && !found.remote).then(|| "remote=false".to_owned()));
     kept.push(certificate);
     renewed.revision += 1;
     note.version = renewed.revision;

@@ -1,7 +1,10 @@
 //! Operators over TCP: the door for them, and who may use it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use super::{find, note};
 use crate::access::{Principal, Role};
@@ -11,7 +14,22 @@ use crate::broker::changes::draft::Draft;
 use crate::broker::error::Error;
 use crate::broker::registry::operators::require_role;
 use crate::catalog::{Catalog, Registered, Registration, Resource};
-use crate::model::{BrokerId, HostName, HostPort, OperatorName};
+use crate::identity::{Origin, Svid};
+use crate::journal::{Event, LoginLine};
+use crate::model::{BrokerId, HostName, HostPort, Id, LogLimit, OperatorName, Recent};
+
+/// The logins that are remembered, and how long a further one from the same address has no line.
+const MAX_LOGINS: usize = 1024;
+const ONE_LINE_FOR: Duration = Duration::from_secs(60);
+
+/// The operators that have a line about their login, each with its address.
+pub(crate) struct Logins(Mutex<Recent<(Id, IpAddr)>>);
+
+impl Default for Logins {
+    fn default() -> Self {
+        Self(Mutex::new(Recent::new(MAX_LOGINS, ONE_LINE_FOR)))
+    }
+}
 
 /// The door for operators over TCP.
 #[derive(Clone, Debug)]
@@ -34,6 +52,35 @@ impl Broker {
 
     pub(super) fn require_tcp_door(&self) -> Result<&TcpDoor, Error> {
         self.tcp_door().ok_or(Error::NoTcpDoor)
+    }
+
+    /// Notes in the journal that an operator has connected over TCP: a line for each operator and address, at most once a
+    /// minute, of the operator's budget of lines. A journal that takes no line keeps no operator out.
+    ///
+    /// # Errors
+    /// If this certificate is not accepted over TCP any more, or its operator has no line left.
+    pub fn note_login(&self, svid: &Svid, origin: Origin) -> Result<(), Error> {
+        static LIMIT: LogLimit = LogLimit::new(1);
+        let Some(address) = origin.address().map(|address| address.ip().to_canonical()) else {
+            return Ok(());
+        };
+        let caller = self.admin_principal(svid, origin)?;
+        let Principal::Operator(_, _, uid) = &caller else { return Err(Error::OperatorRequired) };
+        let (now, login) = (self.now(), (*uid, address));
+        if self.logins.0.lock().has(now.millis(), &login) {
+            return Ok(());
+        }
+        self.writer.budgets.take(&caller, "login", now)?;
+        let principal = caller.to_string();
+        match self.journal.append(now, &Event::LoggedIn(LoginLine { principal, address })) {
+            Ok(_) => self.logins.0.lock().note(now.millis(), login),
+            Err(error) => {
+                if let Some(suppressed) = LIMIT.allow() {
+                    tracing::error!(principal = %caller, %address, %error, suppressed, "a login could not be journaled");
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Lets an operator connect over TCP, or no longer. If no longer, its connections over TCP end at once.

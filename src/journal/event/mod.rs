@@ -25,7 +25,7 @@ pub use mints::{
     EndedLine, EndingLine, EndingReason, MintFailedLine, MintFault, MintedLine, MintingLine,
     Upstream,
 };
-pub use uses::{SignLine, SshLogin, Used};
+pub use uses::{LoginLine, SignLine, SshLogin, Used};
 
 use super::state::requests::{RequestNote, of_registrations};
 use crate::model::{Formats, Id, Opening, PinnedCertificate, Timestamp};
@@ -34,7 +34,7 @@ use crate::seal::KeyId;
 /// The names of all events, as the rule that a wrong name breaks.
 pub const NAMES: &str = "one of abandoned, admin_refused, backed_up, blocked, certificate_renewed, checkpoint, compared, \
     clock_set_back, closed, closed_by_operator, continued, ended_upstream, ending, formats, head, intent, key_rotated, lease_renewal, \
-    lease_revoked, leases_revoked, left_disabled, left_to_expire, mint_failed, mint_joined, minted, minting, opened, quarantine_ended, rate_refused, resolve, restored, rotated, send, sent, sign, signed, started, stopped, \
+    lease_revoked, leases_revoked, left_disabled, left_to_expire, logged_in, mint_failed, mint_joined, minted, minting, opened, quarantine_ended, rate_refused, resolve, restored, rotated, send, sent, sign, signed, started, stopped, \
     tested, torn, unblocked";
 
 /// The contents of one line.
@@ -144,6 +144,8 @@ pub enum Event {
     LeftDisabled(Box<EndedLine>),
     /// A credential is not ended upstream: it expires by itself.
     LeftToExpire(Box<EndedLine>),
+    /// An operator has connected over TCP.
+    LoggedIn(LoginLine),
     /// A lease gets no credential from the upstream.
     MintFailed(Box<MintFailedLine>),
     /// A lease is on a credential that was made for another lease.
@@ -305,6 +307,7 @@ impl Event {
             | Self::LeaseRenewal(_)
             | Self::LeftDisabled(_)
             | Self::LeftToExpire(_)
+            | Self::LoggedIn(_)
             | Self::MintFailed(_)
             | Self::MintJoined(_)
             | Self::Minted(_)

@@ -1,6 +1,7 @@
-//! The lines of decisions to use a credential in the broker, for a step that does not get it.
+//! The lines of uses: of a credential by the broker, for a step that does not get it, and of the door over TCP.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -8,6 +9,15 @@ use serde::{Deserialize, Serialize};
 use super::decisions::Outcome;
 use crate::lease::LeaseTarget;
 use crate::model::{Id, RunAs, WorkflowPath};
+
+/// An operator over TCP. Further connections of the operator from the address are lines only after a minute.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct LoginLine {
+    /// The operator.
+    pub principal: String,
+    /// Where it is.
+    pub address: IpAddr,
+}
 
 /// A decision to sign a login by ssh, or to tell the public key that logins are signed by.
 #[derive(Debug, Serialize, Deserialize)]

@@ -220,6 +220,7 @@ impl Live {
             | Event::Compared { .. }
             | Event::Continued { .. }
             | Event::KeyRotated { .. }
+            | Event::LoggedIn(_)
             | Event::RateRefused { .. }
             | Event::Rotated { .. }
             | Event::Sign(_)

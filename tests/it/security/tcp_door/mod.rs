@@ -6,3 +6,4 @@ mod contexts;
 mod crowds;
 mod listening;
 mod people;
+mod records;
