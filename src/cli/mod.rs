@@ -18,6 +18,7 @@ use std::process::ExitCode;
 use clap::{FromArgMatches as _, Parser, Subcommand};
 
 use clap::error::ErrorKind;
+use clap::parser::ValueSource;
 use tonic::transport::Channel;
 
 use identity::endpoint::{Caller, Endpoint, Place};
@@ -44,6 +45,9 @@ struct Common {
     /// The broker's state directory.
     #[arg(long, global = true, env = "KEYHATCH_STATE", value_name = "DIR", help_heading = GLOBAL)]
     state: Option<PathBuf>,
+    /// Whether it is that of the flag.
+    #[arg(skip)]
+    is_state_flag: bool,
     /// The context whose broker an operator's command is for; by default the current one.
     #[arg(long, global = true, env = "KEYHATCH_CONTEXT", value_name = "NAME", help_heading = GLOBAL)]
     context: Option<String>,
@@ -55,7 +59,11 @@ struct Common {
 impl Common {
     /// The broker that the command is for.
     fn place(&self) -> Place<'_> {
-        Place { state: self.state.as_deref(), context: self.context.as_deref() }
+        Place {
+            state: self.state.as_deref(),
+            is_state_flag: self.is_state_flag,
+            context: self.context.as_deref(),
+        }
     }
 
     /// Connects as an operator.
@@ -197,7 +205,19 @@ pub fn run() -> ExitCode {
 fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
     let mut command = help::tree::with_help();
     let matches = command.try_get_matches_from_mut(arguments)?;
-    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+    let mut cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+    let is_flag = |name| matches.value_source(name) == Some(ValueSource::CommandLine);
+    // clap would count variables, too. A flag comes before them.
+    cli.common.is_state_flag = is_flag("state");
+    match (cli.common.is_state_flag, is_flag("context")) {
+        (true, true) => {
+            let text = "--state and --context name two brokers: give one of the two";
+            return Err(command.error(ErrorKind::ArgumentConflict, text));
+        }
+        (true, false) => cli.common.context = None,
+        (false, _) => {}
+    }
+    Ok(cli)
 }
 
 /// The whole command line, for completion and manual pages.

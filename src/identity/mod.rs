@@ -27,6 +27,7 @@ pub use accept::quota::{
 pub use accept::rate_limiter::PIECE_BYTES;
 pub use accept::refused::{REFUSALS, Refusals};
 pub use accept::timeouts::{OpenRequest, Timeouts, Traffic, WaitingReply};
+pub use certificate::alone::certificates_alone;
 pub use certificate::authority::{Authority, AuthorityError, Issued, KeyAndCertificate};
 pub use certificate::end_point::server_end_point;
 pub use certificate::request::{

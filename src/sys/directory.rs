@@ -181,8 +181,19 @@ impl Directory {
     pub fn replace(&self, name: &str, mode: u32, content: &[u8]) -> io::Result<()> {
         let unfinished = format!("{name}.new");
         self.remove(&unfinished)?;
-        self.create(&unfinished, mode, content)?.sync_all()?;
+        let file = self.create(&unfinished, mode, content)?;
+        // The umask may have taken bits away.
+        fchmod(&file, Mode::from_raw_mode(mode))?;
+        file.sync_all()?;
         self.rename(&unfinished, self, name)?;
+        self.sync()
+    }
+
+    /// Waits until the names of its entries are on disk.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn sync(&self) -> io::Result<()> {
         Ok(fsync(&self.fd)?)
     }
 

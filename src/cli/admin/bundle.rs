@@ -6,8 +6,9 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::cli::io::failure::{Failure, exit};
+use crate::cli::io::fingerprint::Fingerprint;
 use crate::cli::io::text::file_label;
-use crate::identity::{CertificateRole, Svid, TlsError, check_issued};
+use crate::identity::{CertificateRole, Svid, TlsError, certificates_alone, check_issued};
 use crate::model::{BrokerId, HostPort, OperatorName, SpiffeId, Timestamp};
 use crate::sys::input;
 
@@ -30,7 +31,7 @@ pub(super) struct Bundle {
     pub(super) broker: BrokerId,
     /// The operator's certificate and its issuer, PEM.
     pub(super) certificate_chain: String,
-    /// The root certificate, PEM.
+    /// The only root certificate that the operator trusts, PEM.
     pub(super) ca_certificate: String,
 }
 
@@ -45,8 +46,13 @@ impl Bundle {
         Self { keyhatch_bundle, operator, address, broker, certificate_chain, ca_certificate }
     }
 
-    /// Reads a bundle of a file, or of stdin for `-`, and checks that its parts belong together and are valid now.
-    /// Returns it with its certificate.
+    /// The fingerprint of the root. None if it is no certificate, as in no bundle that was read.
+    pub(super) fn root(&self) -> Option<Fingerprint> {
+        Fingerprint::of_root(&self.ca_certificate)
+    }
+
+    /// Reads a bundle of a file, or of stdin for `-`, and checks that its parts belong together and are valid now. Its PEM
+    /// texts then hold nothing but certificates, and exactly one root. Returns it with the operator's certificate.
     pub(super) fn read(path: &Path, now: Timestamp) -> Result<(Self, Svid), Failure> {
         let label = file_label(path);
         let invalid = |why: &str| {
@@ -66,8 +72,14 @@ impl Bundle {
         if format.keyhatch_bundle != FORMAT {
             return Err(invalid("is a bundle of a newer keyhatch, which this version cannot take"));
         }
-        let bundle: Self =
+        let mut bundle: Self =
             serde_json::from_slice(&bytes).map_err(|_| invalid("is a damaged bundle"))?;
+        let alone = |pem: &str| certificates_alone(pem).unwrap_or_default();
+        let [root] = <[String; 1]>::try_from(alone(&bundle.ca_certificate)).map_err(|roots| {
+            invalid(&format!("holds {} CA certificates instead of one", roots.len()))
+        })?;
+        bundle.ca_certificate = root;
+        bundle.certificate_chain = alone(&bundle.certificate_chain).concat();
         let svid = Svid::parse_pem(&bundle.certificate_chain, &bundle.broker.domain);
         let svid =
             svid.map_err(|_| invalid("holds no certificate of that broker's trust domain"))?;

@@ -1,9 +1,7 @@
 //! The files of a new operator's or executor's identity. The key is made where it is used, and only a request for the
 //! certificate goes to the administrator.
 
-use std::fs::Permissions;
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::fstat;
@@ -12,19 +10,19 @@ use serde_json::json;
 
 use crate::cli::Common;
 use crate::cli::identity::endpoint::{Caller, Endpoint};
+use crate::cli::identity::own_directory::{KEY, REQUEST, make, open, write};
 use crate::cli::io::failure::{Failure, exit};
+use crate::cli::io::fingerprint::Fingerprint;
 use crate::cli::io::output::{print, say};
 use crate::cli::io::text::properties;
 use crate::config::default_identity;
 use crate::identity::new_request;
-use crate::sys::{Directory, DirectoryError, Trust, as_owner, as_owner_of, input};
+use crate::sys::{Directory, as_owner, input};
 
 /// More than any signing request takes.
 const MAX_CSR_BYTES: usize = 64 * 1024;
 /// The admin socket of a daemon of root, by default.
 const DEFAULT_SOCKET: &str = "/run/keyhatch-broker/admin.sock";
-pub(super) const KEY: &str = "tls.key";
-pub(super) const REQUEST: &str = "tls.csr";
 
 /// The place of the new key.
 #[derive(clap::Args)]
@@ -84,11 +82,13 @@ impl IdentityRequest {
                  context add FILE",
             );
         }
-        let answer = json!({ "directory": directory, "request": csr });
+        let key = fingerprint_of(request.as_bytes())?.to_string();
+        let answer = json!({ "directory": directory, "request": csr, "key_sha256": key });
         let table = || {
             properties(&[
                 ("directory", directory.display().to_string()),
                 ("request", csr.display().to_string()),
+                ("key's SHA-256", key.clone()),
             ])
         };
         print(common.output, &answer, table, || csr.display().to_string())
@@ -194,10 +194,17 @@ impl PreparedIdentity {
         let socket = endpoint.socket().map_or_else(by_default, Path::to_owned);
         let socket = socket.display();
         let env = format!("KEYHATCH_ADDR=unix://{socket}\nKEYHATCH_AUTHORITY=localhost\n");
+        let key = fingerprint_of(&self.request)?;
+        let ca = Fingerprint::of_root(&issued.ca).map(|ca| ca.to_string()).unwrap_or_default();
+        if !self.is_key_made {
+            say_fingerprints(key, &ca);
+        }
         let mut answer = json!({
             "certificate_chain": issued.chain,
             "ca_certificate": issued.ca,
             "env": env,
+            "key_sha256": key.to_string(),
+            "ca_sha256": ca,
         });
         let Some(directory) = &self.directory else {
             say("this is its tls.crt; with --out DIR, ca.crt and env are written beside it");
@@ -221,32 +228,20 @@ impl PreparedIdentity {
     }
 }
 
+/// The fingerprint of a request's key. Fails if the broker would refuse the request.
+pub(super) fn fingerprint_of(request: &[u8]) -> Result<Fingerprint, Failure> {
+    Fingerprint::of_request(request)
+        .map_err(|error| Failure::usage(format!("the request cannot be used: {error}")))
+}
+
+/// Says what the requester compares: neither the request nor its answer is signed by anybody whom the other side knows.
+pub(super) fn say_fingerprints(key: Fingerprint, ca: &str) {
+    say(&format!("the key's SHA-256, which the request's owner compares: {key}"));
+    say(&format!("the CA's SHA-256, which the request's owner compares: {ca}"));
+}
+
 fn new_key() -> Result<(zeroize::Zeroizing<String>, String), Failure> {
     new_request().map_err(|error| Failure::new("KEY", error.to_string(), exit::FAILED))
-}
-
-/// Opens a directory. Root does so as its owner.
-pub(super) fn open(path: &Path) -> Result<Directory, Failure> {
-    let trust = trusted_parents(path);
-    as_owner_of(path, || Directory::open(path, &Trust::of_process(&trust)))?
-        .map_err(|error| unfit(&error))
-}
-
-/// Opens a directory, or makes it. Root does so as the owner of the directory above.
-pub(super) fn make(path: &Path) -> Result<Directory, Failure> {
-    let there = path.ancestors().find(|above| above.exists()).unwrap_or(path);
-    let trust = trusted_parents(there);
-    let made = as_owner_of(there, || Directory::make(path, 0o700, &Trust::of_process(&trust)))?;
-    made.map_err(|error| unfit(&error))
-}
-
-/// The directories above a path that this process may trust. A user cannot be led to a place where that user may not
-/// write, so a user trusts all. Root can be led anywhere, so root trusts none but its own and the owner's.
-fn trusted_parents(path: &Path) -> Vec<PathBuf> {
-    match path.canonicalize() {
-        Ok(path) if !geteuid().is_root() => path.ancestors().map(Path::to_owned).collect(),
-        _ => Vec::new(),
-    }
 }
 
 /// Makes a directory that does not exist.
@@ -270,32 +265,9 @@ fn create(path: &Path) -> Result<Directory, Failure> {
     }
 }
 
-fn unfit(error: &DirectoryError) -> Failure {
-    Failure::new("FILE", error.to_string(), exit::FAILED)
-}
-
 fn there_is_a_key(directory: &Path) -> Failure {
     let directory = directory.display();
     Failure::usage(format!(
         "{directory} holds a key already, and {directory}/{REQUEST} is the request for it; name another directory with --out"
     ))
-}
-
-/// Writes a file, in place of an existing one.
-pub(super) fn write(
-    directory: &Directory,
-    name: &str,
-    mode: u32,
-    content: &[u8],
-) -> Result<(), Failure> {
-    let written = directory
-        .remove(name)
-        .and_then(|()| directory.create(name, mode, content))
-        // The umask may have removed bits of the mode.
-        .and_then(|file| file.set_permissions(Permissions::from_mode(mode)));
-    written.map_err(|error| {
-        let path = directory.path().join(name);
-        let text = format!("{} cannot be written: {error}", path.display());
-        Failure::new("FILE", text, exit::FAILED)
-    })
 }

@@ -6,7 +6,9 @@ use tonic::Status;
 use tonic::transport::Channel;
 
 use super::bundle::Bundle;
-use super::enrolment::{IdentityArgs, IdentityRequest, IssuedIdentity};
+use super::enrolment::{
+    IdentityArgs, IdentityRequest, IssuedIdentity, fingerprint_of, say_fingerprints,
+};
 use super::renew::renew_own;
 use crate::cli::Common;
 use crate::cli::identity::endpoint::{Caller, Endpoint};
@@ -137,7 +139,10 @@ impl UpdateOperator {
         let channel = common.operator().await?;
         OperatorServiceClient::new(channel).update_operator(request).await?;
         say(&match remote {
-            true => format!("operator {name} may connect over TCP"),
+            true => format!(
+                "operator {name} may connect over TCP; for a machine without a context of this broker, make a bundle: \
+                 keyhatch operator remove {name}, then keyhatch operator add {name} --role ROLE --csr FILE --remote"
+            ),
             false => format!("operator {name} may connect on the broker's own host only"),
         });
         Ok(())
@@ -147,6 +152,7 @@ impl UpdateOperator {
 /// Registers an operator who works from another machine, and prints the bundle for that operator.
 async fn add_remote(common: &Common, operator: pb::Operator, csr: Vec<u8>) -> Result<(), Failure> {
     let name = OperatorName::parse(last_part(&operator.name))?;
+    let key = fingerprint_of(&csr)?;
     let operator = Some(operator);
     let request = pb::CreateOperatorRequest { operator, csr, ..Default::default() };
     let channel = common.operator().await?;
@@ -154,6 +160,7 @@ async fn add_remote(common: &Common, operator: pb::Operator, csr: Vec<u8>) -> Re
     let broker = (HostPort::parse(&made.address)?, BrokerId::parse(&made.broker)?);
     let bundle = Bundle::new(name.clone(), broker, made.certificate_chain, made.ca_certificate);
     let text = output::json(&bundle)?;
+    say_fingerprints(key, &bundle.root().map(|root| root.to_string()).unwrap_or_default());
     say(&format!("operator {name} takes this bundle with: keyhatch context add FILE"));
     print(common.output, &bundle, || text.clone(), || text.clone())
 }

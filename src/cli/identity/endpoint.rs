@@ -1,13 +1,13 @@
 //! The identity that a command uses, and the address of the broker. The first of these that is there:
 //!
-//! 1. For an operator the context of `--context`.
-//! 2. The directory in `KEYHATCH_DIR`. The socket is `keyhatch.sock` in it, or the address in its `env`.
-//! 3. The files in `KEYHATCH_ADDR`, `KEYHATCH_CACERT`, `KEYHATCH_CLIENT_CERT` and `KEYHATCH_CLIENT_KEY`.
-//! 4. For a step `/run/keyhatch`. For an operator or executor the identity under the state directory of `--state`, an
+//! 1. For an operator the context of `--context`; for an operator or executor the state directory of `--state`.
+//! 2. For an operator the context of `KEYHATCH_CONTEXT`.
+//! 3. The directory in `KEYHATCH_DIR`. The socket is `keyhatch.sock` in it, or the address in its `env`.
+//! 4. The files in `KEYHATCH_ADDR`, `KEYHATCH_CACERT`, `KEYHATCH_CLIENT_CERT` and `KEYHATCH_CLIENT_KEY`.
+//! 5. For a step `/run/keyhatch`. For an operator or executor the identity under the state directory of `KEYHATCH_STATE`, an
 //!    operator's current context, the user's own in `~/.config/keyhatch`, or the identity under the default state
 //!    directory.
 
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use tonic::transport::Channel;
 
 use super::contexts::{self, Contexts};
 use super::identity_files::{IdentityFiles, is_missing, read, read_or_fail, step_has_ended};
+use super::own_directory::own;
 use super::renewal::renew_if_due;
 use super::retry::{RETRY_TIME, RetryDeadline};
 use super::unreachable;
@@ -50,9 +51,11 @@ impl Caller {
 /// Which broker a command is for. By default that of the environment, of the current context, or of this host.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Place<'a> {
-    /// The state directory of `--state`.
+    /// The state directory of `--state` or `KEYHATCH_STATE`.
     pub state: Option<&'a Path>,
-    /// The context of `--context`.
+    /// Whether it is that of `--state`, which comes before every variable.
+    pub is_state_flag: bool,
+    /// The context of `--context` or `KEYHATCH_CONTEXT`.
     pub context: Option<&'a str>,
 }
 
@@ -75,25 +78,20 @@ impl Endpoint {
     pub fn find(caller: Caller, place: Place<'_>) -> Result<Self, Failure> {
         let state = place.state;
         if let Some(context) = place.context.filter(|_| caller == Caller::Operator) {
-            return Self::in_directory(&contexts::named(context)?);
+            return Self::of_context(&contexts::named(context)?);
         }
-        let named = std::env::var_os("KEYHATCH_DIR").filter(|directory| !directory.is_empty());
-        if let Some(directory) = named {
-            return Self::for_caller(caller, Path::new(&directory)).map_err(|failure| Failure {
-                message: format!("{}; KEYHATCH_DIR names that directory", failure.message),
-                ..failure
-            });
-        }
-        if let Some(endpoint) = Self::from_variables() {
+        if (caller == Caller::Step || !place.is_state_flag)
+            && let Some(endpoint) = Self::of_environment(caller)?
+        {
             return Ok(endpoint);
         }
         if state.is_none() {
             if caller == Caller::Operator
                 && let Some(directory) = contexts::current()?
             {
-                return Self::in_directory(&directory);
+                return Self::of_context(&directory);
             }
-            if let Some(directory) = own_identity(caller) {
+            if let Some(directory) = own_identity(caller)? {
                 return Self::in_directory(&directory);
             }
         }
@@ -114,6 +112,23 @@ impl Endpoint {
         })
     }
 
+    /// The identity that variables name. None if they name none.
+    fn of_environment(caller: Caller) -> Result<Option<Self>, Failure> {
+        let named = std::env::var_os("KEYHATCH_DIR").filter(|directory| !directory.is_empty());
+        let Some(directory) = named else { return Self::from_variables() };
+        let found = Self::for_caller(caller, Path::new(&directory));
+        found.map(Some).map_err(|failure| Failure {
+            message: format!("{}; KEYHATCH_DIR names that directory", failure.message),
+            ..failure
+        })
+    }
+
+    /// The identity of a context. A damaged context is no missing identity, so no other identity stands for it.
+    fn of_context(directory: &Path) -> Result<Self, Failure> {
+        Self::in_directory(directory)
+            .map_err(|failure| Failure { reason: "CONTEXT_INVALID".to_owned(), ..failure })
+    }
+
     fn for_caller(caller: Caller, directory: &Path) -> Result<Self, Failure> {
         if caller != Caller::Step {
             return Self::in_directory(directory);
@@ -130,10 +145,15 @@ impl Endpoint {
         Ok(endpoint)
     }
 
-    /// Finds an operator's identity, or else an executor's, for requests that both may send. Fails if there is neither.
+    /// Finds an operator's identity, or an executor's if there is no operator's, for requests that both may send. Fails if
+    /// there is neither, or the operator's cannot be used: the executor's may be for another broker.
     pub(crate) fn find_any(place: Place<'_>) -> Result<Self, Failure> {
-        let operator = Self::find(Caller::Operator, place);
-        operator.or_else(|missing| Self::find(Caller::Executor, place).map_err(|_| missing))
+        match Self::find(Caller::Operator, place) {
+            Err(missing) if missing.reason == "IDENTITY_MISSING" && place.context.is_none() => {
+                Self::find(Caller::Executor, place).map_err(|_| missing)
+            }
+            found => found,
+        }
     }
 
     /// Finds an identity in a state directory, an operator's before an executor's. Ignores the environment. Fails if
@@ -155,17 +175,29 @@ impl Endpoint {
         Ok(Self { address, files: IdentityFiles::in_directory(directory) })
     }
 
-    fn from_variables() -> Option<Self> {
-        let path = |name| std::env::var_os(name).map(PathBuf::from);
-        let files = IdentityFiles {
-            ca: path("KEYHATCH_CACERT")?,
-            certificate: path("KEYHATCH_CLIENT_CERT")?,
-            key: path("KEYHATCH_CLIENT_KEY")?,
-            step: None,
+    /// The identity that single variables name. None if they name none. Fails if they name a broker that cannot be used: the
+    /// command must not go to another.
+    fn from_variables() -> Result<Option<Self>, Failure> {
+        let value = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let Some(named) = value("KEYHATCH_ADDR") else { return Ok(None) };
+        let unusable = || {
+            let text = "KEYHATCH_ADDR is set, and is neither unix://PATH nor HOST:PORT beside KEYHATCH_BROKER, \
+                        KEYHATCH_CACERT, KEYHATCH_CLIENT_CERT and KEYHATCH_CLIENT_KEY; unset KEYHATCH_ADDR, or set all of them";
+            Failure::new("IDENTITY_INVALID", text, exit::FAILED)
         };
-        let broker = std::env::var("KEYHATCH_BROKER").ok();
-        let address = address_of(&std::env::var("KEYHATCH_ADDR").ok()?, broker.as_deref())?;
-        Some(Self { address, files })
+        let address =
+            address_of(&named, value("KEYHATCH_BROKER").as_deref()).ok_or_else(unusable)?;
+        let path = |name| value(name).map(PathBuf::from);
+        let [ca, certificate, key] =
+            ["KEYHATCH_CACERT", "KEYHATCH_CLIENT_CERT", "KEYHATCH_CLIENT_KEY"].map(path);
+        match (ca, certificate, key, &address) {
+            (Some(ca), Some(certificate), Some(key), _) => {
+                let files = IdentityFiles { ca, certificate, key, step: None };
+                Ok(Some(Self { address, files }))
+            }
+            (.., BrokerAddress::Socket(_)) => Ok(None),
+            (.., BrokerAddress::Remote(_)) => Err(unusable()),
+        }
     }
 
     pub fn address(&self) -> &BrokerAddress {
@@ -266,26 +298,26 @@ impl Endpoint {
     }
 }
 
-/// The directory of the user's own identity. None if it is not for this caller, or another user owns it: with sudo,
-/// HOME may be another user's, who then would choose the identity and the broker.
-fn own_identity(caller: Caller) -> Option<PathBuf> {
-    let directory = default_identity()?;
-    let owner = std::fs::metadata(&directory).ok()?.uid();
-    if owner != rustix::process::geteuid().as_raw() {
-        return None;
+/// The directory of the user's own identity. None if it is not for this caller.
+fn own_identity(caller: Caller) -> Result<Option<PathBuf>, Failure> {
+    if caller == Caller::Step {
+        return Ok(None);
     }
-    let certificate = read(&directory.join("tls.crt")).ok()?;
-    match (Svid::parse_own(&certificate).ok()?.id, caller) {
-        (SpiffeId::Operator(_), Caller::Operator) | (SpiffeId::Executor(_), Caller::Executor) => {
-            Some(directory)
-        }
-        _ => None,
-    }
+    let Some(directory) = own()?.map(|own| own.path().to_owned()) else { return Ok(None) };
+    let certificate = read(&directory.join("tls.crt")).ok();
+    let id = certificate.and_then(|pem| Some(Svid::parse_own(&pem).ok()?.id));
+    let is_callers = match id {
+        Some(SpiffeId::Operator(_)) => caller == Caller::Operator,
+        Some(SpiffeId::Executor(_)) => caller == Caller::Executor,
+        _ => false,
+    };
+    Ok(is_callers.then_some(directory))
 }
 
 /// Adds that there are contexts of which none is current, if there are.
 fn with_contexts(failure: Failure) -> Failure {
-    let names = Contexts::of_user().and_then(|contexts| contexts.names().ok()).unwrap_or_default();
+    let contexts = Contexts::of_user().ok().flatten();
+    let names = contexts.and_then(|contexts| contexts.names().ok()).unwrap_or_default();
     let Some(first) = names.first() else { return failure };
     let message = format!(
         "{}; to use the context {first}, of {}: keyhatch context use {first}",

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
+use super::own_directory::KEY;
 use crate::cli::io::failure::{Failure, exit};
 use crate::identity::{ClientIdentity, Svid};
-use crate::sys::input;
+use crate::sys::{Directory, input};
 
 /// More than any chain of certificates takes.
 const MAX_BYTES: usize = 256 * 1024;
@@ -73,6 +74,11 @@ pub(crate) fn read(path: &Path) -> io::Result<Zeroizing<String>> {
 /// Reads a file that is open already, with the limits of [`read`].
 pub(super) fn read_open(file: File) -> io::Result<Zeroizing<String>> {
     input::text(input::open_file(file, MAX_BYTES)?)
+}
+
+/// Reads the private key in an open directory, with the limits of [`read`].
+pub(crate) fn key_in(directory: &Directory) -> io::Result<Zeroizing<String>> {
+    read_open(directory.open_file(KEY)?)
 }
 
 /// Reads a file with the limits of [`read`], or says why it cannot be read.

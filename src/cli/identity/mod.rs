@@ -3,6 +3,7 @@
 pub(super) mod contexts;
 pub(super) mod endpoint;
 pub(super) mod identity_files;
+pub(super) mod own_directory;
 pub(super) mod renewal;
 pub(super) mod retry;
 pub(super) mod session;

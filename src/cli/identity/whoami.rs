@@ -28,7 +28,7 @@ pub(crate) async fn run(common: &Common) -> Result<(), Failure> {
         Err(ended) if ended.reason == "STEP_NOT_OPEN" => Err(ended),
         // No step is here. If no operator is here either, the advice is that for a step.
         Err(missing) => match Endpoint::find(Caller::Operator, common.place()) {
-            Err(broken) if broken.reason.starts_with("CONTEXT_") => Err(broken),
+            Err(broken) if broken.reason != "IDENTITY_MISSING" => Err(broken),
             Err(_) => Err(missing),
             Ok(_) => operator(common).await,
         },

@@ -12,6 +12,7 @@
 pub(super) mod child;
 pub(super) mod endings;
 pub(super) mod failure;
+pub(super) mod fingerprint;
 pub(super) mod output;
 pub(super) mod pages;
 pub(super) mod private_file;

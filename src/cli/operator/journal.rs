@@ -6,6 +6,7 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use crate::cli::io::failure::{Failure, exit};
+use crate::cli::io::fingerprint::Fingerprint;
 use crate::cli::io::output::{Output, line, print, say, yaml};
 use crate::cli::io::text::{printable, properties};
 use crate::cli::io::time;
@@ -71,7 +72,7 @@ pub struct JournalVerifyArgs {
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
     /// The SHA-256 of the root certificate, in hexadecimal, as init and status print it.
-    #[arg(long, value_name = "HEX", value_parser = fingerprint)]
+    #[arg(long, value_name = "HEX")]
     ca_fingerprint: Option<Fingerprint>,
     /// The last line of an earlier proof: verify fails if the journal no longer has it, as when it was cut back.
     #[arg(long, value_name = "LINE:HASH")]
@@ -275,19 +276,6 @@ fn not_proven(error: &ProofError) -> Failure {
         _ => "JOURNAL_DAMAGED",
     };
     Failure::new(reason, error.to_string(), exit::FAILED)
-}
-
-/// The SHA-256 of a certificate.
-#[derive(Clone, Copy)]
-struct Fingerprint([u8; 32]);
-
-/// Parses a SHA-256 in hexadecimal, with or without colons between the bytes.
-fn fingerprint(text: &str) -> Result<Fingerprint, String> {
-    let mut sha256 = [0; 32];
-    match hex::decode_to_slice(text.replace(':', ""), &mut sha256) {
-        Ok(()) => Ok(Fingerprint(sha256)),
-        Err(_) => Err("a SHA-256 has 64 hexadecimal digits".to_owned()),
-    }
 }
 
 fn parse_expected(text: &str) -> Result<(u64, [u8; 32]), Failure> {

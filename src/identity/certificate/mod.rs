@@ -1,5 +1,6 @@
 //! Certificates: issuing, reading and checking them.
 
+pub(super) mod alone;
 pub(super) mod authority;
 pub(super) mod end_point;
 pub(super) mod request;

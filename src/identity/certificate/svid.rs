@@ -21,8 +21,8 @@ pub struct Svid {
     pub id: SpiffeId,
     /// SHA-256 of the certificate, as the registry pins it.
     pub sha256: [u8; 32],
-    /// SHA-256 of its public key.
-    key_sha256: [u8; 32],
+    /// SHA-256 of its public key (SubjectPublicKeyInfo, DER), which people compare.
+    pub key_sha256: [u8; 32],
     /// The first moment of its validity.
     pub not_before: Timestamp,
     /// The last moment of its validity.

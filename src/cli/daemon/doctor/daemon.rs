@@ -113,7 +113,7 @@ pub(super) fn check(site: &Site, report: Option<DaemonReport>) -> Vec<Diagnosis>
 }
 
 async fn ask(site: &Site) -> Result<DaemonAnswer, Failure> {
-    let found = Endpoint::find_any(Place { state: Some(&site.state), context: None });
+    let found = Endpoint::find_any(Place { state: Some(&site.state), ..Place::default() });
     // The check of the environment reports variables that name no identity.
     let endpoint = found.or_else(|_| Endpoint::of_host(&site.state))?;
     let channel = endpoint.reach().await?;

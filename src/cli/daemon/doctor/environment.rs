@@ -90,7 +90,7 @@ fn identity(set: &[(String, OsString)]) -> Option<Diagnosis> {
     if given.is_empty() || missing.is_empty() {
         return None;
     }
-    let text = format!("{} counts for nothing without {}", given.join(" "), missing.join(" "));
+    let text = format!("{} cannot be used without {}", given.join(" "), missing.join(" "));
     Some(Diagnosis::warn(VARIABLES, text, unset(&given)))
 }
 

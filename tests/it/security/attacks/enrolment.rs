@@ -108,7 +108,12 @@ fn an_identity_in_anothers_home_is_passed_over() {
         list.env_remove("XDG_CONFIG_HOME").env("HOME", world.path("home"));
         list.output().unwrap()
     };
+    chown(world.path("home"), Some(0), Some(0)).unwrap();
     assert!(listed().status.success());
+    // The home's owner could put another directory in the place of root's.
+    chown(world.path("home"), Some(THIEF), Some(THIEF)).unwrap();
+    assert!(!listed().status.success());
+    chown(world.path("home"), Some(0), Some(0)).unwrap();
     chown(&own, Some(THIEF), Some(THIEF)).unwrap();
     assert!(!listed().status.success());
 }

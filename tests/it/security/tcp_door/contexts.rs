@@ -14,13 +14,13 @@ use crate::harness::{
 };
 
 /// A broker that serves operators over TCP, and the home directory of an operator elsewhere.
-struct World {
-    serving: ServeProcess,
-    directory: TempDir,
+pub(super) struct World {
+    pub(super) serving: ServeProcess,
+    pub(super) directory: TempDir,
 }
 
 impl World {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         let directory = temp_dir();
         init_in(directory.path());
         let names = ["--admin-name", "localhost", "--admin-name", "127.0.0.1"];
@@ -30,11 +30,11 @@ impl World {
         Self { serving, directory }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    fn own(&self, name: &str) -> PathBuf {
+    pub(super) fn own(&self, name: &str) -> PathBuf {
         self.path("home/.config/keyhatch").join(name)
     }
 
@@ -52,26 +52,26 @@ impl World {
 
     /// The stdout of a command of the operator that must succeed.
     #[track_caller]
-    fn must(&self, arguments: &[&str]) -> String {
+    pub(super) fn must(&self, arguments: &[&str]) -> String {
         succeeded(&self.at_home(arguments))
     }
 
     /// The stderr of a command of the operator that must fail.
     #[track_caller]
-    fn refused(&self, arguments: &[&str]) -> String {
+    pub(super) fn refused(&self, arguments: &[&str]) -> String {
         let output = self.at_home(arguments);
         assert!(!output.status.success(), "{arguments:?}: {}", text(&output.stdout));
         text(&output.stderr)
     }
 
     /// Requests a certificate on the operator's machine and answers on the broker's. Returns the bundle's file.
-    fn bundle(&self, operator: &str) -> PathBuf {
+    pub(super) fn bundle(&self, operator: &str) -> PathBuf {
         self.must(&["operator", "request", "--name", operator]);
         self.answer(operator)
     }
 
     /// Answers the request that waits.
-    fn answer(&self, operator: &str) -> PathBuf {
+    pub(super) fn answer(&self, operator: &str) -> PathBuf {
         let request = self.path("request.csr");
         std::fs::copy(self.own("tls.csr"), &request).unwrap();
         let request = request.to_str().unwrap();
@@ -82,11 +82,11 @@ impl World {
     }
 }
 
-fn word(path: &Path) -> &str {
+pub(super) fn word(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-fn json(text: &str) -> Json {
+pub(super) fn json(text: &str) -> Json {
     serde_json::from_str(text).unwrap()
 }
 
@@ -182,6 +182,11 @@ fn a_bundle_that_does_not_fit_is_refused_with_the_next_step() {
         (with("broker", "spiffe://keyhatch.local/operator/bob".into()), "damaged"),
         (with("broker", "spiffe://elsewhere/broker/main".into()), "trust domain"),
         (with("operator", "eve".into()), "another operator's"),
+        (with("ca_certificate", "".into()), "0 CA certificates instead of one"),
+        (
+            with("ca_certificate", with_another_root(&whole).into()),
+            "2 CA certificates instead of one",
+        ),
         (with("certificate_chain", "".into()), "no certificate"),
         (with("certificate_chain", expired(&world).into()), "BUNDLE_TOO_OLD"),
     ] {
@@ -208,6 +213,17 @@ fn a_bundle_that_does_not_fit_is_refused_with_the_next_step() {
     let next = world.bundle("eve");
     let taken = world.refused(&["context", "add", word(&next)]);
     assert_says(&taken, &["CONTEXT_EXISTS", "--name", "keyhatch context remove localhost"]);
+}
+
+/// The root of a bundle, and behind it that of somebody else.
+fn with_another_root(bundle: &str) -> String {
+    json(bundle)["ca_certificate"].as_str().unwrap().to_owned() + &another_root()
+}
+
+fn another_root() -> String {
+    let directory = temp_dir();
+    init_in(directory.path());
+    std::fs::read_to_string(directory.path().join("state/ca.crt")).unwrap()
 }
 
 /// A certificate for the request that waits, with this validity in days from now.
@@ -265,7 +281,7 @@ fn a_broker_elsewhere_that_cannot_be_reached_is_explained() {
     let other = with("broker/main", "broker/other");
     assert_says(&other, &["BROKER_UNKNOWN", "broker/other", "keyhatch context add FILE"]);
     let no_broker = with("KEYHATCH_BROKER", "KEYHATCH_OTHER");
-    assert_says(&no_broker, &["IDENTITY_INVALID", "KEYHATCH_BROKER=ID"]);
+    assert_says(&no_broker, &["CONTEXT_INVALID", "KEYHATCH_BROKER=ID"]);
     let port = first.lines().next().unwrap().rsplit(':').next().unwrap().to_owned();
     let away = with(&format!("localhost:{port}"), "localhost:1");
     assert_says(&away, &["UNREACHABLE", "nobody listens at localhost:1", "--admin-listen"]);

@@ -7,3 +7,4 @@ mod crowds;
 mod listening;
 mod people;
 mod records;
+mod right_broker;
