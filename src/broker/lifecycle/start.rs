@@ -34,7 +34,8 @@ use crate::broker::{Broker, Lists};
 use crate::catalog::{LoadError, Snapshot, Snapshots, load};
 use crate::identity::Authority;
 use crate::journal::{
-    Epoch, Event, Journal, Live, Options, Recovery, ReplayError, StoredBatch, Unavailable,
+    Epoch, Event, Journal, Live, Options, Recovery, ReplayError, RequestTable, StoredBatch,
+    Unavailable,
 };
 use crate::metrics::{MintMetrics, SendMetrics};
 use crate::mint::Upstreams;
@@ -326,21 +327,24 @@ impl Broker {
             tcp_door: parts.tcp_door,
             logins: Logins::default(),
         };
-        broker.resume(&foundation.recovery, now).await?;
+        let known = broker.resume(&foundation.recovery, now).await?;
         endings.start(&parts.mints, landings);
-        let known = broker.journal.with_live(|live| live.requests().clone())?;
         let task = WriterTask::new(foundation.parts, queue, foundation.last_batch, known);
         Ok((broker, task.with(endings.after_publication()).run()))
     }
 
-    /// Goes on from where the daemon stopped.
-    async fn resume(&self, recovery: &Recovery, now: Timestamp) -> Result<(), StartError> {
+    /// Goes on from where the daemon stopped. Returns the requests that were completed.
+    async fn resume(
+        &self,
+        recovery: &Recovery,
+        now: Timestamp,
+    ) -> Result<RequestTable, StartError> {
         self.restore_openings(recovery).await?;
         self.journal.append(now, &Event::Started { version: VERSION.to_owned() })?;
         self.interrupt_mints(now)?;
         self.journal.interrupt_actions(now)?;
         self.log_state();
-        Ok(())
+        Ok(self.journal.with_live(|live| live.requests().clone())?)
     }
 
     /// Ends the mints that were under way when the daemon stopped.

@@ -234,7 +234,7 @@ mod tests {
     fn a_handshake_gives_way_by_grace_number_and_acquaintance() {
         let is_known = |network| ('A'..='Z').any(|name| network == named(&name.to_string()));
         let eight = |age: &str| vec![format!("a:{age}"); 8].join(" ");
-        let one_spoken = format!("a:2000! {}", vec!["a:150"; 7].join(" "));
+        let one_spoken = format!("a:2000! {}", ["a:150"; 7].join(" "));
         for (why, slots, held, newcomer, gives_way) in [
             ("there is room", 4, "a:0 b:0!", "a", Ok(None)),
             ("its own silent one after a grace", 64, &eight("100"), "a", Ok(Some(0))),

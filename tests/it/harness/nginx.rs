@@ -147,64 +147,8 @@ fn child_of_this(server: &Command, directory: &Path) -> Child {
 }
 
 fn settings(directory: &Path, port: u16) -> String {
-    let path = directory.display();
     let basic = STANDARD.encode(format!("bot:{UPSTREAM_TOKEN}"));
-    format!(
-        r#"
-daemon off; master_process off; pid {path}/nginx.pid; error_log {path}/error.log;
-events {{ worker_connections 512; }}
-http {{
-    log_format short '$request_method $request_uri $status';
-    access_log {path}/access.log short;
-    client_body_temp_path {path}/temporary; fastcgi_temp_path {path}/temporary;
-    proxy_temp_path {path}/temporary; scgi_temp_path {path}/temporary;
-    uwsgi_temp_path {path}/temporary;
-    client_max_body_size 0; keepalive_requests 100000; default_type text/plain;
-    server {{
-        listen 127.0.0.1:{port} ssl;
-        ssl_certificate {path}/certificate.pem; ssl_certificate_key {path}/key.pem;
-        ssl_client_certificate {path}/clients.pem; ssl_verify_client optional;
-        if ($is_refused) {{ return 401 "no login\n"; }}
-        location /api/echo {{ return 200 "$request_method $request_uri $http_authorization\n"; }}
-        location /api/moved {{ return 302 "https://elsewhere.example/"; }}
-        location /api/moved/below {{ return 307 "https://127.0.0.1:{port}/api/echo?moved=1"; }}
-        location /api/moved/root {{ absolute_redirect off; return 307 "/api/moved/below"; }}
-        location /api/files/ {{ alias {path}/files/; dav_methods PUT; }}
-        location /api/slow/ {{ alias {path}/files/; limit_rate 1m; }}
-        location /open/ {{ alias {path}/files/; }}
-        location /basic/ {{
-            auth_basic x; auth_basic_user_file {path}/users; alias {path}/files/;
-            add_header X-Login $http_authorization;
-        }}
-        location /certified/ {{
-            if ($ssl_client_verify != SUCCESS) {{ return 403; }}
-            alias {path}/files/;
-        }}
-        location /git/ {{
-            fastcgi_pass unix:{path}/git.sock;
-            fastcgi_param SCRIPT_FILENAME /usr/lib/git-core/git-http-backend;
-            fastcgi_param GIT_PROJECT_ROOT {path}/repositories;
-            fastcgi_param GIT_HTTP_EXPORT_ALL 1;
-            fastcgi_param GIT_CONFIG_NOSYSTEM 1;
-            fastcgi_param HOME {path};
-            fastcgi_param PATH_INFO /$git_path;
-            fastcgi_param REMOTE_USER bot;
-            fastcgi_param REQUEST_METHOD $request_method;
-            fastcgi_param QUERY_STRING $query_string;
-            fastcgi_param CONTENT_TYPE $content_type;
-            fastcgi_param CONTENT_LENGTH $content_length;
-            fastcgi_param HTTP_CONTENT_ENCODING $http_content_encoding;
-            fastcgi_param GIT_PROTOCOL $http_git_protocol;
-        }}
-    }}
-    map $uri $git_path {{ ~^/git/(?<rest>.*)$ $rest; }}
-    map "$uri $http_authorization" $is_refused {{
-        default 1;
-        "~^/api/.* Bearer {UPSTREAM_TOKEN}$" 0;
-        "~^/git/.* Basic {basic}$" 0;
-        "~^/(open|basic|certified)/" 0;
-    }}
-}}
-"#
-    )
+    let filled = include_str!("nginx.conf").replace("{path}", &directory.display().to_string());
+    let filled = filled.replace("{port}", &port.to_string());
+    filled.replace("{token}", UPSTREAM_TOKEN).replace("{basic}", &basic)
 }

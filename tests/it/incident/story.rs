@@ -42,16 +42,7 @@ fn a_leak_is_closed_blocked_rotated_and_verified() {
     let bystander = open("43").unwrap();
     assert!(as_step(&bystander, &["get", "aws/prod"]).output().unwrap().status.success());
 
-    let story: Vec<_> =
-        blocks(&read(OPERATING)).into_iter().filter(|one| one.what == "incident").collect();
-    let [story] = &*story else { panic!("one story") };
-    let mut told = Command::new("sh");
-    told.args(["-euxc", &story.body]).current_dir(steps.directory.path());
-    told.env("KEYHATCH_STATE", steps.path("state")).env("KEYHATCH_RUNTIME", steps.path("run"));
-    let told = told.env("PATH", path_with_binary()).output().unwrap();
-    let (stdout, stderr) = (text(&told.stdout), text(&told.stderr));
-    assert!(told.status.success(), "{stdout}\n{stderr}");
-
+    let stdout = tell(&steps);
     // Closed: the step's Watch has ended, and its executor is told.
     assert!(!watching.wait().unwrap().success());
     assert!(!has_seen().contains("the-new-key"));
@@ -73,7 +64,26 @@ fn a_leak_is_closed_blocked_rotated_and_verified() {
     assert!(holders["holders"].as_array().is_none_or(Vec::is_empty), "{holders}");
     let again = as_step(&bystander, &["get", "aws/prod", "--field", "secret_access_key"]);
     assert_eq!(text(&{ again }.output().unwrap().stdout).trim(), "the-new-key");
-    // The journal tells it, in order, with who and why.
+    check_journal(&steps);
+}
+
+/// Runs the commands of the story, and returns what they print.
+fn tell(steps: &Steps) -> String {
+    let story: Vec<_> =
+        blocks(&read(OPERATING)).into_iter().filter(|one| one.what == "incident").collect();
+    let [story] = &*story else { panic!("one story") };
+    let mut told = Command::new("sh");
+    told.args(["-euxc", &story.body]).current_dir(steps.directory.path());
+    told.env("KEYHATCH_STATE", steps.path("state")).env("KEYHATCH_RUNTIME", steps.path("run"));
+    let told = told.env("PATH", path_with_binary()).output().unwrap();
+    let (stdout, stderr) = (text(&told.stdout), text(&told.stderr));
+    assert!(told.status.success(), "{stdout}\n{stderr}");
+    stdout
+}
+
+/// The journal tells the story, in order, with who and why.
+fn check_journal(steps: &Steps) {
+    let run = |arguments: &[&str]| steps.serving.run(arguments);
     let tail = ["journal", "tail", "-o", "json", "-n", "100"];
     let events = ["closed_by_operator", "blocked", "unblocked"];
     let asked: Vec<_> = events.iter().flat_map(|event| ["--event", *event]).collect();

@@ -48,7 +48,7 @@ fn run(broker: &TestBroker, [workflow, run]: [&str; 2], uses: usize, denied: usi
     (0..uses).for_each(|_| drop(broker.resolve(&step, "aws/prod").unwrap()));
     (0..denied).for_each(|_| drop(broker.resolve(&step, "aws/other").unwrap_err()));
     broker.advance(1);
-    step.opened.name.clone()
+    step.opened.name
 }
 
 fn close(broker: &TestBroker, name: String) {
