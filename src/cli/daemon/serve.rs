@@ -26,7 +26,7 @@ pub struct Serve {
     /// they are.
     #[arg(long, env = "KEYHATCH_ADMIN_GROUP", value_name = "GROUP")]
     admin_group: Option<String>,
-    /// Serve operators over TCP, too, at this address and port, such as 10.0.0.5:7443 or [::]:7443. It takes only operators
+    /// Serve operators over TCP, too, at this address and port, such as 10.0.0.5:7443 or 0.0.0.0:7443. It takes only operators
     /// whom an administrator lets in, and no executors.
     #[arg(long, env = "KEYHATCH_ADMIN_LISTEN", value_name = "ADDRESS")]
     admin_listen: Option<String>,

@@ -50,7 +50,7 @@ pub struct SystemdUnit {
     /// no other network.
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<String>,
-    /// Have the daemon serve operators over TCP at this address, such as [::]:7443. It gets the network.
+    /// Have the daemon serve operators over TCP at this address, such as 0.0.0.0:7443. It gets the network.
     #[arg(long, value_name = "ADDRESS", requires = "admin_name")]
     admin_listen: Option<String>,
     /// A host by which operators reach that address; may be given more than once.
