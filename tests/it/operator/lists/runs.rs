@@ -134,8 +134,11 @@ fn runs_are_filtered_ordered_and_paged() {
 
 #[test]
 fn a_run_over_several_files_of_the_journal_is_one_run() {
-    let limits =
-        Limits { journal_file_bytes: 64 * 1024, step_request_burst: 10_000, ..Limits::default() };
+    let limits = Limits {
+        journal_file_bytes: 64 * 1024,
+        step_request_burst: 1_000_000,
+        ..Limits::default()
+    };
     let mut broker = TestBroker::start_with(limits);
     broker.create_aws("prod", "s", &["workflow:deploy"]);
     let request = pb::OpenStepRequest { run: "long".to_owned(), ..open_request("deploy", "s") };
