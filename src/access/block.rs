@@ -12,7 +12,7 @@ use crate::model::{
     read_from_text,
 };
 
-/// What a block is on, as lines name it.
+/// The target of a block, as lines name it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BlockTarget {
     /// A connection, written `connections/INTEGRATION/NAME`.

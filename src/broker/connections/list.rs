@@ -118,7 +118,7 @@ impl Broker {
             _ => self.scan(all, scan, &mut choice, is_cancelled),
         }?;
         let counted = if is_of_all { count_of(catalog) } else { counted };
-        let total = page.after.as_ref().map_or(counted, |(_, total)| *total);
+        let total = page.total(counted);
         let (found, has_more) = choice.finish();
         let chosen = found.into_iter().filter_map(|one| {
             let connection = index.all().get(one.item)?;

@@ -57,8 +57,7 @@ impl Broker {
         let first = page.after.as_ref().filter(|_| is_by_name);
         let all = snapshot.catalog.groups_after(first.map(|(position, _)| &position.name));
         let all: Vec<&Arc<Group>> = all.collect();
-        let after = page.after.as_ref().map(|(position, _)| (position.time, &position.name));
-        let mut choice = Choice::new(page.order, after, page.size);
+        let mut choice = Choice::of_page(page, |name| name);
         let scan = Scan {
             admits: &mut |group: &Arc<Group>| bound.admits(&group.metadata),
             look: (by == OrderBy::LastUseTime).then_some(&look as &dyn Fn(&Live, _) -> Look),
@@ -71,7 +70,7 @@ impl Broker {
             true => Total { size: snapshot.catalog.group_count(), is_estimate: false },
             false => counted,
         };
-        let total = page.after.as_ref().map_or(counted, |(_, total)| *total);
+        let total = page.total(counted);
         let (found, has_more) = choice.finish();
         let looks = self.looks(&found, |live, one| look(live, one.item));
         let items = found.into_iter().zip(looks).map(|(one, Look { used, .. })| {

@@ -190,7 +190,7 @@ impl Broker {
         let RunQuery { filter, since, page } = query;
         let snapshot = self.snapshot();
         let mut bound = filter.bind(&snapshot.catalog);
-        let (mut choice, mut count) = (choice_of(page), 0);
+        let (mut choice, mut count) = (Choice::of_page(page, Clone::clone), 0);
         self.each_run(is_cancelled, &mut |run| {
             let is_recent = since.is_none_or(|since| run.open > 0 || run.counts.last >= since);
             if is_recent && bound.admits(&run) {
@@ -232,7 +232,7 @@ impl Broker {
         history.dropped().iter().for_each(|(name, counts)| add(name, 0, 0, *counts));
         let snapshot = self.snapshot();
         let mut bound: BoundFilter<'_, WorkflowSummary> = filter.bind(&snapshot.catalog);
-        let (mut choice, mut count) = (choice_of(page), 0);
+        let (mut choice, mut count) = (Choice::of_page(page, Clone::clone), 0);
         for one in all.into_values().filter(|one| bound.admits(one)) {
             count += 1;
             let time = time_of(page.order.by, &one.counts);
@@ -320,11 +320,6 @@ fn by_run(opened: &[Arc<LiveOpening>]) -> HashMap<RunKey, (usize, Timestamp)> {
     open
 }
 
-fn choice_of<T, N: Ord + Clone>(page: &PageQuery<N>) -> Choice<T, N> {
-    let after = page.after.as_ref().map(|(position, _)| (position.time, position.name.clone()));
-    Choice::new(page.order, after, page.size)
-}
-
 fn time_of(by: OrderBy, counts: &RunCounts) -> Option<Timestamp> {
     match by {
         OrderBy::FirstTime => Some(counts.first),
@@ -339,7 +334,7 @@ fn paged<T, N: Ord + Clone>(
     count: usize,
 ) -> ListPage<T, N> {
     let counted = Total { size: count, is_estimate: false };
-    let total = page.after.as_ref().map_or(counted, |(_, total)| *total);
+    let total = page.total(counted);
     let (found, has_more) = choice.finish();
     let items =
         found.into_iter().map(|one| (one.item, Position { name: one.name, time: one.time }));

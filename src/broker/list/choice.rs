@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use super::{Order, OrderBy};
+use super::{Order, OrderBy, PageQuery};
 use crate::model::Timestamp;
 
 /// An item with what it is ordered by.
@@ -24,6 +24,12 @@ pub(crate) struct Choice<T, N> {
 impl<T, N: Ord> Choice<T, N> {
     pub(crate) fn new(order: Order, after: Option<(Option<Timestamp>, N)>, size: usize) -> Self {
         Self { order, after, size, found: Vec::new() }
+    }
+
+    /// A choice for a page. `name` makes the name after which the page begins.
+    pub(crate) fn of_page<'p, P>(page: &'p PageQuery<P>, name: impl FnOnce(&'p P) -> N) -> Self {
+        let after = page.after.as_ref().map(|(position, _)| (position.time, name(&position.name)));
+        Self::new(page.order, after, page.size)
     }
 
     /// Takes an item in.

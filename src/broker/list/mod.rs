@@ -117,6 +117,13 @@ pub struct PageQuery<N> {
     pub size: usize,
 }
 
+impl<N> PageQuery<N> {
+    /// The total that all pages have: as it was counted for the first page.
+    pub(super) fn total(&self, counted: Total) -> Total {
+        self.after.as_ref().map_or(counted, |(_, total)| *total)
+    }
+}
+
 /// One page of a list.
 pub struct ListPage<T, N> {
     /// The items with their places.

@@ -59,8 +59,7 @@ impl Broker {
         };
         // They are in no order, so each page is chosen from all.
         let all: Vec<&Arc<Secret>> = snapshot.catalog.secrets().collect();
-        let after = page.after.as_ref().map(|(position, _)| (position.time, &position.name));
-        let mut choice = Choice::new(page.order, after, page.size);
+        let mut choice = Choice::of_page(page, |name| name);
         let scan = Scan {
             admits: &mut |secret: &Arc<Secret>| bound.admits(&secret.metadata),
             look: (by == OrderBy::LastUseTime).then_some(&look_at as &dyn Fn(&Live, _) -> Look),

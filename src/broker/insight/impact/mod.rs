@@ -1,4 +1,4 @@
-//! What a change would break. The change is decided on a draft as the writer would decide it, and what rests on it is looked up:
+//! The impact of a change. The change is decided on a draft as the writer would decide it, and what rests on it is looked up:
 //! leases by the rule that ends them, uses in the journal's index, identifier values in both catalogues.
 
 mod proposed;
@@ -48,7 +48,7 @@ impl<T> SomeOf<T> {
     }
 }
 
-/// What a change would break.
+/// The impact of a change.
 pub struct Impact {
     /// The leases that end, or whose credential is ended upstream.
     pub leases: SomeOf<ImpactedLease>,
@@ -65,7 +65,7 @@ pub struct Impact {
 }
 
 impl Broker {
-    /// What a change would break if it were made now. Reads only.
+    /// The impact that a change would have if it were made now. Reads only.
     ///
     /// # Errors
     /// See `ImpactService.Preview`.

@@ -40,7 +40,7 @@ impl RestingLease {
 
     /// Whether a catalogue allows it.
     pub(super) fn is_allowed_by(&self, catalog: &Catalog) -> bool {
-        // What is blocked has no lease to lose.
+        // A blocked resource has no lease to lose.
         let rules = InForce { catalog, blocks: &Blocks::default() };
         is_allowed_in(rules, self.opening.record(), &self.lease)
     }
